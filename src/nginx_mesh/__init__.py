@@ -1,0 +1,1 @@
+"""A service mesh on open-source NGINX: see docs/architecture.md."""

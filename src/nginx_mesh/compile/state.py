@@ -1,0 +1,161 @@
+"""The sidecar state: the one document that tells a sidecar all that may change while it runs.
+
+A state is a flat mapping from key to entry, so that a change is a small set of entries to set and keys to delete:
+
+| key | entry |
+|---|---|
+| `settings` | `Settings` |
+| `identity` | `Identity` (only ever sent to the sidecar it belongs to) |
+| `inbound/<port>` | `Inbound`: one declared container port |
+| `destination/<ip>:<port>` | `Destination`; IPv6 as `[::1]:80` |
+| `cluster/<namespace>/<service>:<port>` or `cluster/<ip>:<port>` | `Cluster` |
+
+The sidecar's Lua validates the same shapes (sidecar/lua/mesh/schema.lua) and refuses an update whole.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+MtlsMode = Literal["off", "permissive", "strict"]
+Protocol = Literal["http", "grpc", "tcp"]
+LbMethod = Literal[
+    "round_robin",
+    "least_conn",
+    "least_time",
+    "least_time last_byte",
+    "least_time last_byte inflight",
+    "random",
+    "random two",
+    "random two least_conn",
+    "random two least_time",
+    "random two least_time=last_byte",
+]
+LogLevel = Literal["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]
+LogFormat = Literal["default", "json"]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all state entries."""
+
+
+class Settings(Entry, frozen=True, kw_only=True):
+    """Settings of this sidecar. `client_max_body_size` is bytes, 0 for no limit.
+
+    `mtls_mode` is effective for this pod: the mesh's mode, or the pod's annotation where that may override it.
+    `labels` are put on every metric (pod, namespace, deployment|…, pod_template_hash).
+    `addresses` are the pod's own IPs: a call to the pod's own endpoint is told from one to another pod by them.
+    """
+
+    mtls_mode: MtlsMode
+    trust_domain: str
+    client_max_body_size: int
+    log_level: LogLevel
+    log_format: LogFormat
+    addresses: list[str]
+    labels: dict[str, str]
+
+
+class Identity(Entry, frozen=True, kw_only=True):
+    """The pod's X.509-SVID. PEM: `svid` is the chain, leaf first; `bundle` all roots of the trust domain."""
+
+    spiffe_id: str
+    svid: str
+    key: str
+    bundle: str
+
+    def __repr__(self) -> str:
+        return f"Identity(spiffe_id={self.spiffe_id!r}, key=<redacted>)"
+
+
+class PathRule(Entry, frozen=True, kw_only=True):
+    """One HTTPRouteGroup match, all given parts of which must hold. Empty `methods` means any.
+
+    `path_regex` is a PCRE matched against the normalised path; header names are lower case.
+    """
+
+    path_regex: str = ""
+    methods: list[str] = []
+    headers: dict[str, str] = {}
+
+
+class Grant(Entry, frozen=True, kw_only=True):
+    """Callers (SPIFFE IDs) and what they may do; empty `matches` means everything. `target` names the TrafficTarget."""
+
+    target: str
+    sources: list[str]
+    matches: list[PathRule] = []
+
+
+class Limit(Entry, frozen=True, kw_only=True):
+    """A rate limit as nginx's limit_req: `rate` requests per 1000 s, `burst` and `delay` requests.
+
+    `delay` is -1 for nodelay. `sources` are SPIFFE IDs; empty means every caller that no other limit names.
+    """
+
+    name: str
+    rate: int
+    burst: int = 0
+    delay: int = 0
+    sources: list[str] = []
+    matches: list[PathRule] = []
+
+
+class Inbound(Entry, frozen=True, kw_only=True):
+    """A declared container port. `protocols` has more than one member when Services disagree about it.
+
+    `grants` None means every caller is allowed (allow mode without TrafficTarget); a list means only what it grants.
+    """
+
+    protocols: list[Protocol]
+    grants: list[Grant] | None = None
+    limits: list[Limit] = []
+
+
+class Endpoint(Entry, frozen=True, kw_only=True):
+    """One pod address and port of a cluster.
+
+    `tls` says whether this client speaks mTLS to it; then `spiffe_id` is the identity it must prove.
+    `labels` are dst_pod, dst_service, dst_namespace, dst_deployment|… for metrics.
+    """
+
+    tls: bool
+    spiffe_id: str = ""
+    labels: dict[str, str] = {}
+
+
+class Cluster(Entry, frozen=True, kw_only=True):
+    """Endpoints ("ip:port" → Endpoint) that one balancing decision chooses from."""
+
+    lb_method: LbMethod
+    endpoints: dict[str, Endpoint]
+
+
+class Destination(Entry, frozen=True, kw_only=True):
+    """What an address and port that the application dials mean. `cluster` is the name behind `cluster/`."""
+
+    protocol: Protocol
+    cluster: str
+
+
+StateEntry = Settings | Identity | Inbound | Destination | Cluster
+State = dict[str, StateEntry]
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, rename={"set_": "set"}):
+    """What goes over the unix socket: PUT /v1/state.
+
+    `base` is the version this update builds on; None replaces everything. The sidecar answers 200 with
+    {"version": N} when every worker runs `version`; 409 with {"version": M} when `base` is not what it has
+    (the pusher then sends a full state); 400 with {"error": …, "key": …} when any entry is malformed, in which case
+    nothing changed. `set_` are whole entries; `endpoints` changes single endpoints of clusters (None deletes one),
+    applied after `set_`.
+    """
+
+    base: int | None
+    version: int
+    set_: State = {}
+    delete: list[str] = []
+    endpoints: dict[str, dict[str, Endpoint | None]] = {}

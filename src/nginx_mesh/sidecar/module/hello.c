@@ -1,0 +1,153 @@
+#include "hello.h"
+
+#include <string.h>
+
+#define TLS_HANDSHAKE       22
+#define TLS_CLIENT_HELLO     1
+#define TLS_RECORD_HEADER    5
+#define TLS_RECORD_MAX   16384
+#define TLS_EXT_ALPN        16
+
+
+/* A cursor over bytes that never passes their end. */
+typedef struct {
+    const uint8_t  *p;
+    size_t          left;
+} span;
+
+
+static int
+span_number(span *s, size_t width, size_t *value)
+{
+    size_t  i;
+
+    if (s->left < width) {
+        return 0;
+    }
+
+    *value = 0;
+
+    for (i = 0; i < width; i++) {
+        *value = (*value << 8) | s->p[i];
+    }
+
+    s->p += width;
+    s->left -= width;
+
+    return 1;
+}
+
+
+/* Takes a vector whose length is given in `width` bytes before it. */
+static int
+span_vector(span *s, size_t width, span *out)
+{
+    size_t  len;
+
+    if (!span_number(s, width, &len) || s->left < len) {
+        return 0;
+    }
+
+    *out = (span) { s->p, len };
+    s->p += len;
+    s->left -= len;
+
+    return 1;
+}
+
+
+static int
+hello_alpn_offers_mesh(span extension)
+{
+    span  list, name;
+
+    if (!span_vector(&extension, 2, &list)) {
+        return 0;
+    }
+
+    while (list.left) {
+        if (!span_vector(&list, 1, &name)) {
+            return 0;
+        }
+
+        if (name.left == sizeof(MESH_ALPN_TCP) - 1 && memcmp(name.p, MESH_ALPN_TCP, name.left) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static int
+hello_offers_mesh(span record)
+{
+    span    body, skipped, extensions, extension;
+    size_t  type;
+
+    if (!span_number(&record, 1, &type) || type != TLS_CLIENT_HELLO || !span_vector(&record, 3, &body)) {
+        return 0;
+    }
+
+    /* legacy_version and random, then session id, cipher suites, compression methods */
+
+    if (body.left < 34) {
+        return 0;
+    }
+
+    body.p += 34;
+    body.left -= 34;
+
+    if (!span_vector(&body, 1, &skipped) || !span_vector(&body, 2, &skipped) || !span_vector(&body, 1, &skipped)
+        || !span_vector(&body, 2, &extensions))
+    {
+        return 0;
+    }
+
+    while (extensions.left) {
+        if (!span_number(&extensions, 2, &type) || !span_vector(&extensions, 2, &extension)) {
+            return 0;
+        }
+
+        if (type == TLS_EXT_ALPN) {
+            return hello_alpn_offers_mesh(extension);
+        }
+    }
+
+    return 0;
+}
+
+
+hello_kind
+hello_classify(const uint8_t *data, size_t len)
+{
+    size_t  length;
+
+    if (len == 0) {
+        return HELLO_MORE;
+    }
+
+    if (data[0] != TLS_HANDSHAKE) {
+        return HELLO_PLAIN;
+    }
+
+    if (len > 1 && data[1] != 3) {
+        return HELLO_PLAIN;
+    }
+
+    if (len < TLS_RECORD_HEADER) {
+        return HELLO_MORE;
+    }
+
+    length = ((size_t) data[3] << 8) | data[4];
+
+    if (length == 0 || length > TLS_RECORD_MAX) {
+        return HELLO_PLAIN;
+    }
+
+    if (len < TLS_RECORD_HEADER + length) {
+        return HELLO_MORE;
+    }
+
+    return hello_offers_mesh((span) { data + TLS_RECORD_HEADER, length }) ? HELLO_TLS_MESH_TCP : HELLO_TLS;
+}

@@ -1,0 +1,86 @@
+"""A client of the local mesh's API, over its unix socket. Standard library only, so that commands start quickly."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+
+class ApiError(Exception):
+    """The server refused. `reason` is a Kubernetes status reason, such as NotFound; `details` one line per fault."""
+
+    def __init__(self, message: str, reason: str, details: list[str]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.details = details
+
+
+class UnreachableError(Exception):
+    """No server answers on the socket."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """Talks to the server behind the socket at `path`. Every method raises ApiError and UnreachableError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, path: str, **query: object) -> Any:
+        """GET, decoded."""
+        return self.request("GET", path, query=query)
+
+    def request(self, method: str, path: str, body: object = None, *, query: dict[str, object] | None = None) -> Any:
+        """Send `body` as JSON and return what comes back."""
+        with self._answer(method, path, body, query) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def stream(self, path: str, **query: object) -> Iterator[bytes]:
+        """GET, as bytes come."""
+        with self._answer("GET", path, None, query) as answer:
+            while chunk := answer.read1(65536):
+                yield chunk
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, body: object, query: dict[str, object] | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        parameters = {name: value for name, value in (query or {}).items() if value is not None}
+        target = f"{path}?{urlencode(parameters)}" if parameters else path
+        connection = _UnixConnection(self._path)
+        try:
+            try:
+                content = None if body is None else json.dumps(body).encode()
+                connection.request(method, target, content, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise UnreachableError(str(error)) from error
+            if answer.status >= 400:
+                raise _failure(answer.read(), answer.status)
+            yield answer
+        finally:
+            connection.close()
+
+
+def _failure(content: bytes, code: int) -> ApiError:
+    try:
+        status = json.loads(content)
+        return ApiError(status["message"], status["reason"], status.get("details", []))
+    except (ValueError, KeyError, TypeError):
+        return ApiError(content.decode(errors="replace") or f"HTTP {code}", "InternalError", [])

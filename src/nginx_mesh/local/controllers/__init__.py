@@ -1,0 +1,1 @@
+"""Workload controllers: pure functions from a workload and its pods to what to do next."""

@@ -1,0 +1,106 @@
+"""What the workload controllers share: how they see pods, and how they say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from ..store import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodView:
+    """A pod as its controller sees it. `finished` is when it ended, seconds since the epoch."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    phase: str = "Pending"
+    ready: bool = False
+    terminating: bool = False
+    restarts: int = 0
+    finished: float | None = None
+
+    @classmethod
+    def of(cls, pod: Resource) -> PodView:
+        """The view of a stored pod."""
+        metadata, status = pod["metadata"], pod.get("status", {})
+        conditions = status.get("conditions", [])
+        phase = status.get("phase", "Pending")
+        ended = max((c.get("lastTransitionTime", "") for c in conditions), default="")
+        return cls(
+            name=metadata["name"],
+            labels=metadata.get("labels", {}),
+            created=metadata["creationTimestamp"],
+            phase=phase,
+            ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+            terminating="deletionTimestamp" in metadata,
+            restarts=sum(c.get("restartCount", 0) for c in status.get("containerStatuses", [])),
+            finished=datetime.fromisoformat(ended).timestamp() if ended and phase in ("Failed", "Succeeded") else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do now: pods to create, names of pods to delete, the workload's new status.
+
+    `retry_after` asks to be planned again after that many seconds even if nothing happens.
+    """
+
+    create: list[Resource] = field(default_factory=list)
+    delete: list[str] = field(default_factory=list)
+    status: Resource = field(default_factory=dict)
+    retry_after: float | None = None
+
+
+def template_hash(workload: Resource) -> str:
+    """Names the revision of a workload's pod template."""
+    template = workload["spec"]["template"]
+    return hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()[:10]
+
+
+def new_pod(workload: Resource, metadata: dict[str, Any], *, labels: Mapping[str, str], **spec: str) -> Resource:
+    """A pod made from the workload's template. `metadata` names it; `labels` and `spec` are added to the template's."""
+    template = workload["spec"]["template"]
+    given = template.get("metadata", {})
+    owner = workload["metadata"]
+    reference = {
+        "apiVersion": workload["apiVersion"],
+        "kind": workload["kind"],
+        "name": owner["name"],
+        "uid": owner["uid"],
+        "controller": True,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            **metadata,
+            "namespace": owner["namespace"],
+            "labels": {**given.get("labels", {}), **labels},
+            "annotations": given.get("annotations", {}),
+            "ownerReferences": [reference],
+        },
+        "spec": {**template["spec"], **spec},
+    }
+
+
+def expendable_first(pod: PodView) -> tuple[bool, str, str]:
+    """Sort key for pods to give up: those that serve nothing first. Reverse it to get those to keep."""
+    return (pod.ready, pod.created, pod.name)
+
+
+def replica_status(workload: Resource, live: list[PodView]) -> Resource:
+    """The status fields that every replicated workload has."""
+    ready = sum(pod.ready for pod in live)
+    return {
+        "observedGeneration": workload["metadata"]["generation"],
+        "replicas": len(live),
+        "readyReplicas": ready,
+        "availableReplicas": ready,
+    }

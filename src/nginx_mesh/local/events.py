@@ -1,0 +1,65 @@
+"""What happened to objects, for `describe` and `get events`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from nginx_mesh.api.meta import ObjectKey
+
+from .store import Resource, timestamp
+
+EventType = Literal["Normal", "Warning"]
+
+
+@dataclass
+class _Event:
+    number: int
+    first: float
+    last: float
+    count: int = 1
+
+
+class EventLog:
+    """The last `limit` distinct events. One that repeats is counted, not kept again."""
+
+    def __init__(self, clock: Callable[[], float], limit: int = 2000) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._number = 0
+        self._events: OrderedDict[tuple[ObjectKey, EventType, str, str], _Event] = OrderedDict()
+
+    def record(self, key: ObjectKey, kind: EventType, reason: str, message: str) -> None:
+        """Note that this happened now."""
+        now = self._clock()
+        identity = (key, kind, reason, message)
+        if event := self._events.get(identity):
+            event.count += 1
+            event.last = now
+        else:
+            self._number += 1
+            self._events[identity] = _Event(self._number, now, now)
+        self._events.move_to_end(identity)
+        if len(self._events) > self._limit:
+            self._events.popitem(last=False)
+
+    def list(self, namespace: str | None = None) -> list[Resource]:
+        """Events of one namespace or all as v1 Event objects, the latest last."""
+        return [
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": f"{key.name}.{event.number:x}", "namespace": key.namespace or "default"},
+                "involvedObject": {"kind": key.kind, "namespace": key.namespace, "name": key.name},
+                "type": kind,
+                "reason": reason,
+                "message": message,
+                "count": event.count,
+                "firstTimestamp": timestamp(event.first),
+                "lastTimestamp": timestamp(event.last),
+            }
+            for (key, kind, reason, message), event in self._events.items()
+            if namespace is None or (key.namespace or "default") == namespace
+        ]

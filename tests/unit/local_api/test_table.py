@@ -1,0 +1,76 @@
+"""Tables as kubectl prints them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nginx_mesh.cli.table import duration, pod_phase, table
+
+
+def pod(name: str, **status: Any) -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "creationTimestamp": "1970-01-01T00:00:00Z"},
+        "spec": {"containers": [{"name": "a"}, {"name": "b"}], "nodeName": "local"},
+        "status": status,
+    }
+
+
+def test_pods_print_like_kubectl() -> None:
+    statuses = [{"name": "a", "ready": True, "state": "running", "restartCount": 3}, {"name": "b", "state": "waiting"}]
+    rows = [pod("web-1", phase="Running", podIP="10.244.0.2", containerStatuses=statuses), pod("db")]
+    assert table("Pod", rows, now=130.0) == (
+        "NAME    READY   STATUS    RESTARTS   AGE\n"
+        "web-1   1/2     Running   3          2m10s\n"
+        "db      0/2     Pending   0          2m10s"
+    )
+    assert table("Pod", rows[:1], now=5.0, wide=True, with_namespace=True).splitlines() == [
+        "NAMESPACE   NAME    READY   STATUS    RESTARTS   AGE   IP           NODE",
+        "default     web-1   1/2     Running   3          5s    10.244.0.2   local",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"phase": "Succeeded"}, "Succeeded"),
+        ({"initContainerStatuses": [{"name": "i", "state": "running"}]}, "Init:0/1"),
+        (
+            {
+                "initContainerStatuses": [
+                    {"name": "i", "state": "terminated", "exitCode": 0},
+                    {"name": "j", "state": "terminated", "exitCode": 1, "reason": "Error"},
+                ]
+            },
+            "Init:Error",
+        ),
+        ({"containerStatuses": [{"name": "a", "state": "waiting", "reason": "CrashLoopBackOff"}]}, "CrashLoopBackOff"),
+    ],
+)
+def test_the_status_column_says_what_is_in_the_way(status: dict[str, Any], expected: str) -> None:
+    assert pod_phase(pod("x", **status)) == expected
+
+
+def test_a_pod_being_deleted_is_terminating() -> None:
+    going = pod("x", phase="Running")
+    going["metadata"]["deletionTimestamp"] = "1970-01-01T00:00:00Z"
+    assert pod_phase(going) == "Terminating"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (192, "3m12s"),
+        (3000, "50m"),
+        (11000, "3h3m"),
+        (40000, "11h"),
+        (200000, "2d"),
+    ],
+)
+def test_ages_print_like_kubectl(seconds: int, expected: str) -> None:
+    assert duration(seconds) == expected

@@ -1,0 +1,100 @@
+"""`python -m bench`: the pair benchmark. The last line on stdout is one JSON object with the four headline ratios."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+from rich.console import Console
+
+from bench import run
+from bench.pairs import Pair
+from bench.pairs.envoy import EnvoyPair
+from bench.pairs.plain import PlainPair
+from bench.report import Run, tables
+from bench.stats import CELLS
+
+_TOOLS = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
+_PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair)}
+_FULL = (5, 3)
+_QUICK = (3, 1)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="Fewer and shorter rounds: under 90 s, for a first look.")
+@click.option(
+    "--pairs",
+    default=",".join(_PAIRS),
+    show_default=True,
+    help="Which pairs to measure; the headline needs all of them.",
+)
+@click.option("--root", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("build/bench.json"),
+    show_default=True,
+    help="Where to write every sample as JSON.",
+)
+def main(quick: bool, pairs: str, root: Path, output: Path) -> None:
+    """Measure our sidecar pair beside a plain nginx pair and an Envoy pair, in one run."""
+    names = pairs.split(",")
+    unknown = [name for name in names if name not in _PAIRS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(_PAIRS)}", param_hint="--pairs")
+    _require()
+    signal.signal(signal.SIGTERM, _interrupt)
+    rounds, seconds = _QUICK if quick else _FULL
+    with run.workspace() as directory:
+        chosen = [_PAIRS[name](root, directory) for name in names]
+        samples = run.measure(root, directory, chosen, CELLS, rounds, seconds, _say)
+        memory = run.weigh(root, directory, chosen, seconds, _say)
+    result = Run(_machine(), names, rounds, seconds, samples, memory)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(result.to_json())
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in tables(result):
+        console.print(table)
+    console.print(f"Every sample: {output}")
+    click.echo(msgspec.json.encode(result.headline()).decode())
+
+
+def _require() -> None:
+    if os.geteuid() != 0:
+        raise click.ClickException("network namespaces need root: run it with sudo")
+    missing = {package for tool, package in _TOOLS.items() if shutil.which(tool) is None}
+    if missing:
+        raise click.ClickException(f"missing tools; install them with: apt-get install {' '.join(sorted(missing))}")
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "kernel": platform.release(),
+        "processor": _processor(Path("/proc/cpuinfo").read_text()),
+        "cores": str(len(os.sched_getaffinity(0))),
+    }
+
+
+def _processor(cpuinfo: str) -> str:
+    models = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

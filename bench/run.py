@@ -1,0 +1,100 @@
+"""One run: every pair in its own topology, all up at once, measured in turn, round after round."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import certs, load, usage
+from bench.app import App
+from bench.load import Cell
+from bench.pairs import Pair
+from bench.stats import HEADLINE, Memory, Sample
+from bench.topology import Topology
+
+Say = Callable[[str], None]
+
+_START_SECONDS = 20.0
+_MEMORY_CELLS = (HEADLINE, Cell(256, "64k"))
+
+
+class Bed(NamedTuple):
+    """A pair, its topology and the application behind it."""
+
+    pair: Pair
+    topology: Topology
+    app: App
+
+    def sample(self, cell: Cell, round_: int, seconds: int) -> Sample:
+        """Load the pair and account for what both proxies used meanwhile."""
+        self.pair.check()
+        pids = self.pair.pids()
+        before = usage.cpu_ns(pids)
+        result = load.run(self.topology, cell, seconds)
+        used = usage.cpu_ns(pids) - before
+        if not result.requests:
+            raise load.NotWorking(f"{self.pair.name}: no request of {cell} was answered in {seconds} s")
+        return Sample(self.pair.name, cell, round_, result, used / 1000 / result.requests)
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A private directory for the run: configurations, keys, sockets, output."""
+    with tempfile.TemporaryDirectory(prefix="nginx-mesh-bench-") as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def bed(root: Path, directory: Path, pair: Pair) -> Iterator[Bed]:
+    """A pair that is up and proved to work; everything it needed is gone afterwards."""
+    with ExitStack() as stack:
+        topology = stack.enter_context(Topology(pair.name))
+        place = Path(tempfile.mkdtemp(prefix=f"app-{pair.name}-", dir=directory))
+        app = App(root, topology, place / "app")
+        stack.callback(app.stop)
+        app.start()
+        stack.callback(pair.stop)
+        pair.start(topology, certs.issue(datetime.datetime.now(datetime.UTC)))
+        load.prove(pair, topology, _START_SECONDS)
+        yield Bed(pair, topology, app)
+
+
+def measure(
+    root: Path, directory: Path, pairs: Sequence[Pair], cells: Sequence[Cell], rounds: int, seconds: int, say: Say
+) -> list[Sample]:
+    """Samples of every pair under every load, interleaved so that all see the same disturbances of the machine."""
+    samples: list[Sample] = []
+    with ExitStack() as stack:
+        beds = [stack.enter_context(bed(root, directory, pair)) for pair in pairs]
+        for each in beds:
+            load.run(each.topology, HEADLINE, 1)
+        for round_ in range(1, rounds + 1):
+            for cell in cells:
+                taken = [each.sample(cell, round_, seconds) for each in beds]
+                samples.extend(taken)
+                costs = ", ".join(f"{sample.pair} {sample.cpu_us:.0f} µs" for sample in taken)
+                say(f"round {round_}/{rounds}, {cell}: {costs}")
+    return samples
+
+
+def weigh(root: Path, directory: Path, pairs: Sequence[Pair], seconds: int, say: Say) -> list[Memory]:
+    """PSS of every pair after load.
+
+    Each runs alone and the application is stopped for the reading: PSS divides shared pages among all who map them, so another
+    nginx from the same root filesystem would make a pair look smaller than it is.
+    """
+    readings: list[Memory] = []
+    for pair in pairs:
+        with bed(root, directory, pair) as each:
+            for cell in _MEMORY_CELLS:
+                load.run(each.topology, cell, seconds)
+                each.app.stop()
+                readings.append(Memory(pair.name, cell, usage.pss_kib(pair.pids())))
+                each.app.start()
+                load.prove(pair, each.topology, _START_SECONDS)
+            say(f"memory of {pair.name}: {readings[-2].pss_kib / 2048:.1f} MiB per proxy")
+    return readings

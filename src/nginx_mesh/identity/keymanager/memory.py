@@ -1,0 +1,25 @@
+"""The `memory` key manager: secrets are gone with the process."""
+
+from __future__ import annotations
+
+from .base import check_name
+
+
+class MemoryKeyManager:
+    """Keeps secrets in memory only."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[str, bytes] = {}
+
+    def get(self, name: str) -> bytes | None:
+        """See KeyManager."""
+        check_name(name)
+        return self._secrets.get(name)
+
+    def put(self, name: str, secret: bytes) -> None:
+        """See KeyManager."""
+        check_name(name)
+        self._secrets[name] = secret
+
+    def __str__(self) -> str:
+        return "memory key manager"

@@ -21,7 +21,7 @@ def path(body: str) -> str:
 
 
 class App:
-    """The application of one topology. It also answers DENIED_PATH: who gets that through was not stopped by a proxy."""
+    """The application of one topology. It answers DENIED_PATH too: a request for that must be stopped by a proxy."""
 
     def __init__(self, root: Path, topology: Topology, directory: Path) -> None:
         self._process = Process(root, topology.server, directory, uid=APP_UID)

@@ -27,7 +27,7 @@ class Cell(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         size = {"1k": "1 KiB", "64k": "64 KiB"}[self.body]
         how = ", new connection each" if self.new_connections else ""
-        return f"{self.connections} × {size}{how}"
+        return f"{self.connections} x {size}{how}"
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Load(msgspec.Struct, frozen=True):
         return self.requests * 1e6 / self.duration_us
 
 
-class NotWorking(RuntimeError):
+class NotWorkingError(RuntimeError):
     """A pair does not do what it is measured for."""
 
 
@@ -87,7 +87,8 @@ def parse(output: str) -> Load:
 def prove(pair: Pair, topology: Topology, patience: float) -> None:
     """Wait up to `patience` seconds until requests pass, then prove that the pair does what it is there for.
 
-    NotWorking: a body is wrong, or a pair that authorises lets through what no rule allows. ProcessDied: a proxy ended.
+    NotWorkingError: a body is wrong, or a pair that authorises lets through what no rule allows.
+    ProcessDiedError: a proxy ended.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -99,18 +100,20 @@ def prove(pair: Pair, topology: Topology, patience: float) -> None:
         if status == 200:
             break
         if time.monotonic() > deadline:
-            raise NotWorking(
+            raise NotWorkingError(
                 f"{pair.name}: no answer in {patience:g} s, last {status}: {body.decode(errors='replace')}"
             )
         time.sleep(0.1)
     for name, size in BODIES.items():
         status, body = inside(topology.client, lambda name=name: _get(path(name)))  # type: ignore[misc]
         if (status, len(body)) != (200, size):
-            raise NotWorking(f"{pair.name}: {path(name)} answers {status} with {len(body)} bytes, not 200 with {size}")
+            raise NotWorkingError(
+                f"{pair.name}: {path(name)} answers {status} with {len(body)} bytes, not 200 with {size}"
+            )
     status, _ = inside(topology.client, lambda: _get(DENIED_PATH))
     expected = 403 if pair.authorises else 200
     if status != expected:
-        raise NotWorking(f"{pair.name}: {DENIED_PATH} answers {status}, not {expected}")
+        raise NotWorkingError(f"{pair.name}: {DENIED_PATH} answers {status}, not {expected}")
 
 
 def _get(target: str) -> tuple[int, bytes]:

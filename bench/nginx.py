@@ -26,7 +26,7 @@ http {{
 
 
 def configuration(http: str) -> str:
-    """A whole nginx.conf around the contents of its http block: one worker, no access log, everything it writes in /run."""
+    """A whole nginx.conf around the contents of its http block: one worker, no access log, all it writes in /run."""
     return _MAIN.format(http=http)
 
 

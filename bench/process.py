@@ -1,7 +1,7 @@
-"""Processes of the benchmark: run in a pod's network namespace, inside the sidecar's root filesystem, without privileges.
+"""Processes of the benchmark: in a pod's network namespace, inside the sidecar's root filesystem, without privileges.
 
-The root filesystem is shared and never written to: each process has a mount namespace of its own, where its directory stands
-at /run. All proxies, Envoy included, run this way, so that they see the same libraries, files and limits.
+The root filesystem is shared and never written to: each process has a mount namespace of its own, where its directory
+stands at /run. All proxies, Envoy included, run this way, so that they see the same libraries, files and limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.topology import PROXY_UID, namespace_path
 APP_UID = 65534
 _STOP_SECONDS = 5.0
 
-# $1: root filesystem; then pairs of what to bind and where; then "--" and the command. Arguments, so nothing is spliced.
+# $1: root filesystem; then pairs of what to bind and where; then "--" and the command.
 _ENTER = """
 set -e
 root=$1
@@ -29,7 +29,7 @@ exec chroot "$root" "$@"
 """
 
 
-class ProcessDied(RuntimeError):
+class ProcessDiedError(RuntimeError):
     """A process of the benchmark ended when it should run; the message ends with its last output."""
 
 
@@ -72,9 +72,9 @@ class Process:
             )
 
     def check(self) -> None:
-        """Raise ProcessDied unless the process runs."""
+        """Raise ProcessDiedError unless the process runs."""
         if self._popen is None or self._popen.poll() is not None:
-            raise ProcessDied(f"{self.directory.name} ended; its last output:\n{self.output_tail()}")
+            raise ProcessDiedError(f"{self.directory.name} ended; its last output:\n{self.output_tail()}")
 
     def output_tail(self, lines: int = 20) -> str:
         """The end of what the process wrote."""

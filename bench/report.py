@@ -37,7 +37,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def _loads(run: Run) -> Table:
-    table = _table("Load", ("connections × body", "pair"), ("requests/s", "CPU µs", "p50 ms", "p99 ms", "errors"))
+    table = _table("Load", ("connections x body", "pair"), ("requests/s", "CPU µs", "p50 ms", "p99 ms", "errors"))
     for cell in CELLS:
         for pair in run.pairs:
             found = figures(run.samples, cell, pair)
@@ -59,7 +59,7 @@ def _memory(run: Run) -> Table:
     table = _table("Memory per proxy (PSS, MiB)", ("pair",), tuple(f"after {cell}" for cell in cells))
     for pair in run.pairs:
         readings = {reading.cell: reading.pss_kib / 2 / 1024 for reading in run.memory if reading.pair == pair}
-        table.add_row(pair, *(f"{readings[cell]:.1f}" if cell in readings else "–" for cell in cells))
+        table.add_row(pair, *(f"{readings[cell]:.1f}" if cell in readings else "-" for cell in cells))
     return table
 
 
@@ -91,4 +91,4 @@ def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Tabl
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}"

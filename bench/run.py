@@ -37,7 +37,7 @@ class Bed(NamedTuple):
         result = load.run(self.topology, cell, seconds)
         used = usage.cpu_ns(pids) - before
         if not result.requests:
-            raise load.NotWorking(f"{self.pair.name}: no request of {cell} was answered in {seconds} s")
+            raise load.NotWorkingError(f"{self.pair.name}: no request of {cell} was answered in {seconds} s")
         return Sample(self.pair.name, cell, round_, result, used / 1000 / result.requests)
 
 
@@ -84,8 +84,8 @@ def measure(
 def weigh(root: Path, directory: Path, pairs: Sequence[Pair], seconds: int, say: Say) -> list[Memory]:
     """PSS of every pair after load.
 
-    Each runs alone and the application is stopped for the reading: PSS divides shared pages among all who map them, so another
-    nginx from the same root filesystem would make a pair look smaller than it is.
+    Each runs alone and the application is stopped for the reading: PSS divides shared pages among all who map them, so
+    another nginx from the same root filesystem would make a pair look smaller than it is.
     """
     readings: list[Memory] = []
     for pair in pairs:

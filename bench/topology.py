@@ -1,7 +1,7 @@
 """Two network namespaces joined by a veth pair: a client pod and a server pod.
 
-Every pair of proxies gets its own topology, so all see the same addresses, the same redirection and the same kernel paths,
-and none sees another's traffic. The names carry the process id: two runs do not collide.
+Every pair of proxies gets its own topology, so all see the same addresses, the same redirection and the same kernel
+paths, and none sees another's traffic. The names carry the process id: two runs do not collide.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Pair(ABC):
         self._processes = []
 
     def check(self) -> None:
-        """Raise ProcessDied when a proxy ended, with its last output."""
+        """Raise ProcessDiedError when a proxy ended, with its last output."""
         for process in self._processes:
             process.check()
 

@@ -1,4 +1,4 @@
-"""Envoy on both sides, configured like a mesh sidecar: original destination, SPIFFE IDs verified, access rule, rate limit."""
+"""Envoy on both sides as a mesh sidecar: original destination, SPIFFE IDs verified, access rule, rate limit."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ _SERVER = """
 
 
 class PlainPair(Pair):
-    """Two stock nginx processes, one worker each; verification of the chain on both sides and of the server's DNS name."""
+    """Two stock nginx processes, one worker each. Both verify the chain, the client also the server's DNS name."""
 
     name: ClassVar[str] = "plain"
     authorises: ClassVar[bool] = False

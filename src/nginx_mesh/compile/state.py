@@ -9,12 +9,14 @@ A state is a flat mapping from key to entry, so that a change is a small set of 
 | `inbound/<port>` | `Inbound`: one declared container port |
 | `destination/<ip>:<port>` | `Destination`; IPv6 as `[::1]:80` |
 | `cluster/<namespace>/<service>:<port>` or `cluster/<ip>:<port>` | `Cluster` |
+| `probe/<path>` | `Probe`; the path kubelet asks for on 8895 or 8896, with its leading slash |
 
 The sidecar's Lua validates the same shapes (sidecar/lua/mesh/schema.lua) and refuses an update whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -140,7 +142,20 @@ class Destination(Entry, frozen=True, kw_only=True):
     cluster: str
 
 
-StateEntry = Settings | Identity | Inbound | Destination | Cluster
+class Probe(Entry, frozen=True, kw_only=True):
+    """What a health check on a redirect path stands for: the pod's own port, and for HTTP(S) what to ask it.
+
+    `host` is the Host header, empty for the pod's address; `headers` are the probe's own. `tcp` only connects.
+    """
+
+    scheme: Literal["http", "https", "tcp"]
+    port: int
+    path: str = "/"
+    headers: dict[str, str] = {}
+    host: str = ""
+
+
+StateEntry = Settings | Identity | Inbound | Destination | Cluster | Probe
 State = dict[str, StateEntry]
 
 
@@ -151,11 +166,11 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, rename={"set_": "set"}):
     {"version": N} when every worker runs `version`; 409 with {"version": M} when `base` is not what it has
     (the pusher then sends a full state); 400 with {"error": …, "key": …} when any entry is malformed, in which case
     nothing changed. `set_` are whole entries; `endpoints` changes single endpoints of clusters (None deletes one),
-    applied after `set_`.
+    applied after `set_`. Entries that sidecars share come encoded, so that the mesh is not encoded once per sidecar.
     """
 
     base: int | None
     version: int
-    set_: State = {}
+    set_: Mapping[str, StateEntry | msgspec.Raw] = {}
     delete: list[str] = []
     endpoints: dict[str, dict[str, Endpoint | None]] = {}

@@ -1,0 +1,1 @@
+"""What runs on a pod's node: its sidecar's state is pushed from here."""

@@ -1,0 +1,100 @@
+"""The sidecar's control socket: HTTP/1.1 over a unix socket (see compile/state.py and docs/architecture.md)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from nginx_mesh.compile.state import Update
+
+_URL = "http://sidecar/v1/state"
+_LONGEST_REASON = 1000
+_PEM = re.compile(r"-----BEGIN.*?(?:-----END[^-]*-----|\Z)", re.DOTALL)
+
+
+class UnreachableError(Exception):
+    """The sidecar did not answer, or not as the protocol says. Whether it took the update is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Every worker of the sidecar runs this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The update's base is not what the sidecar has. Nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An entry is malformed. Nothing changed. `key` is empty when the sidecar named none; `reason` holds no PEM."""
+
+    key: str
+    reason: str
+
+
+class ControlSocket:
+    """A client of one sidecar, with one connection that is kept alive. An async context manager.
+
+    `timeout` is the seconds that a request may take. Methods raise UnreachableError.
+    """
+
+    def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(path), limit=1, keepalive_timeout=3600),
+            timeout=aiohttp.ClientTimeout(total=timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def __aenter__(self) -> ControlSocket:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def put(self, update: Update) -> Accepted | Conflict | Refused:
+        """Give the sidecar an update."""
+        status, answer = await self._request("PUT", msgspec.json.encode(update))
+        if status == 200 and answer.get("version") == update.version:
+            return Accepted(update.version)
+        if status == 409:
+            return Conflict()
+        if status == 400:
+            return Refused(key=_text(answer.get("key")), reason=_text(answer.get("error")))
+        raise UnreachableError(f"unexpected answer with status {status}")
+
+    async def version(self) -> int:
+        """The version that the sidecar has, 0 when it has no state."""
+        status, answer = await self._request("GET", None)
+        version = answer.get("version")
+        if status != 200 or not isinstance(version, int):
+            raise UnreachableError(f"unexpected answer with status {status}")
+        return version
+
+    async def _request(self, method: str, body: bytes | None) -> tuple[int, dict[str, Any]]:
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        try:
+            async with self._session.request(method, _URL, data=body, headers=headers) as response:
+                answer = msgspec.json.decode(await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnreachableError(str(error) or type(error).__name__) from None
+        except msgspec.DecodeError:
+            raise UnreachableError("the answer is not JSON") from None
+        if not isinstance(answer, dict):
+            raise UnreachableError("the answer is not a JSON object")
+        return response.status, answer
+
+
+def _text(value: object) -> str:
+    return _PEM.sub("<PEM removed>", value)[:_LONGEST_REASON] if isinstance(value, str) else ""

@@ -1,0 +1,217 @@
+"""Keeps every sidecar's state the newest: one task for each.
+
+Changes that come while a push is under way are sent together with the next. A sidecar gets a full state first, then
+updates that build on the version it acknowledged to this very pusher: whatever a sidecar holds from before, no update
+is ever built on a guess. Now and then each is asked for its version, so that one that lost its state, or got one
+from somebody else, is given the right one although nothing changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.compile.state import Update
+
+from .control import Accepted, Conflict, ControlSocket, Refused, UnreachableError
+
+log = logging.getLogger(__name__)
+
+Source = Callable[[ObjectKey, int | None], Update | None]
+
+
+class StateRefusedError(Exception):
+    """A sidecar refused its state, and goes on with the one it had."""
+
+    def __init__(self, pod: ObjectKey, refusal: Refused) -> None:
+        super().__init__(f"the sidecar of {pod} refused {refusal.key or 'its state'}: {refusal.reason}")
+        self.pod = pod
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds: the least between two pushes to one sidecar (`pause`), between questions for its version (`check`),
+    the first and the longest wait while it cannot be reached, doubling (`retry`, `slowest_retry`), for one answer.
+    """
+
+    pause: float = 0.01
+    check: float = 2.0
+    retry: float = 0.02
+    slowest_retry: float = 1.0
+    timeout: float = 10.0
+
+
+@dataclass(slots=True)
+class _Sidecar:
+    """Calls for a push are counted: `wanted` so far, `tried` up to which one, `done` up to which one acknowledged.
+
+    `acknowledged` is the version that the sidecar has, None when that is not known; `doubtful` after it did not answer.
+    """
+
+    pod: ObjectKey
+    wanted: int = 1
+    tried: int = 0
+    done: int = 0
+    acknowledged: int | None = None
+    refusal: StateRefusedError | None = None
+    doubtful: bool = False
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: list[tuple[int, asyncio.Future[int]]] = field(default_factory=list)
+
+    def call(self) -> None:
+        self.wanted += 1
+        self.wake.set()
+
+    def accept(self, goal: int, version: int) -> None:
+        self.tried = self.done = goal
+        self.acknowledged, self.refusal = version, None
+        for future in self._due(goal):
+            future.set_result(version)
+
+    def refuse(self, goal: int, refusal: StateRefusedError) -> None:
+        self.tried, self.refusal = goal, refusal
+        for future in self._due(goal):
+            future.set_exception(refusal)
+
+    def _due(self, goal: int) -> list[asyncio.Future[int]]:
+        due = [future for wanted, future in self.waiting if wanted <= goal and not future.done()]
+        self.waiting = [(wanted, future) for wanted, future in self.waiting if wanted > goal]
+        return due
+
+
+class Pusher:
+    """Pushes the state that `source(pod, base)` gives to the sidecars it was told to serve. An async context manager.
+
+    `refused` is called for every refusal. A `source` that gives None for a pod leaves its sidecar as it is.
+    """
+
+    def __init__(
+        self, source: Source, *, refused: Callable[[StateRefusedError], None] | None = None, pace: Pace | None = None
+    ) -> None:
+        self._source = source
+        self._refused = refused
+        self._pace = pace or Pace()
+        self._sidecars: dict[ObjectKey, _Sidecar] = {}
+        self._tasks: dict[ObjectKey, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Pusher:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pod in tuple(self._tasks):
+            await self.drop(pod)
+
+    def serve(self, pod: ObjectKey, socket: Path) -> None:
+        """Push to this pod's sidecar from now on; its socket need not exist yet. ValueError if it is served already."""
+        if pod in self._tasks:
+            raise ValueError(f"{pod} is served already")
+        sidecar = self._sidecars[pod] = _Sidecar(pod)
+        self._tasks[pod] = asyncio.create_task(self._run(sidecar, socket), name=f"push {pod}")
+
+    async def drop(self, pod: ObjectKey) -> None:
+        """Push to this pod's sidecar no more. Who waits for it is cancelled."""
+        task, sidecar = self._tasks.pop(pod, None), self._sidecars.pop(pod, None)
+        if task is None or sidecar is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _, future in sidecar.waiting:
+            future.cancel()
+
+    def restarted(self, pod: ObjectKey) -> None:
+        """The pod's sidecar has started anew: it needs its whole state. Saves waiting for the next check."""
+        sidecar = self._sidecars.get(pod)
+        if sidecar is not None:
+            sidecar.acknowledged = None
+            sidecar.call()
+
+    def changed(self, pods: Iterable[ObjectKey]) -> None:
+        """The state of these pods' sidecars has changed. Pods that are not served are passed over."""
+        for pod in pods:
+            sidecar = self._sidecars.get(pod)
+            if sidecar is not None:
+                sidecar.call()
+
+    async def synced(self, pod: ObjectKey) -> int:
+        """Wait until the sidecar acknowledged all changes so far; the version it has then.
+
+        Raises KeyError for a pod that is not served, StateRefusedError when the sidecar refused them.
+        """
+        sidecar = self._sidecars[pod]
+        if sidecar.done >= sidecar.wanted and sidecar.acknowledged is not None:
+            return sidecar.acknowledged
+        if sidecar.tried >= sidecar.wanted and sidecar.refusal is not None:
+            raise sidecar.refusal
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        sidecar.waiting.append((sidecar.wanted, future))
+        return await future
+
+    async def _run(self, sidecar: _Sidecar, path: Path) -> None:
+        retry = self._pace.retry
+        async with ControlSocket(path, timeout=self._pace.timeout) as socket:
+            while True:
+                try:
+                    await self._follow(sidecar, socket)
+                    retry = self._pace.retry
+                except UnreachableError as error:
+                    if retry == self._pace.retry:
+                        log.info("the sidecar of %s cannot be reached: %s", sidecar.pod, error)
+                    await asyncio.sleep(retry)
+                    retry = min(2 * retry, self._pace.slowest_retry)
+                except Exception:
+                    # A fault of ours with one pod: the others' tasks go on, and so does this one.
+                    log.exception("cannot push to the sidecar of %s", sidecar.pod)
+                    await asyncio.sleep(self._pace.slowest_retry)
+
+    async def _follow(self, sidecar: _Sidecar, socket: ControlSocket) -> None:
+        """Push what is called for; when nothing is for a while, see that the sidecar still has its version."""
+        if sidecar.tried < sidecar.wanted:
+            await self._push(sidecar, socket)
+            await asyncio.sleep(self._pace.pause)
+            return
+        sidecar.wake.clear()
+        if not sidecar.doubtful:
+            try:
+                async with asyncio.timeout(self._pace.check):
+                    await sidecar.wake.wait()
+                return
+            except TimeoutError:
+                sidecar.doubtful = True
+        version = await socket.version()
+        sidecar.doubtful = False
+        if sidecar.acknowledged not in (None, version):
+            log.info("the sidecar of %s has version %d: it gets its whole state again", sidecar.pod, version)
+            sidecar.acknowledged = None
+            sidecar.call()
+
+    async def _push(self, sidecar: _Sidecar, socket: ControlSocket) -> None:
+        goal = sidecar.wanted
+        update = self._source(sidecar.pod, sidecar.acknowledged)
+        if update is None:
+            sidecar.tried = goal
+            return
+        if update.base is not None and not (update.set_ or update.delete or update.endpoints):
+            sidecar.accept(goal, update.base)
+            return
+        answer = await socket.put(update)
+        match answer:
+            case Accepted(version):
+                sidecar.accept(goal, version)
+            case Conflict() if update.base is None:
+                raise UnreachableError("it will not take a full state")
+            case Conflict():
+                sidecar.acknowledged = None
+            case Refused():
+                refusal = StateRefusedError(sidecar.pod, answer)
+                log.error("%s", refusal)
+                sidecar.refuse(goal, refusal)
+                if self._refused is not None:
+                    self._refused(refusal)

@@ -1,0 +1,58 @@
+-- The control socket: who may open it decides what this pod trusts, so it is a file that only the node's agent can reach.
+
+local cjson = require "cjson.safe"
+local state = require "mesh.state"
+
+local _M = {}
+
+
+local function answer(status, body)
+    ngx.status = status
+    ngx.header["Content-Type"] = "application/json"
+    ngx.print(cjson.encode(body))
+end
+
+
+local function put()
+    ngx.req.read_body()
+
+    local body = ngx.req.get_body_data()
+
+    if not body then
+        local file = ngx.req.get_body_file()
+        local f = file and io.open(file, "rb")
+
+        if not f then
+            return answer(400, { error = "the request has no body" })
+        end
+
+        body = f:read("*a")
+        f:close()
+    end
+
+    local update, err = cjson.decode(body)
+
+    if type(update) ~= "table" then
+        return answer(400, { error = "not a JSON object: " .. tostring(err or type(update)) })
+    end
+
+    answer(state.apply(update))
+end
+
+
+function _M.state()
+    local method = ngx.req.get_method()
+
+    if method == "PUT" then
+        return put()
+    end
+
+    if method == "GET" then
+        return answer(200, { version = state.version() })
+    end
+
+    answer(405, { error = "GET or PUT" })
+end
+
+
+return _M

@@ -1,0 +1,201 @@
+-- The C module's functions, with Lua's types. See module/ngx_mesh.h.
+
+local ffi = require "ffi"
+local base = require "resty.core.base"
+
+local C = ffi.C
+local ffi_str = ffi.string
+local get_request = base.get_request
+
+ffi.cdef [[
+typedef struct ngx_http_request_s ngx_http_request_t;
+
+void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level);
+void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols);
+intptr_t ngx_mesh_ffi_address_check(const char *address, size_t len);
+intptr_t ngx_mesh_ffi_destination_put(const char *address, size_t address_len, uintptr_t protocols,
+    const char *cluster, size_t cluster_len);
+void ngx_mesh_ffi_destination_delete(const char *address, size_t len);
+intptr_t ngx_mesh_ffi_cluster_put(const char *name, size_t len, uintptr_t method);
+void ngx_mesh_ffi_cluster_delete(const char *name, size_t len);
+intptr_t ngx_mesh_ffi_endpoint_put(const char *cluster, size_t cluster_len, const char *name, size_t len,
+    uintptr_t tls, const char *id, size_t id_len);
+void ngx_mesh_ffi_endpoint_delete(const char *cluster, size_t cluster_len, const char *name, size_t len);
+const char *ngx_mesh_ffi_identity(const char *svid, size_t svid_len, const char *key, size_t key_len,
+    const char *bundle, size_t bundle_len);
+int64_t ngx_mesh_ffi_identity_expires(void);
+
+size_t ngx_http_mesh_ffi_original(ngx_http_request_t *r, const char **data, uintptr_t *port);
+int ngx_http_mesh_ffi_peer(ngx_http_request_t *r, const char **data, size_t *len);
+intptr_t ngx_http_mesh_ffi_select(ngx_http_request_t *r, const char *name, size_t len);
+intptr_t ngx_http_mesh_ffi_forward(ngx_http_request_t *r, uintptr_t port);
+intptr_t ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit);
+size_t ngx_http_mesh_ffi_endpoint(ngx_http_request_t *r, const char **data);
+]]
+
+local data = ffi.new "const char *[1]"
+local len = ffi.new "size_t[1]"
+local port = ffi.new "uintptr_t[1]"
+
+local _M = {
+    PROTOCOL_HTTP = 1,
+    PROTOCOL_TCP = 2,
+}
+
+local MODES = { off = 0, permissive = 1, strict = 2 }
+
+local LOG_LEVELS = {
+    emerg = 1, alert = 2, crit = 3, error = 4, warn = 5, notice = 6, info = 7,
+    debug = 0x7ffffff0,                                 -- NGX_LOG_DEBUG_ALL
+}
+
+_M.LB_METHODS = {
+    ["round_robin"] = 0,
+    ["least_conn"] = 1,
+    ["least_time"] = 2,
+    ["least_time last_byte"] = 3,
+    ["least_time last_byte inflight"] = 4,
+    ["random"] = 5,
+    ["random two"] = 6,
+    ["random two least_conn"] = 7,
+    ["random two least_time"] = 8,
+    ["random two least_time=last_byte"] = 9,
+}
+
+local OK, BUSY, DECLINED = 0, -3, -5
+
+
+local function check(rc)
+    if rc ~= OK then
+        error("out of memory", 2)
+    end
+end
+
+
+function _M.settings(mode, log_format, log_level)
+    C.ngx_mesh_ffi_settings(MODES[mode], log_format == "json" and 1 or 0, LOG_LEVELS[log_level])
+end
+
+
+function _M.inbound(number, protocols)
+    C.ngx_mesh_ffi_inbound(number, protocols)
+end
+
+
+function _M.is_address(address)
+    return C.ngx_mesh_ffi_address_check(address, #address) == OK
+end
+
+
+function _M.destination_put(address, protocols, cluster)
+    check(C.ngx_mesh_ffi_destination_put(address, #address, protocols, cluster, #cluster))
+end
+
+
+function _M.destination_delete(address)
+    C.ngx_mesh_ffi_destination_delete(address, #address)
+end
+
+
+function _M.cluster_put(name, method)
+    check(C.ngx_mesh_ffi_cluster_put(name, #name, _M.LB_METHODS[method]))
+end
+
+
+function _M.cluster_delete(name)
+    C.ngx_mesh_ffi_cluster_delete(name, #name)
+end
+
+
+function _M.endpoint_put(cluster, address, tls, spiffe_id)
+    check(C.ngx_mesh_ffi_endpoint_put(cluster, #cluster, address, #address, tls and 1 or 0, spiffe_id, #spiffe_id))
+end
+
+
+function _M.endpoint_delete(cluster, address)
+    C.ngx_mesh_ffi_endpoint_delete(cluster, #cluster, address, #address)
+end
+
+
+-- nil, or what is wrong with it; then the identity in force stays.
+function _M.identity(svid, key, bundle)
+    local err = C.ngx_mesh_ffi_identity(svid, #svid, key, #key, bundle, #bundle)
+
+    if err ~= nil then
+        return ffi_str(err)
+    end
+end
+
+
+-- Seconds since the epoch, or 0 without an identity.
+function _M.identity_expires()
+    return tonumber(C.ngx_mesh_ffi_identity_expires())
+end
+
+
+-- The address and the port that the caller of the request at hand dialled; nil when it was not redirected.
+function _M.original()
+    local n = C.ngx_http_mesh_ffi_original(get_request(), data, port)
+
+    if n ~= 0 then
+        return ffi_str(data[0], n), tonumber(port[0])
+    end
+end
+
+
+-- The caller's proved SPIFFE ID; false when it speaks TLS but proved none; nil when it speaks plaintext.
+function _M.peer()
+    local rc = C.ngx_http_mesh_ffi_peer(get_request(), data, len)
+
+    if rc == 1 then
+        return ffi_str(data[0], len[0])
+    end
+
+    if rc == 0 then
+        return false
+    end
+end
+
+
+-- "ok", "unknown" or "empty".
+function _M.select(cluster)
+    local rc = C.ngx_http_mesh_ffi_select(get_request(), cluster, #cluster)
+
+    if rc == OK then
+        return "ok"
+    end
+
+    if rc == DECLINED then
+        return "unknown"
+    end
+
+    if rc == BUSY then
+        return "empty"
+    end
+
+    error("out of memory")
+end
+
+
+function _M.forward(number)
+    check(C.ngx_http_mesh_ffi_forward(get_request(), number))
+end
+
+
+-- Whether the request's body may be that long, as far as it is announced; else it is counted as it comes.
+function _M.limit_body(bytes)
+    return C.ngx_http_mesh_ffi_body_limit(get_request(), bytes) == OK
+end
+
+
+-- The endpoint that the request went to, or nil.
+function _M.endpoint()
+    local n = C.ngx_http_mesh_ffi_endpoint(get_request(), data)
+
+    if n ~= 0 then
+        return ffi_str(data[0], n)
+    end
+end
+
+
+return _M

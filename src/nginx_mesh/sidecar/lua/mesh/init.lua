@@ -1,0 +1,11 @@
+-- Loads every module before workers are forked, so that they share the memory.
+
+require "resty.core"
+collectgarbage("collect")
+
+require("cjson").encode_sparse_array(true)
+
+for _, name in ipairs { "engine", "schema", "state", "control", "deny", "access", "limit", "metrics", "outbound", "inbound",
+                        "probe", "status" } do
+    require("mesh." .. name)
+end

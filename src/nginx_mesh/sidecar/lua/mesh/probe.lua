@@ -1,0 +1,66 @@
+-- Probes: the kubelet asks here, on ports that are not redirected; the request goes on to the container's own probe.
+
+local engine = require "mesh.engine"
+local state = require "mesh.state"
+
+local _M = {}
+
+
+-- A pod is ready when its sidecar knows the mesh and can prove who it is.
+function _M.ready()
+    if state.settings() and engine.identity_expires() > ngx.time() then
+        return ngx.say("ready")
+    end
+
+    ngx.status = 503
+    ngx.say("no state or no valid identity yet")
+end
+
+
+local function tcp(port)
+    local socket = ngx.socket.tcp()
+    local host = engine.original():gsub(":%d+$", ""):gsub("[%[%]]", "")
+
+    socket:settimeouts(10000, 1, 1)
+    local ok, err = socket:connect(host:find(":", 1, true) and "[" .. host .. "]" or host, port)
+
+    if not ok then
+        ngx.status = 503
+        ngx.say(err)
+        return ngx.exit(503)
+    end
+
+    socket:close()
+    ngx.say("open")
+    return ngx.exit(200)
+end
+
+
+function _M.rewrite()
+    local probe = state.probe(ngx.var.uri)
+
+    if not probe then
+        return ngx.exit(404)
+    end
+
+    if probe.scheme == "tcp" then
+        return tcp(probe.port)
+    end
+
+    for name, value in pairs(probe.headers or {}) do
+        ngx.req.set_header(name, value)
+    end
+
+    engine.forward(probe.port)
+
+    ngx.var.mesh_probe_scheme = probe.scheme
+    ngx.var.mesh_probe_target = probe.scheme == "https" and "mesh_probe_tls" or "mesh_probe"
+    ngx.var.mesh_probe_uri = probe.path or "/"
+
+    if probe.host and probe.host ~= "" then
+        ngx.var.mesh_probe_host = probe.host
+    end
+end
+
+
+return _M

@@ -1,0 +1,412 @@
+-- Sidecar state: kept as JSON in shared memory, so that it outlives a worker; decoded when it is first needed.
+--
+-- Keys of the dictionary: the state's own; "@version", its version; "@sequence", counting updates; "@touched:<sequence>",
+-- the keys that update touched, by which the other workers follow; "@seen:<worker>", how far a worker has followed.
+
+local cjson = require "cjson"
+local engine = require "mesh.engine"
+local schema = require "mesh.schema"
+
+local dict = ngx.shared.mesh_state
+local pairs, ipairs = pairs, ipairs
+
+-- Other workers follow an update within a second or load everything anew.
+local FOLLOW_INTERVAL = 0.05
+local TOUCHED_TTL = 60
+
+local _M = {}
+
+-- What this worker has decoded. Clusters that TCP uses are loaded at once: no Lua runs for a TCP connection.
+local settings
+local spiffe_id
+local inbound = {}
+local destinations = {}
+local clusters = {}
+local probes = {}
+local eager = {}
+local sequence = 0
+
+
+local function load_cluster(name)
+    local raw = dict:get("cluster/" .. name)
+    local old = clusters[name]
+
+    if not raw then
+        clusters[name] = nil
+        engine.cluster_delete(name)
+        return nil
+    end
+
+    local new = cjson.decode(raw)
+
+    engine.cluster_put(name, new.lb_method)
+
+    if old then
+        for address in pairs(old.endpoints) do
+            if not new.endpoints[address] then
+                engine.endpoint_delete(name, address)
+            end
+        end
+    end
+
+    for address, e in pairs(new.endpoints) do
+        engine.endpoint_put(name, address, e.tls, e.spiffe_id or "")
+    end
+
+    clusters[name] = new
+
+    return new
+end
+
+
+local FOLLOW = {
+    settings = function(_, raw)
+        settings = raw and cjson.decode(raw)
+
+        if settings then
+            engine.settings(settings.mtls_mode, settings.log_format, settings.log_level)
+        end
+    end,
+
+    identity = function(_, raw)
+        if raw then
+            local identity = cjson.decode(raw)
+            local err = engine.identity(identity.svid, identity.key, identity.bundle)
+
+            if err then
+                error("identity: " .. err)
+            end
+
+            spiffe_id = identity.spiffe_id
+        end
+    end,
+
+    inbound = function(name, raw)
+        local port = tonumber(name)
+        local bits = 0
+
+        inbound[port] = raw and cjson.decode(raw)
+
+        for _, protocol in ipairs(raw and inbound[port].protocols or {}) do
+            bits = bit.bor(bits, protocol == "tcp" and engine.PROTOCOL_TCP or engine.PROTOCOL_HTTP)
+        end
+
+        engine.inbound(port, bits)
+    end,
+
+    destination = function(name, raw)
+        destinations[name] = nil
+
+        if not raw then
+            engine.destination_delete(name)
+            return
+        end
+
+        local d = cjson.decode(raw)
+        local tcp = d.protocol == "tcp"
+
+        engine.destination_put(name, tcp and engine.PROTOCOL_TCP or engine.PROTOCOL_HTTP, d.cluster)
+
+        if tcp then
+            eager[d.cluster] = true
+
+            if not clusters[d.cluster] then
+                load_cluster(d.cluster)
+            end
+        end
+    end,
+
+    cluster = function(name)
+        if clusters[name] or eager[name] then
+            load_cluster(name)
+        end
+    end,
+
+    probe = function(name)
+        probes[name] = nil
+    end,
+}
+
+
+local function follow(key)
+    local kind, name = schema.split(key)
+    FOLLOW[kind](name, dict:get(key))
+end
+
+
+local function load_all()
+    sequence = dict:get("@sequence") or 0
+
+    for _, key in ipairs(dict:get_keys(0)) do
+        if key:byte() ~= 64 then                        -- "@"
+            follow(key)
+        end
+    end
+end
+
+
+-- Follows what another worker stored.
+local function catch_up(premature)
+    local newest = not premature and dict:get("@sequence") or sequence
+
+    while sequence < newest do
+        local touched = dict:get("@touched:" .. (sequence + 1))
+
+        if not touched then
+            load_all()
+            break
+        end
+
+        for _, key in ipairs(cjson.decode(touched)) do
+            follow(key)
+        end
+
+        sequence = sequence + 1
+    end
+
+    dict:set("@seen:" .. ngx.worker.id(), sequence)
+end
+
+
+-- In each worker's start, also after a crash of its predecessor.
+function _M.start()
+    load_all()
+
+    if ngx.worker.count() > 1 then
+        catch_up()
+        assert(ngx.timer.every(FOLLOW_INTERVAL, catch_up))
+    end
+end
+
+
+local function wait_for_workers()
+    if ngx.worker.count() == 1 then
+        return true
+    end
+
+    for _ = 1, 100 do
+        local behind = false
+
+        for id = 0, ngx.worker.count() - 1 do
+            behind = behind or (dict:get("@seen:" .. id) or 0) < sequence
+        end
+
+        if not behind then
+            return true
+        end
+
+        ngx.sleep(FOLLOW_INTERVAL)
+    end
+
+    return false
+end
+
+
+function _M.version()
+    return dict:get("@version") or 0
+end
+
+
+local function refuse(key, reason)
+    return 400, { error = reason, key = key }
+end
+
+
+-- The changes of an update as key -> JSON or false; or nil, the key and the reason.
+local function plan(update)
+    local changes = {}
+    local set = update.set or {}
+
+    for key, value in pairs(set) do
+        local reason = schema.check_entry(key, value)
+        if reason then
+            return nil, key, reason
+        end
+    end
+
+    for _, key in ipairs(update.delete or {}) do
+        local reason = schema.check_key(key)
+        if reason then
+            return nil, key, reason
+        end
+
+        changes[key] = false
+    end
+
+    if update.base == cjson.null then
+        if not set.settings then
+            return nil, "settings", "a full state needs it"
+        end
+
+        for _, key in ipairs(dict:get_keys(0)) do
+            if key:byte() ~= 64 and set[key] == nil then
+                changes[key] = false
+            end
+        end
+    end
+
+    for name, patch in pairs(update.endpoints or {}) do
+        local key = "cluster/" .. name
+        local cluster = set[key]
+
+        if not cluster then
+            local raw = changes[key] == nil and dict:get(key)
+            if not raw then
+                return nil, key, "endpoints of a cluster that the state does not have"
+            end
+
+            cluster = cjson.decode(raw)
+            set[key] = cluster
+        end
+
+        for address, endpoint in pairs(patch) do
+            cluster.endpoints[address] = endpoint ~= cjson.null and endpoint or nil
+        end
+    end
+
+    for key, value in pairs(set) do
+        changes[key] = cjson.encode(value)
+    end
+
+    return changes
+end
+
+
+-- Stores all changes, or none when memory is short.
+local function store(changes)
+    local before = {}
+
+    for key, raw in pairs(changes) do
+        before[key] = dict:get(key) or false
+
+        if raw then
+            local ok, err = dict:safe_set(key, raw)
+
+            if not ok then
+                for k, old in pairs(before) do
+                    if old then
+                        dict:set(k, old)
+                    else
+                        dict:delete(k)
+                    end
+                end
+
+                return nil, err
+            end
+        else
+            dict:delete(key)
+        end
+    end
+
+    return true
+end
+
+
+-- Applies an update (compile/state.py: Update). HTTP status and answer.
+function _M.apply(update)
+    local reason = schema.check_update(update)
+    if reason then
+        return refuse(nil, "update " .. reason)
+    end
+
+    if update.base ~= cjson.null and update.base ~= _M.version() then
+        return 409, { version = _M.version() }
+    end
+
+    local changes, key
+    changes, key, reason = plan(update)
+    if not changes then
+        return refuse(key, reason)
+    end
+
+    -- The identity comes first: whether it holds together only shows when it is used.
+    local identity = update.set and update.set.identity
+    if identity then
+        reason = engine.identity(identity.svid, identity.key, identity.bundle)
+        if reason then
+            return refuse("identity", reason)
+        end
+    end
+
+    local ok, err = store(changes)
+    if not ok then
+        return 507, { error = "the state does not fit: " .. err }
+    end
+
+    local touched = {}
+    for k in pairs(changes) do
+        touched[#touched + 1] = k
+        follow(k)
+    end
+
+    sequence = sequence + 1
+
+    if ngx.worker.count() > 1 then
+        dict:set("@touched:" .. sequence, cjson.encode(touched), TOUCHED_TTL)
+        dict:set("@seen:" .. ngx.worker.id(), sequence)
+    end
+
+    dict:set("@sequence", sequence)
+    dict:set("@version", update.version)
+
+    if not wait_for_workers() then
+        return 503, { error = "a worker does not follow" }
+    end
+
+    return 200, { version = update.version }
+end
+
+
+function _M.settings()
+    return settings
+end
+
+
+function _M.spiffe_id()
+    return spiffe_id
+end
+
+
+function _M.inbound(port)
+    return inbound[port]
+end
+
+
+function _M.destination(address)
+    local d = destinations[address]
+
+    if not d then
+        local raw = dict:get("destination/" .. address)
+
+        if raw then
+            d = cjson.decode(raw)
+            destinations[address] = d
+        end
+    end
+
+    return d
+end
+
+
+function _M.cluster(name)
+    return clusters[name] or load_cluster(name)
+end
+
+
+function _M.probe(path)
+    local p = probes[path]
+
+    if not p then
+        local raw = dict:get("probe/" .. path)
+
+        if raw then
+            p = cjson.decode(raw)
+            probes[path] = p
+        end
+    end
+
+    return p
+end
+
+
+return _M

@@ -1,0 +1,690 @@
+/*
+ * HTTP side of the module.
+ *
+ * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server.
+ * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_upstream_id, $mesh_upstream (http), $mesh_grpc_upstream,
+ * $mesh_log_default and $mesh_log_json (for access_log's `if=`).
+ * The functions marked FFI are called from Lua.
+ */
+
+#include <ngx_http.h>
+
+#include "ngx_mesh.h"
+
+/* Time between two reads of an upgraded connection or an event stream; other requests have proxy_read_timeout. */
+#define NGX_HTTP_MESH_LONG_TIMEOUT  (24 * 3600 * 1000)
+
+typedef struct {
+    ngx_mesh_attempts_t   attempts;
+    ngx_uint_t            balanced;     /* attempts is in use */
+    in_port_t             forward_port; /* 0: the port the caller dialled */
+    off_t                 body_limit;   /* 0: none */
+    off_t                 body_seen;
+} ngx_http_mesh_ctx_t;
+
+typedef struct {
+    ngx_flag_t            tls;
+} ngx_http_mesh_srv_conf_t;
+
+static ngx_http_output_header_filter_pt  ngx_http_mesh_next_header_filter;
+static ngx_http_request_body_filter_pt   ngx_http_mesh_next_request_body_filter;
+
+
+static ngx_http_mesh_ctx_t *
+ngx_http_mesh_ctx(ngx_http_request_t *r)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_mesh_ctx_t));
+        if (ctx) {
+            ngx_http_set_ctx(r, ctx, ngx_http_mesh_module);
+        }
+    }
+
+    return ctx;
+}
+
+
+/* FFI. The length of the address that the caller dialled ("ip:port"), or 0 when the connection was not redirected. */
+size_t
+ngx_http_mesh_ffi_original(ngx_http_request_t *r, const u_char **data, ngx_uint_t *port)
+{
+    ngx_mesh_connection_t  *mc;
+
+    mc = ngx_mesh_connection(r->connection);
+    if (mc == NULL) {
+        return 0;
+    }
+
+    *data = mc->name.data;
+    *port = mc->port;
+
+    return mc->name.len;
+}
+
+
+/* FFI. 1: the client proved the SPIFFE ID; 0: it speaks TLS and proved none; -1: plaintext. */
+int
+ngx_http_mesh_ffi_peer(ngx_http_request_t *r, const u_char **data, size_t *len)
+{
+    ngx_str_t  id;
+
+    if (r->connection->ssl == NULL) {
+        return -1;
+    }
+
+    if (ngx_mesh_connection_peer(r->connection, &id) != NGX_OK) {
+        return 0;
+    }
+
+    *data = id.data;
+    *len = id.len;
+
+    return 1;
+}
+
+
+/* FFI. NGX_OK; NGX_DECLINED: the cluster is not loaded; NGX_BUSY: it has no endpoint. */
+ngx_int_t
+ngx_http_mesh_ffi_select(ngx_http_request_t *r, const u_char *name, size_t len)
+{
+    ngx_str_t             str = { len, (u_char *) name };
+    ngx_int_t             rc;
+    ngx_mesh_cluster_t   *cluster;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_mesh_ctx(r);
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    cluster = ngx_mesh_cluster_find(&str);
+    if (cluster == NULL) {
+        return NGX_DECLINED;
+    }
+
+    rc = ngx_mesh_attempts_init(&ctx->attempts, cluster, r->pool);
+    if (rc != NGX_OK) {
+        return rc == NGX_DECLINED ? NGX_BUSY : rc;
+    }
+
+    ctx->balanced = 1;
+
+    return NGX_OK;
+}
+
+
+/* FFI. The upstream with mesh_forward goes to this port of the pod, not to the one that was dialled. */
+ngx_int_t
+ngx_http_mesh_ffi_forward(ngx_http_request_t *r, ngx_uint_t port)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_mesh_ctx(r);
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->forward_port = (in_port_t) port;
+
+    return NGX_OK;
+}
+
+
+/* FFI. Bodies over `limit` bytes end in 413. NGX_DECLINED: the announced length is over it already. */
+ngx_int_t
+ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    if (r->headers_in.content_length_n > limit) {
+        return NGX_DECLINED;
+    }
+
+    if (r->headers_in.content_length_n >= 0) {
+        return NGX_OK;
+    }
+
+    ctx = ngx_http_mesh_ctx(r);
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->body_limit = limit;
+
+    return NGX_OK;
+}
+
+
+/* FFI. The endpoint that the request went to last: its length, or 0. */
+size_t
+ngx_http_mesh_ffi_endpoint(ngx_http_request_t *r, const u_char **data)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx == NULL || !ctx->balanced) {
+        return 0;
+    }
+
+    *data = ctx->attempts.last_name.data;
+
+    return ctx->attempts.last_name.len;
+}
+
+
+/* Bodies without an announced length are counted as they come. */
+static ngx_int_t
+ngx_http_mesh_request_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_chain_t          *cl;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->body_limit) {
+
+        for (cl = in; cl; cl = cl->next) {
+            ctx->body_seen += ngx_buf_size(cl->buf);
+        }
+
+        if (ctx->body_seen > ctx->body_limit) {
+            ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "client sent a body of more than %O bytes",
+                          ctx->body_limit);
+            return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+        }
+    }
+
+    return ngx_http_mesh_next_request_body_filter(r, in);
+}
+
+
+static ngx_int_t
+ngx_http_mesh_header_filter(ngx_http_request_t *r)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->balanced) {
+        ngx_mesh_attempts_first_byte(&ctx->attempts);
+    }
+
+    return ngx_http_mesh_next_header_filter(r);
+}
+
+
+static ngx_int_t
+ngx_http_mesh_balance_get(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_request_t   *r = data;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    return ngx_mesh_attempts_get(&ctx->attempts, pc, r->pool);
+}
+
+
+static void
+ngx_http_mesh_balance_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    ngx_http_request_t   *r = data;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    ngx_mesh_attempts_free(&ctx->attempts, pc, state, ctx->attempts.got_first_byte);
+
+    if (pc->tries) {
+        pc->tries--;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_mesh_balance_secure(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_request_t   *r = data;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    return ngx_mesh_attempts_secure(&ctx->attempts, pc, 0);
+}
+
+
+static ngx_uint_t
+ngx_http_mesh_is_long(ngx_http_request_t *r)
+{
+    ngx_table_elt_t   *accept;
+    static ngx_str_t   events = ngx_string("text/event-stream");
+
+    if (r->headers_in.upgrade) {
+        return 1;
+    }
+
+    accept = r->headers_in.accept;
+
+    return accept != NULL
+           && ngx_strlcasestrn(accept->value.data, accept->value.data + accept->value.len, events.data,
+                               events.len - 1) != NULL;
+}
+
+
+/* Upgraded connections and event streams may be silent for long. */
+static ngx_int_t
+ngx_http_mesh_lengthen_timeouts(ngx_http_request_t *r)
+{
+    ngx_http_upstream_conf_t  *conf;
+
+    if (!ngx_http_mesh_is_long(r)) {
+        return NGX_OK;
+    }
+
+    conf = ngx_palloc(r->pool, sizeof(ngx_http_upstream_conf_t));
+    if (conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    *conf = *r->upstream->conf;
+    conf->read_timeout = NGX_HTTP_MESH_LONG_TIMEOUT;
+    conf->send_timeout = NGX_HTTP_MESH_LONG_TIMEOUT;
+
+    r->upstream->conf = conf;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_http_upstream_t  *u = r->upstream;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    (void) us;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx == NULL || !ctx->balanced) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "no cluster was chosen for the request");
+        return NGX_ERROR;
+    }
+
+    u->peer.data = r;
+    u->peer.get = ngx_http_mesh_balance_get;
+    u->peer.free = ngx_http_mesh_balance_free;
+    u->peer.set_session = ngx_http_mesh_balance_secure;
+    u->peer.save_session = ngx_mesh_save_no_session;
+    u->peer.tries = ngx_mesh_attempts_tries(&ctx->attempts);
+
+    return ngx_http_mesh_lengthen_timeouts(r);
+}
+
+
+static ngx_int_t
+ngx_http_mesh_forward_get(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_request_t     *r = data;
+    ngx_http_mesh_ctx_t    *ctx;
+    ngx_mesh_connection_t  *mc;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+    mc = ngx_mesh_connection(r->connection);
+
+    if (mc == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_mesh_connection_forward(r->connection, pc, ctx && ctx->forward_port ? ctx->forward_port : mc->port)
+           == NGX_OK ? NGX_OK : NGX_BUSY;
+}
+
+
+static void
+ngx_http_mesh_forward_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    (void) data;
+    (void) state;
+
+    if (pc->tries) {
+        pc->tries--;
+    }
+}
+
+
+/* The application's own TLS (HTTPS probes) is not ours to judge. */
+static ngx_int_t
+ngx_http_mesh_forward_set_session(ngx_peer_connection_t *pc, void *data)
+{
+    (void) pc;
+    (void) data;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_mesh_forward_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_http_upstream_t  *u = r->upstream;
+
+    (void) us;
+
+    u->peer.data = r;
+    u->peer.get = ngx_http_mesh_forward_get;
+    u->peer.free = ngx_http_mesh_forward_free;
+    u->peer.set_session = ngx_http_mesh_forward_set_session;
+    u->peer.save_session = ngx_mesh_save_no_session;
+    u->peer.tries = 1;
+
+    return ngx_http_mesh_lengthen_timeouts(r);
+}
+
+
+static ngx_int_t
+ngx_http_mesh_balance_init(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
+{
+    (void) cf;
+
+    us->peer.init = ngx_http_mesh_balance_init_peer;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_mesh_forward_init(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
+{
+    (void) cf;
+
+    us->peer.init = ngx_http_mesh_forward_init_peer;
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_http_mesh_balance(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_upstream_srv_conf_t  *us;
+
+    (void) cmd;
+    (void) conf;
+
+    us = ngx_http_conf_get_module_srv_conf(cf, ngx_http_upstream_module);
+    us->peer.init_upstream = ngx_http_mesh_balance_init;
+    us->flags = NGX_HTTP_UPSTREAM_CREATE;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_mesh_forward(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_upstream_srv_conf_t  *us;
+
+    (void) cmd;
+    (void) conf;
+
+    us = ngx_http_conf_get_module_srv_conf(cf, ngx_http_upstream_module);
+    us->peer.init_upstream = ngx_http_mesh_forward_init;
+    us->flags = NGX_HTTP_UPSTREAM_CREATE;
+
+    return NGX_CONF_OK;
+}
+
+
+static void
+ngx_http_mesh_set(ngx_http_variable_value_t *v, u_char *data, size_t len)
+{
+    v->data = data;
+    v->len = len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = (len == 0);
+}
+
+
+static ngx_int_t
+ngx_http_mesh_variable_original(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_mesh_connection_t  *mc;
+
+    (void) data;
+
+    mc = ngx_mesh_connection(r->connection);
+    if (mc == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_mesh_set(v, mc->name.data, mc->name.len);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_mesh_variable_peer(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t  id;
+
+    (void) data;
+
+    if (r->connection->ssl == NULL || ngx_mesh_connection_peer(r->connection, &id) != NGX_OK) {
+        ngx_str_null(&id);
+    }
+
+    ngx_http_mesh_set(v, id.data, id.len);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_mesh_variable_upstream_id(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    (void) data;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->balanced && ctx->attempts.tls) {
+        ngx_http_mesh_set(v, ctx->attempts.last_id.data, ctx->attempts.last_id.len);
+    } else {
+        ngx_http_mesh_set(v, NULL, 0);
+    }
+
+    /* a retry may choose another endpoint */
+    v->no_cacheable = 1;
+
+    return NGX_OK;
+}
+
+
+/* `data`: 0 for HTTP/1, 1 for HTTP/2. Upstreams are apart by protocol and TLS so that no pooled connection serves two. */
+static ngx_int_t
+ngx_http_mesh_variable_upstream(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t            *url;
+    ngx_http_mesh_ctx_t  *ctx;
+    static ngx_str_t      urls[2][2] = {
+        { ngx_string("http://mesh_plain"), ngx_string("https://mesh_mtls") },
+        { ngx_string("grpc://mesh_plain_h2"), ngx_string("grpcs://mesh_mtls_h2") }
+    };
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx == NULL || !ctx->balanced) {
+        return NGX_ERROR;
+    }
+
+    url = &urls[data][ctx->attempts.tls];
+    ngx_http_mesh_set(v, url->data, url->len);
+
+    return NGX_OK;
+}
+
+
+/* `data`: which format this is the condition of. */
+static ngx_int_t
+ngx_http_mesh_variable_log(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    (void) r;
+
+    ngx_http_mesh_set(v, (u_char *) "1", ngx_mesh_settings.json_log == data);
+
+    return NGX_OK;
+}
+
+
+static ngx_http_variable_t  ngx_http_mesh_variables[] = {
+    { ngx_string("mesh_original_dst"), NULL, ngx_http_mesh_variable_original, 0, 0, 0 },
+    { ngx_string("mesh_peer_id"), NULL, ngx_http_mesh_variable_peer, 0, 0, 0 },
+    { ngx_string("mesh_upstream_id"), NULL, ngx_http_mesh_variable_upstream_id, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+    { ngx_string("mesh_upstream"), NULL, ngx_http_mesh_variable_upstream, 0, 0, 0 },
+    { ngx_string("mesh_grpc_upstream"), NULL, ngx_http_mesh_variable_upstream, 1, 0, 0 },
+    { ngx_string("mesh_log_default"), NULL, ngx_http_mesh_variable_log, 0, 0, 0 },
+    { ngx_string("mesh_log_json"), NULL, ngx_http_mesh_variable_log, 1, 0, 0 },
+    ngx_http_null_variable
+};
+
+
+static ngx_int_t
+ngx_http_mesh_preconfiguration(ngx_conf_t *cf)
+{
+    ngx_http_variable_t  *var, *v;
+
+    for (v = ngx_http_mesh_variables; v->name.len; v++) {
+        var = ngx_http_add_variable(cf, &v->name, v->flags);
+        if (var == NULL) {
+            return NGX_ERROR;
+        }
+
+        var->get_handler = v->get_handler;
+        var->data = v->data;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_mesh_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_uint_t                   i;
+    ngx_http_ssl_srv_conf_t     *sscf;
+    ngx_http_core_srv_conf_t   **cscfp;
+    ngx_http_core_main_conf_t   *cmcf;
+    ngx_http_mesh_srv_conf_t    *mscf;
+
+    ngx_http_mesh_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_mesh_header_filter;
+
+    ngx_http_mesh_next_request_body_filter = ngx_http_top_request_body_filter;
+    ngx_http_top_request_body_filter = ngx_http_mesh_request_body_filter;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+    cscfp = cmcf->servers.elts;
+
+    for (i = 0; i < cmcf->servers.nelts; i++) {
+        mscf = cscfp[i]->ctx->srv_conf[ngx_http_mesh_module.ctx_index];
+        sscf = cscfp[i]->ctx->srv_conf[ngx_http_ssl_module.ctx_index];
+
+        if (mscf->tls && sscf->ssl.ctx) {
+            ngx_mesh_identity_serve(sscf->ssl.ctx);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static void *
+ngx_http_mesh_create_srv_conf(ngx_conf_t *cf)
+{
+    ngx_http_mesh_srv_conf_t  *conf;
+
+    conf = ngx_palloc(cf->pool, sizeof(ngx_http_mesh_srv_conf_t));
+    if (conf) {
+        conf->tls = NGX_CONF_UNSET;
+    }
+
+    return conf;
+}
+
+
+static char *
+ngx_http_mesh_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_mesh_srv_conf_t  *prev = parent;
+    ngx_http_mesh_srv_conf_t  *conf = child;
+
+    (void) cf;
+
+    ngx_conf_merge_value(conf->tls, prev->tls, 0);
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_command_t  ngx_http_mesh_commands[] = {
+
+    { ngx_string("mesh_balance"),
+      NGX_HTTP_UPS_CONF|NGX_CONF_NOARGS,
+      ngx_http_mesh_balance,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("mesh_forward"),
+      NGX_HTTP_UPS_CONF|NGX_CONF_NOARGS,
+      ngx_http_mesh_forward,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("mesh_tls"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      offsetof(ngx_http_mesh_srv_conf_t, tls),
+      NULL },
+
+    ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_mesh_module_ctx = {
+    ngx_http_mesh_preconfiguration,
+    ngx_http_mesh_postconfiguration,
+    NULL,
+    NULL,
+    ngx_http_mesh_create_srv_conf,
+    ngx_http_mesh_merge_srv_conf,
+    NULL,
+    NULL
+};
+
+
+ngx_module_t  ngx_http_mesh_module = {
+    NGX_MODULE_V1,
+    &ngx_http_mesh_module_ctx,
+    ngx_http_mesh_commands,
+    NGX_HTTP_MODULE,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NGX_MODULE_V1_PADDING
+};

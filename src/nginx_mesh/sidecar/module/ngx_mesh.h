@@ -1,0 +1,141 @@
+/*
+ * What the files of the module share: the tables of this worker, its identity, and what is known of a connection.
+ *
+ * The tables are process-local and filled from Lua (lua/mesh/engine.lua) through the functions marked FFI; they are only
+ * touched from the worker's event loop, so there are no locks.
+ */
+
+#ifndef NGX_MESH_H
+#define NGX_MESH_H
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_event_connect.h>
+
+#include "hello.h"
+#include "lb.h"
+
+#define NGX_MESH_TRIES_MAX   5          /* endpoints that one request or connection may try */
+
+typedef enum {
+    NGX_MESH_OFF = 0,
+    NGX_MESH_PERMISSIVE,
+    NGX_MESH_STRICT
+} ngx_mesh_mode_e;
+
+#define NGX_MESH_PROTOCOL_HTTP  0x1     /* HTTP/1 and HTTP/2, gRPC included */
+#define NGX_MESH_PROTOCOL_TCP   0x2
+
+typedef struct {
+    ngx_uint_t       ready;             /* a state was received: otherwise nothing passes */
+    ngx_mesh_mode_e  mode;
+    ngx_uint_t       json_log;
+} ngx_mesh_settings_t;
+
+extern ngx_mesh_settings_t  ngx_mesh_settings;
+
+
+/* clusters and endpoints: ngx_mesh_tables.c */
+
+typedef struct ngx_mesh_cluster_s  ngx_mesh_cluster_t;
+
+typedef struct {
+    lb_endpoint          lb;            /* first: the balancer hands these back */
+    ngx_rbtree_node_t    node;
+    ngx_uint_t           refs;
+    ngx_uint_t           tls;           /* also the index of its pool */
+    struct sockaddr_storage  sockaddr;
+    socklen_t            socklen;
+    ngx_str_t            name;          /* "ip:port" */
+    ngx_str_t            spiffe_id;
+} ngx_mesh_endpoint_t;
+
+struct ngx_mesh_cluster_s {
+    ngx_str_node_t       node;
+    ngx_uint_t           refs;
+    lb_method            method;
+    lb_pool              pools[2];      /* plaintext, mTLS */
+    ngx_rbtree_t         endpoints;
+    ngx_rbtree_node_t    sentinel;
+};
+
+/* What an address and port that the application dials mean. */
+typedef struct {
+    ngx_str_node_t       node;
+    ngx_uint_t           protocols;
+    ngx_str_t            cluster;
+} ngx_mesh_destination_t;
+
+ngx_mesh_destination_t *ngx_mesh_destination_find(const ngx_str_t *address);
+ngx_mesh_cluster_t *ngx_mesh_cluster_find(const ngx_str_t *name);
+void ngx_mesh_cluster_release(ngx_mesh_cluster_t *cluster);
+void ngx_mesh_endpoint_release(ngx_mesh_endpoint_t *e);
+/* The returned bits say what the pod speaks on a container port; 0: not declared. */
+ngx_uint_t ngx_mesh_inbound_find(in_port_t port);
+
+
+/* One request's or connection's way through the endpoints of a cluster: ngx_mesh_balancer.c */
+
+typedef struct {
+    ngx_mesh_cluster_t   *cluster;
+    ngx_mesh_endpoint_t  *current;
+    lb_endpoint          *tried[NGX_MESH_TRIES_MAX];    /* each holds a reference */
+    ngx_uint_t            ntried;
+    ngx_uint_t            tls;
+    ngx_uint_t            got_first_byte;
+    int64_t               started;
+    ngx_str_t             last_name;    /* the last endpoint chosen, for the log; in the pool */
+    ngx_str_t             last_id;
+} ngx_mesh_attempts_t;
+
+/* Which pool a request goes to, mTLS or plaintext: by their numbers of endpoints. NGX_DECLINED: no endpoint. */
+ngx_int_t ngx_mesh_attempts_init(ngx_mesh_attempts_t *a, ngx_mesh_cluster_t *cluster, ngx_pool_t *pool);
+ngx_int_t ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_pool_t *pool);
+void ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t state, ngx_uint_t answered);
+void ngx_mesh_attempts_first_byte(ngx_mesh_attempts_t *a);
+/* peer.set_session of a balanced upstream: the handshake that follows proves us and checks the endpoint. */
+ngx_int_t ngx_mesh_attempts_secure(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t tcp);
+ngx_uint_t ngx_mesh_attempts_tries(ngx_mesh_attempts_t *a);
+/* peer.save_session: sessions are not kept, so that every connection checks the endpoint anew. */
+void ngx_mesh_save_no_session(ngx_peer_connection_t *pc, void *data);
+int64_t ngx_mesh_now_us(void);
+
+
+/* identity: ngx_mesh_identity.c */
+
+/* The server side of mTLS for all connections of a context: the pod's SVID, clients judged by the trust bundle. */
+void ngx_mesh_identity_serve(SSL_CTX *ctx);
+/* The client side for one connection: only `expected` (a SPIFFE ID that outlives the handshake) is accepted. */
+ngx_int_t ngx_mesh_identity_call(ngx_connection_t *c, const ngx_str_t *expected, ngx_uint_t tcp);
+/* The proved SPIFFE ID of the peer; NGX_DECLINED when it proved none. */
+ngx_int_t ngx_mesh_identity_peer(ngx_connection_t *c, ngx_str_t *id);
+
+
+/* connections: ngx_mesh_connection.c */
+
+typedef struct {
+    struct sockaddr_storage  original;  /* where the connection was going before it was redirected */
+    socklen_t                socklen;
+    ngx_str_t                name;      /* "ip:port"; empty when there is none */
+    in_port_t                port;
+    ngx_str_t                peer_id;
+    ngx_uint_t               peer_known;
+} ngx_mesh_connection_t;
+
+/* Kept with the connection, also when it is passed from a stream listener to an HTTP one. NULL: out of memory. */
+ngx_mesh_connection_t *ngx_mesh_connection(ngx_connection_t *c);
+/* ngx_mesh_identity_peer, asked once a connection. */
+ngx_int_t ngx_mesh_connection_peer(ngx_connection_t *c, ngx_str_t *id);
+/* Whether the original destination is an address of this pod's loopback: then the connection was not redirected. */
+ngx_uint_t ngx_mesh_connection_is_local(ngx_mesh_connection_t *mc);
+/*
+ * Points a peer connection at `port` of the connection's original address (the application), from a source address by
+ * which netfilter tells it from a call of the pod to itself.
+ */
+ngx_int_t ngx_mesh_connection_forward(ngx_connection_t *c, ngx_peer_connection_t *pc, in_port_t port);
+
+extern ngx_module_t  ngx_http_mesh_module;
+extern ngx_module_t  ngx_stream_mesh_module;
+
+#endif

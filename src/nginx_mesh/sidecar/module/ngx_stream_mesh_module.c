@@ -1,0 +1,762 @@
+/*
+ * Stream side of the module: sorting connections, and carrying TCP.
+ *
+ * `mesh_sort outbound|inbound` in a server decides where the connection goes; $mesh_listener is the
+ * internal listener to `pass` it to. `mesh_role outbound|inbound` in a server that carries TCP; `mesh_tls` and the
+ * upstream directives as in http.
+ */
+
+#include <ngx_stream.h>
+
+#include "ngx_mesh.h"
+
+/*
+ * How long a caller may be silent before it is taken for plaintext of a protocol whose server speaks first. Sidecars
+ * send their ClientHello at once; this leaves room for a lost packet.
+ */
+#define NGX_STREAM_MESH_SILENCE  1000
+
+/* How long to wait for the first bytes where the caller has to speak first. */
+#define NGX_STREAM_MESH_HELLO    60000
+
+#define NGX_STREAM_MESH_PEEK        (16384 + 5)
+
+typedef enum {
+    NGX_STREAM_MESH_NONE = 0,
+    NGX_STREAM_MESH_OUTBOUND,
+    NGX_STREAM_MESH_INBOUND
+} ngx_stream_mesh_direction_e;
+
+typedef struct {
+    ngx_uint_t            sort;
+    ngx_uint_t            role;
+    ngx_flag_t            tls;
+} ngx_stream_mesh_srv_conf_t;
+
+typedef struct {
+    ngx_str_t             listener;
+    ngx_mesh_attempts_t   attempts;
+    ngx_uint_t            balanced;
+} ngx_stream_mesh_ctx_t;
+
+/* The internal listeners of nginx.conf. */
+static ngx_str_t  ngx_stream_mesh_out_http = ngx_string("127.0.0.1:8888");
+static ngx_str_t  ngx_stream_mesh_in_http_mtls = ngx_string("127.0.0.1:8889");
+static ngx_str_t  ngx_stream_mesh_in_http_plain = ngx_string("127.0.0.1:8890");
+static ngx_str_t  ngx_stream_mesh_out_tcp_mtls = ngx_string("127.0.0.1:8891");
+static ngx_str_t  ngx_stream_mesh_out_tcp_plain = ngx_string("127.0.0.1:8892");
+static ngx_str_t  ngx_stream_mesh_in_tcp_mtls = ngx_string("127.0.0.1:8893");
+static ngx_str_t  ngx_stream_mesh_in_tcp_plain = ngx_string("127.0.0.1:8894");
+
+
+static ngx_int_t
+ngx_stream_mesh_refuse(ngx_stream_session_t *s, ngx_mesh_connection_t *mc, const char *why)
+{
+    ngx_log_error(NGX_LOG_WARN, s->connection->log, 0, "connection to \"%V\" refused: %s", &mc->name, why);
+
+    return NGX_STREAM_FORBIDDEN;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_sort_outbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx, ngx_mesh_connection_t *mc)
+{
+    ngx_mesh_cluster_t      *cluster;
+    ngx_mesh_destination_t  *d;
+
+    d = ngx_mesh_destination_find(&mc->name);
+
+    if (d == NULL) {
+
+        if (ngx_mesh_settings.mode == NGX_MESH_STRICT) {
+            return ngx_stream_mesh_refuse(s, mc, "it is not meshed and mTLS is strict");
+        }
+
+        ctx->listener = ngx_stream_mesh_out_tcp_plain;
+        return NGX_OK;
+    }
+
+    if (d->protocols & NGX_MESH_PROTOCOL_HTTP) {
+        ctx->listener = ngx_stream_mesh_out_http;
+        return NGX_OK;
+    }
+
+    cluster = ngx_mesh_cluster_find(&d->cluster);
+
+    if (cluster == NULL || ngx_mesh_attempts_init(&ctx->attempts, cluster, s->connection->pool) != NGX_OK) {
+        return ngx_stream_mesh_refuse(s, mc, "no endpoint may be called");
+    }
+
+    ctx->listener = ctx->attempts.tls ? ngx_stream_mesh_out_tcp_mtls : ngx_stream_mesh_out_tcp_plain;
+
+    return NGX_OK;
+}
+
+
+/* Looks at what the client has sent without taking it. HELLO_MORE: come back when there is more. */
+static hello_kind
+ngx_stream_mesh_peek(ngx_connection_t *c)
+{
+    ssize_t        n;
+    static u_char  data[NGX_STREAM_MESH_PEEK];
+
+    n = recv(c->fd, data, sizeof(data), MSG_PEEK);
+
+    if (n == 0) {
+        /* half-closed before a word: let the application see it */
+        return HELLO_PLAIN;
+    }
+
+    return n > 0 ? hello_classify(data, n) : HELLO_MORE;
+}
+
+
+static void
+ngx_stream_mesh_resume(ngx_event_t *rev)
+{
+    ngx_connection_t      *c = rev->data;
+    ngx_stream_session_t  *s = c->data;
+
+    ngx_stream_core_run_phases(s);
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_wait(ngx_connection_t *c, ngx_msec_t limit)
+{
+    if (!c->read->timer_set) {
+        ngx_add_timer(c->read, limit);
+    }
+
+    c->read->handler = ngx_stream_mesh_resume;
+
+    return ngx_handle_read_event(c->read, 0) == NGX_OK ? NGX_AGAIN : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_sort_inbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx, ngx_mesh_connection_t *mc)
+{
+    hello_kind         kind;
+    ngx_uint_t         protocols, http, tcp, silence;
+    ngx_connection_t  *c = s->connection;
+
+    protocols = ngx_mesh_inbound_find(mc->port);
+
+    if (protocols == 0) {
+        return ngx_stream_mesh_refuse(s, mc, "no container declares this port");
+    }
+
+    http = protocols & NGX_MESH_PROTOCOL_HTTP;
+    tcp = protocols & NGX_MESH_PROTOCOL_TCP;
+
+    kind = ngx_stream_mesh_peek(c);
+
+    if (kind == HELLO_MORE && !c->read->timedout) {
+        silence = !http && ngx_mesh_settings.mode != NGX_MESH_STRICT;
+        return ngx_stream_mesh_wait(c, silence ? NGX_STREAM_MESH_SILENCE : NGX_STREAM_MESH_HELLO);
+    }
+
+    if (c->read->timer_set) {
+        ngx_del_timer(c->read);
+    }
+
+    c->read->timedout = 0;
+
+    switch (kind) {
+
+    case HELLO_TLS_MESH_TCP:
+        if (!tcp) {
+            return ngx_stream_mesh_refuse(s, mc, "the port speaks HTTP, the caller's sidecar TCP");
+        }
+
+        ctx->listener = ngx_stream_mesh_in_tcp_mtls;
+        return NGX_OK;
+
+    case HELLO_TLS:
+        if (http) {
+            ctx->listener = ngx_stream_mesh_in_http_mtls;
+
+        } else if (ngx_mesh_settings.mode == NGX_MESH_STRICT) {
+            ctx->listener = ngx_stream_mesh_in_tcp_mtls;
+
+        } else {
+            /* TLS of the application's own */
+            ctx->listener = ngx_stream_mesh_in_tcp_plain;
+        }
+
+        return NGX_OK;
+
+    default:
+        if (http) {
+            /* refused there in strict mode, in words */
+            ctx->listener = ngx_stream_mesh_in_http_plain;
+            return NGX_OK;
+        }
+
+        if (ngx_mesh_settings.mode == NGX_MESH_STRICT) {
+            return ngx_stream_mesh_refuse(s, mc, "the caller speaks plaintext and mTLS is strict");
+        }
+
+        ctx->listener = ngx_stream_mesh_in_tcp_plain;
+        return NGX_OK;
+    }
+}
+
+
+static ngx_stream_mesh_ctx_t *
+ngx_stream_mesh_ctx(ngx_stream_session_t *s)
+{
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_pcalloc(s->connection->pool, sizeof(ngx_stream_mesh_ctx_t));
+        if (ctx) {
+            ngx_stream_set_ctx(s, ctx, ngx_stream_mesh_module);
+        }
+    }
+
+    return ctx;
+}
+
+
+/* In the servers that carry TCP: what was true when the connection was sorted must be true of this listener. */
+static ngx_int_t
+ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_ctx_t *ctx,
+    ngx_mesh_connection_t *mc)
+{
+    ngx_str_t                id;
+    ngx_mesh_cluster_t      *cluster;
+    ngx_mesh_destination_t  *d;
+
+    if (mscf->role == NGX_STREAM_MESH_INBOUND) {
+
+        if (!(ngx_mesh_inbound_find(mc->port) & NGX_MESH_PROTOCOL_TCP)) {
+            return ngx_stream_mesh_refuse(s, mc, "no container declares this port for TCP");
+        }
+
+        if (mscf->tls && ngx_mesh_connection_peer(s->connection, &id) != NGX_OK) {
+            return ngx_stream_mesh_refuse(s, mc, "the caller proved no SPIFFE ID");
+        }
+
+        return NGX_DECLINED;
+    }
+
+    d = ngx_mesh_destination_find(&mc->name);
+
+    if (d == NULL) {
+        return NGX_DECLINED;
+    }
+
+    cluster = ngx_mesh_cluster_find(&d->cluster);
+
+    if (cluster == NULL || ngx_mesh_attempts_init(&ctx->attempts, cluster, s->connection->pool) != NGX_OK) {
+        return ngx_stream_mesh_refuse(s, mc, "no endpoint may be called");
+    }
+
+    ctx->balanced = 1;
+    ctx->attempts.tls = mscf->tls;
+
+    return NGX_DECLINED;
+}
+
+
+/* NULL: the session is refused with `*rc`. */
+static ngx_mesh_connection_t *
+ngx_stream_mesh_begin(ngx_stream_session_t *s, ngx_int_t *rc)
+{
+    ngx_mesh_connection_t  *mc;
+
+    mc = ngx_mesh_connection(s->connection);
+
+    if (mc == NULL) {
+        *rc = NGX_ERROR;
+
+    } else if (!ngx_mesh_settings.ready) {
+        *rc = ngx_stream_mesh_refuse(s, mc, "the sidecar has no state yet");
+
+    } else if (mc->name.len == 0 || ngx_mesh_connection_is_local(mc)) {
+        *rc = ngx_stream_mesh_refuse(s, mc, "the connection was not redirected here");
+
+    } else {
+        return mc;
+    }
+
+    return NULL;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_access_handler(ngx_stream_session_t *s)
+{
+    ngx_int_t                    rc;
+    ngx_stream_mesh_ctx_t       *ctx;
+    ngx_mesh_connection_t       *mc;
+    ngx_stream_mesh_srv_conf_t  *mscf;
+
+    mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
+
+    if (mscf->sort == NGX_STREAM_MESH_NONE) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_stream_mesh_ctx(s);
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    mc = ngx_stream_mesh_begin(s, &rc);
+    if (mc == NULL) {
+        return rc;
+    }
+
+    return mscf->sort == NGX_STREAM_MESH_OUTBOUND ? ngx_stream_mesh_sort_outbound(s, ctx, mc)
+                                                  : ngx_stream_mesh_sort_inbound(s, ctx, mc);
+}
+
+
+/* After the TLS handshake, if there is one. */
+static ngx_int_t
+ngx_stream_mesh_preread_handler(ngx_stream_session_t *s)
+{
+    ngx_int_t                    rc;
+    ngx_stream_mesh_ctx_t       *ctx;
+    ngx_mesh_connection_t       *mc;
+    ngx_stream_mesh_srv_conf_t  *mscf;
+
+    mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
+
+    if (mscf->role == NGX_STREAM_MESH_NONE) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_stream_mesh_ctx(s);
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    mc = ngx_stream_mesh_begin(s, &rc);
+    if (mc == NULL) {
+        return rc;
+    }
+
+    return ngx_stream_mesh_admit(s, mscf, ctx, mc);
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_balance_get(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_stream_session_t   *s = data;
+    ngx_stream_mesh_ctx_t  *ctx;
+    ngx_mesh_connection_t  *mc;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    if (ctx->balanced) {
+        return ngx_mesh_attempts_get(&ctx->attempts, pc, s->connection->pool);
+    }
+
+    /* outside the mesh: where the application dialled */
+
+    mc = ngx_mesh_connection(s->connection);
+
+    pc->sockaddr = (struct sockaddr *) &mc->original;
+    pc->socklen = mc->socklen;
+    pc->name = &mc->name;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_stream_mesh_balance_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    ngx_stream_session_t   *s = data;
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    if (ctx->balanced) {
+
+        if (s->upstream->received) {
+            ngx_mesh_attempts_first_byte(&ctx->attempts);
+        }
+
+        ngx_mesh_attempts_free(&ctx->attempts, pc, state, s->upstream->connected);
+    }
+
+    if (pc->tries) {
+        pc->tries--;
+    }
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_balance_secure(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_stream_session_t   *s = data;
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    return ctx->balanced ? ngx_mesh_attempts_secure(&ctx->attempts, pc, 1) : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_balance_init_peer(ngx_stream_session_t *s, ngx_stream_upstream_srv_conf_t *us)
+{
+    ngx_stream_upstream_t  *u = s->upstream;
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    (void) us;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    u->peer.data = s;
+    u->peer.get = ngx_stream_mesh_balance_get;
+    u->peer.free = ngx_stream_mesh_balance_free;
+    u->peer.set_session = ngx_stream_mesh_balance_secure;
+    u->peer.save_session = ngx_mesh_save_no_session;
+    u->peer.tries = ctx->balanced ? ngx_mesh_attempts_tries(&ctx->attempts) : 1;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_forward_get(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_stream_session_t   *s = data;
+    ngx_mesh_connection_t  *mc;
+
+    mc = ngx_mesh_connection(s->connection);
+
+    if (mc == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_mesh_connection_forward(s->connection, pc, mc->port) == NGX_OK ? NGX_OK : NGX_BUSY;
+}
+
+
+static void
+ngx_stream_mesh_forward_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    (void) data;
+    (void) state;
+
+    if (pc->tries) {
+        pc->tries--;
+    }
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_forward_init_peer(ngx_stream_session_t *s, ngx_stream_upstream_srv_conf_t *us)
+{
+    ngx_stream_upstream_t  *u = s->upstream;
+
+    (void) us;
+
+    u->peer.data = s;
+    u->peer.get = ngx_stream_mesh_forward_get;
+    u->peer.free = ngx_stream_mesh_forward_free;
+    u->peer.tries = 1;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_balance_init(ngx_conf_t *cf, ngx_stream_upstream_srv_conf_t *us)
+{
+    (void) cf;
+
+    us->peer.init = ngx_stream_mesh_balance_init_peer;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_forward_init(ngx_conf_t *cf, ngx_stream_upstream_srv_conf_t *us)
+{
+    (void) cf;
+
+    us->peer.init = ngx_stream_mesh_forward_init_peer;
+
+    return NGX_OK;
+}
+
+
+/* `cmd->post`: what initialises the upstream. */
+static char *
+ngx_stream_mesh_upstream(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_upstream_srv_conf_t  *us;
+
+    (void) conf;
+
+    us = ngx_stream_conf_get_module_srv_conf(cf, ngx_stream_upstream_module);
+    us->peer.init_upstream = cmd->offset ? ngx_stream_mesh_forward_init : ngx_stream_mesh_balance_init;
+    us->flags = NGX_STREAM_UPSTREAM_CREATE;
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_variable_listener(ngx_stream_session_t *s, ngx_stream_variable_value_t *v, uintptr_t data)
+{
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    (void) data;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    if (ctx == NULL || ctx->listener.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->data = ctx->listener.data;
+    v->len = ctx->listener.len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
+
+
+/* `data`: 0 original destination, 1 peer's SPIFFE ID, 2 and 3 log conditions, 4 upstream's SPIFFE ID. */
+static ngx_int_t
+ngx_stream_mesh_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t               value = ngx_null_string;
+    ngx_mesh_connection_t  *mc;
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    switch (data) {
+
+    case 0:
+        mc = ngx_mesh_connection(s->connection);
+        if (mc == NULL) {
+            return NGX_ERROR;
+        }
+
+        value = mc->name;
+        break;
+
+    case 1:
+        if (s->connection->ssl) {
+            (void) ngx_mesh_connection_peer(s->connection, &value);
+        }
+
+        break;
+
+    case 2:
+    case 3:
+        if (ngx_mesh_settings.json_log == data - 2) {
+            ngx_str_set(&value, "1");
+        }
+
+        break;
+
+    default:
+        ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+        if (ctx && ctx->balanced && ctx->attempts.tls) {
+            value = ctx->attempts.last_id;
+        }
+    }
+
+    v->data = value.data;
+    v->len = value.len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = value.len == 0;
+
+    return NGX_OK;
+}
+
+
+static ngx_stream_variable_t  ngx_stream_mesh_variables[] = {
+    { ngx_string("mesh_listener"), NULL, ngx_stream_mesh_variable_listener, 0, 0, 0 },
+    { ngx_string("mesh_original_dst"), NULL, ngx_stream_mesh_variable, 0, 0, 0 },
+    { ngx_string("mesh_peer_id"), NULL, ngx_stream_mesh_variable, 1, 0, 0 },
+    { ngx_string("mesh_log_default"), NULL, ngx_stream_mesh_variable, 2, 0, 0 },
+    { ngx_string("mesh_log_json"), NULL, ngx_stream_mesh_variable, 3, 0, 0 },
+    { ngx_string("mesh_upstream_id"), NULL, ngx_stream_mesh_variable, 4, NGX_STREAM_VAR_NOCACHEABLE, 0 },
+    ngx_stream_null_variable
+};
+
+
+static ngx_int_t
+ngx_stream_mesh_preconfiguration(ngx_conf_t *cf)
+{
+    ngx_stream_variable_t  *var, *v;
+
+    for (v = ngx_stream_mesh_variables; v->name.len; v++) {
+        var = ngx_stream_add_variable(cf, &v->name, v->flags);
+        if (var == NULL) {
+            return NGX_ERROR;
+        }
+
+        var->get_handler = v->get_handler;
+        var->data = v->data;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_uint_t                     i;
+    ngx_stream_handler_pt         *h;
+    ngx_stream_ssl_srv_conf_t     *sscf;
+    ngx_stream_mesh_srv_conf_t    *mscf;
+    ngx_stream_core_srv_conf_t   **cscfp;
+    ngx_stream_core_main_conf_t   *cmcf;
+
+    cmcf = ngx_stream_conf_get_module_main_conf(cf, ngx_stream_core_module);
+
+    h = ngx_array_push(&cmcf->phases[NGX_STREAM_ACCESS_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_stream_mesh_access_handler;
+
+    h = ngx_array_push(&cmcf->phases[NGX_STREAM_PREREAD_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_stream_mesh_preread_handler;
+
+    cscfp = cmcf->servers.elts;
+
+    for (i = 0; i < cmcf->servers.nelts; i++) {
+        mscf = cscfp[i]->ctx->srv_conf[ngx_stream_mesh_module.ctx_index];
+        sscf = cscfp[i]->ctx->srv_conf[ngx_stream_ssl_module.ctx_index];
+
+        if (mscf->tls && sscf->ssl.ctx) {
+            ngx_mesh_identity_serve(sscf->ssl.ctx);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static void *
+ngx_stream_mesh_create_srv_conf(ngx_conf_t *cf)
+{
+    ngx_stream_mesh_srv_conf_t  *conf;
+
+    conf = ngx_palloc(cf->pool, sizeof(ngx_stream_mesh_srv_conf_t));
+    if (conf) {
+        conf->sort = NGX_CONF_UNSET_UINT;
+        conf->role = NGX_CONF_UNSET_UINT;
+        conf->tls = NGX_CONF_UNSET;
+    }
+
+    return conf;
+}
+
+
+static char *
+ngx_stream_mesh_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_stream_mesh_srv_conf_t  *prev = parent;
+    ngx_stream_mesh_srv_conf_t  *conf = child;
+
+    (void) cf;
+
+    ngx_conf_merge_uint_value(conf->sort, prev->sort, NGX_STREAM_MESH_NONE);
+    ngx_conf_merge_uint_value(conf->role, prev->role, NGX_STREAM_MESH_NONE);
+    ngx_conf_merge_value(conf->tls, prev->tls, 0);
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_conf_enum_t  ngx_stream_mesh_directions[] = {
+    { ngx_string("outbound"), NGX_STREAM_MESH_OUTBOUND },
+    { ngx_string("inbound"), NGX_STREAM_MESH_INBOUND },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_command_t  ngx_stream_mesh_commands[] = {
+
+    { ngx_string("mesh_sort"),
+      NGX_STREAM_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      offsetof(ngx_stream_mesh_srv_conf_t, sort),
+      &ngx_stream_mesh_directions },
+
+    { ngx_string("mesh_role"),
+      NGX_STREAM_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      offsetof(ngx_stream_mesh_srv_conf_t, role),
+      &ngx_stream_mesh_directions },
+
+    { ngx_string("mesh_tls"),
+      NGX_STREAM_MAIN_CONF|NGX_STREAM_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      offsetof(ngx_stream_mesh_srv_conf_t, tls),
+      NULL },
+
+    { ngx_string("mesh_balance"),
+      NGX_STREAM_UPS_CONF|NGX_CONF_NOARGS,
+      ngx_stream_mesh_upstream,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("mesh_forward"),
+      NGX_STREAM_UPS_CONF|NGX_CONF_NOARGS,
+      ngx_stream_mesh_upstream,
+      0,
+      1,
+      NULL },
+
+    ngx_null_command
+};
+
+
+static ngx_stream_module_t  ngx_stream_mesh_module_ctx = {
+    ngx_stream_mesh_preconfiguration,
+    ngx_stream_mesh_postconfiguration,
+    NULL,
+    NULL,
+    ngx_stream_mesh_create_srv_conf,
+    ngx_stream_mesh_merge_srv_conf
+};
+
+
+ngx_module_t  ngx_stream_mesh_module = {
+    NGX_MODULE_V1,
+    &ngx_stream_mesh_module_ctx,
+    ngx_stream_mesh_commands,
+    NGX_STREAM_MODULE,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NGX_MODULE_V1_PADDING
+};

@@ -61,6 +61,13 @@ class Object(Model, frozen=True, kw_only=True):
         return ObjectKey(self.KIND, self.metadata.namespace, self.metadata.name)
 
 
+class StrictObject(Object, frozen=True, kw_only=True):
+    """Base of the mesh's own kinds, whose parts are `StrictModel`s.
+
+    Manifests refuse top-level fields these do not know; here that cannot be said, as decoding meets `status` too.
+    """
+
+
 class ObjectKey(msgspec.Struct, frozen=True, order=True):
     """(kind, namespace, name); namespace is "" for cluster-scoped objects."""
 

@@ -21,22 +21,12 @@ from typing import Literal
 
 import msgspec
 
-MtlsMode = Literal["off", "permissive", "strict"]
+from nginx_mesh.api.values import LbMethod as LbMethod
+from nginx_mesh.api.values import LogFormat as LogFormat
+from nginx_mesh.api.values import LogLevel as LogLevel
+from nginx_mesh.api.values import MtlsMode as MtlsMode
+
 Protocol = Literal["http", "grpc", "tcp"]
-LbMethod = Literal[
-    "round_robin",
-    "least_conn",
-    "least_time",
-    "least_time last_byte",
-    "least_time last_byte inflight",
-    "random",
-    "random two",
-    "random two least_conn",
-    "random two least_time",
-    "random two least_time=last_byte",
-]
-LogLevel = Literal["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]
-LogFormat = Literal["default", "json"]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

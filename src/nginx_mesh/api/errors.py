@@ -1,0 +1,26 @@
+"""What is wrong with a value that somebody wrote."""
+
+from __future__ import annotations
+
+
+class FieldError(ValueError):
+    """A field and why its value is refused. `field` is a path such as `spec.ports[0].port`, or an annotation's key."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
+    def within(self, path: str) -> FieldError:
+        """The same error, its field seen from further outside."""
+        return FieldError(join(path, self.field), self.reason)
+
+
+def join(path: str, field: str) -> str:
+    """The path of a field inside `path`."""
+    if not path or not field or field.startswith("["):
+        return path + field
+    return f"{path}.{field}"

@@ -1,0 +1,1 @@
+"""nginx-meshctl: the command line of the mesh."""

@@ -1,0 +1,165 @@
+"""The node's network: routing between pods, each in a network namespace of its own.
+
+No bridge and no NAT: a pod has one address per IP version on `eth0`, with the node's end of that veth pair as its
+gateway, and the node has a route to each pod. The gateway's addresses are link-local and the same for every pod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from . import netns
+from .paths import MeshPaths, short_id
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+POD_NETWORKS: tuple[IPNetwork, ...] = (IPv4Network("10.244.0.0/16"), IPv6Network("fd00:10:244::/64"))
+SERVICE_NETWORKS: tuple[IPNetwork, ...] = (IPv4Network("10.96.0.0/16"), IPv6Network("fd00:10:96::/112"))
+# The first host address of each pod network; no pod may have it.
+NODE_ADDRESSES: tuple[IPAddress, ...] = tuple(network[1] for network in POD_NETWORKS)
+
+_GATEWAYS: dict[int, IPAddress] = {4: IPv4Address("169.254.1.1"), 6: IPv6Address("fe80::1")}
+_NODE_OF = {address.version: address for address in NODE_ADDRESSES}
+_HOST_PREFIX = {4: 32, 6: 128}
+_SCOPE_LINK = 253
+_IFA_F_NODAD = 0x02
+_LOOPBACK = 1
+_SYSCTL = Path("/proc/sys/net")
+
+_COMMON_SYSCTLS = {
+    # No router advertisements, duplicate detection or automatic addresses: everything is assigned, and at once usable.
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/default/addr_gen_mode": "1",
+    "ipv6/conf/all/disable_ipv6": "0",
+    "ipv6/conf/default/disable_ipv6": "0",
+    "ipv4/conf/all/send_redirects": "0",
+    "ipv4/conf/default/send_redirects": "0",
+    # A pod cannot send with another's address.
+    "ipv4/conf/all/rp_filter": "0",
+    "ipv4/conf/default/rp_filter": "1",
+}
+_NODE_SYSCTLS = {**_COMMON_SYSCTLS, "ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
+# Unprivileged processes may listen on any port and ping, as container runtimes have it.
+_POD_SYSCTLS = {**_COMMON_SYSCTLS, "ipv4/ip_unprivileged_port_start": "0", "ipv4/ping_group_range": "0 2147483647"}
+
+
+def ipv6_available() -> bool:
+    """Whether the kernel has IPv6. Without it pods have their IPv4 address only."""
+    return (_SYSCTL / "ipv6").is_dir()
+
+
+def set_up_node() -> None:
+    """Make the calling thread's network namespace the node: addresses, forwarding, the way to service addresses.
+
+    Idempotent, so that a new daemon can call it under running pods.
+    """
+    _set_sysctls(_NODE_SYSCTLS)
+    with IPRoute() as netlink:
+        netlink.link("set", index=_LOOPBACK, state="up")
+        for address in _usable(NODE_ADDRESSES):
+            _add_address(netlink, _LOOPBACK, address)
+        for network in SERVICE_NETWORKS:
+            # Only so that the node's own processes can dial a service: the kernel wants a route before it translates.
+            if network.version == 4 or ipv6_available():
+                node = str(_NODE_OF[network.version])
+                netlink.route("replace", dst=str(network), oif=_LOOPBACK, prefsrc=node)
+
+
+def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
+    """Make the pod's namespace and connect it to the caller's, which is the node. Does nothing when that is done.
+
+    Raises OSError when the kernel refuses, ValueError when an address is none.
+    """
+    namespace = paths.pod_netns(uid)
+    usable = _usable(ip_address(address) for address in addresses)
+    if netns.exists(namespace):
+        if _link_exists(interface_name(uid)):
+            return
+        netns.delete(namespace)
+    remove_pod(paths, uid)
+    netns.create(namespace)
+    node_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netns.run_in_thread(lambda: _wire_pod(namespace, interface_name(uid), node_fd, usable))
+        _wire_node(interface_name(uid), usable)
+    except NetlinkError as error:
+        remove_pod(paths, uid)
+        raise OSError(error.code, f"network of the pod: {os.strerror(error.code)}") from error
+    finally:
+        os.close(node_fd)
+
+
+def remove_pod(paths: MeshPaths, uid: str) -> None:
+    """Disconnect the pod and take its namespace's name away. Does nothing when that is done."""
+    with IPRoute() as netlink, contextlib.suppress(NetlinkError):
+        for index in netlink.link_lookup(ifname=interface_name(uid)):
+            netlink.link("del", index=index)
+    netns.delete(paths.pod_netns(uid))
+
+
+def interface_name(uid: str) -> str:
+    """The node's end of the pod's veth pair."""
+    return f"pod{short_id(uid)}"
+
+
+def _wire_pod(namespace: str, node_interface: str, node_fd: int, addresses: list[IPAddress]) -> None:
+    netns.enter(namespace)
+    _set_sysctls(_POD_SYSCTLS)
+    with IPRoute() as netlink:
+        netlink.link("set", index=_LOOPBACK, state="up")
+        peer = {"ifname": node_interface, "net_ns_fd": node_fd}
+        netlink.link("add", ifname="eth0", kind="veth", peer=peer)
+        index = netlink.link_lookup(ifname="eth0")[0]
+        netlink.link("set", index=index, state="up")
+        for address in addresses:
+            _add_address(netlink, index, address)
+        # The node's end must be up before IPv6 routes count; that is the caller's next step.
+        for version in {address.version for address in addresses}:
+            gateway = str(_GATEWAYS[version])
+            if version == 4:
+                netlink.route("add", dst=f"{gateway}/32", oif=index, scope=_SCOPE_LINK)
+                netlink.route("add", dst="default", gateway=gateway, oif=index)
+            else:
+                netlink.route("add", dst="::/0", gateway=gateway, oif=index)
+
+
+def _wire_node(interface: str, addresses: list[IPAddress]) -> None:
+    with IPRoute() as netlink:
+        index = netlink.link_lookup(ifname=interface)[0]
+        netlink.link("set", index=index, state="up")
+        for address in addresses:
+            _add_address(netlink, index, _GATEWAYS[address.version])
+            host = f"{address}/{_HOST_PREFIX[address.version]}"
+            netlink.route("replace", dst=host, oif=index, prefsrc=str(_NODE_OF[address.version]))
+
+
+def _add_address(netlink: IPRoute, index: int, address: IPAddress) -> None:
+    prefix = 64 if address.is_link_local and address.version == 6 else _HOST_PREFIX[address.version]
+    scope = _SCOPE_LINK if address.is_link_local else 0
+    flags = _IFA_F_NODAD if address.version == 6 else 0
+    netlink.addr("replace", index=index, address=str(address), prefixlen=prefix, scope=scope, flags=flags)
+
+
+def _link_exists(name: str) -> bool:
+    with IPRoute() as netlink:
+        return bool(netlink.link_lookup(ifname=name))
+
+
+def _usable(addresses: Iterable[IPAddress]) -> list[IPAddress]:
+    return [address for address in addresses if address.version == 4 or ipv6_available()]
+
+
+def _set_sysctls(values: dict[str, str]) -> None:
+    """Write settings of the calling thread's network namespace; what this kernel does not have is left out."""
+    for name, value in values.items():
+        with contextlib.suppress(FileNotFoundError):
+            (_SYSCTL / name).write_text(value)

@@ -1,0 +1,97 @@
+"""Where a local mesh keeps its files, and the names of its network namespaces."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_ROOT = re.compile(r"/[A-Za-z0-9._/-]*")
+_UNIX_PATH_MAX = 107
+_LONGEST_SOCKET = "control.sock"
+
+
+class MeshPaths:
+    """The paths of the mesh called `name`.
+
+    What must not survive a reboot (pods, sockets, secrets) is below /run/nginx-mesh/NAME, what must (the store, the
+    containers' file systems, logs) below /var/lib/nginx-mesh/NAME. Both are 0700 and root's. The environment variable
+    NGINX_MESH_ROOT puts both below another directory. Raises ValueError when a unix socket's path would not fit.
+    """
+
+    def __init__(self, name: str, root: Path | None = None) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"mesh name {name!r}: must be a DNS label of at most 40 characters")
+        self.name = name
+        self.root = Path(root or os.environ.get("NGINX_MESH_ROOT") or "/")
+        if not _ROOT.fullmatch(str(self.root)):
+            raise ValueError(f"NGINX_MESH_ROOT {str(self.root)!r}: must be an absolute path of plain characters")
+        self.run = self.root / "run/nginx-mesh" / name
+        self.state = self.root / "var/lib/nginx-mesh" / name
+        if len(str(self.pod_socket_dir("") / _LONGEST_SOCKET)) > _UNIX_PATH_MAX:
+            raise ValueError(f"{self.run}: too long for the path of a unix socket")
+
+    @property
+    def pods(self) -> Path:
+        """One directory per pod, named by `short_id`: records and projected volumes."""
+        return self.run / "pods"
+
+    @property
+    def pod_disks(self) -> Path:
+        """One directory per pod: the containers' writable layers and emptyDir volumes."""
+        return self.state / "pods"
+
+    @property
+    def dns(self) -> Path:
+        """The DNS server's directory: the zone snapshot and the server's lock."""
+        return self.run / "dns"
+
+    @property
+    def logs(self) -> Path:
+        """One directory of container logs per pod, and the daemon's own log."""
+        return self.state / "logs"
+
+    @property
+    def shared_roots(self) -> tuple[Path, Path]:
+        """The directories of all meshes, which containers must not see."""
+        return self.run.parent, self.state.parent
+
+    @property
+    def node_netns(self) -> str:
+        """The name of the network namespace that is the node."""
+        return f"nsm-{self.name}"
+
+    def pod_netns(self, uid: str) -> str:
+        """The name of a pod's network namespace. The dot, which no mesh name has, keeps meshes apart."""
+        return f"{self.node_netns}.{short_id(uid)}"
+
+    def pod_dir(self, uid: str) -> Path:
+        """Records and projected volumes of one pod."""
+        return self.pods / short_id(uid)
+
+    def pod_disk(self, uid: str) -> Path:
+        """Writable layers and emptyDir volumes of one pod."""
+        return self.pod_disks / short_id(uid)
+
+    def pod_logs(self, uid: str) -> Path:
+        """Logs of one pod, `CONTAINER.log` each."""
+        return self.logs / short_id(uid)
+
+    def pod_socket_dir(self, uid: str) -> Path:
+        """The directory that the sidecar and the node share: the sidecar's control socket is in it."""
+        return self.run / "s" / short_id(uid)
+
+    def make(self) -> None:
+        """Create the directories. Idempotent."""
+        for directory in (*self.shared_roots, self.run, self.state):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+        for directory in (self.pods, self.pod_disks, self.logs, self.run / "s"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def short_id(uid: str) -> str:
+    """Ten hexadecimal digits for a pod's uid, whatever characters that has: fit for file and interface names."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:10]

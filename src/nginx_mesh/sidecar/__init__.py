@@ -1,0 +1,1 @@
+"""The sidecar: nginx.conf, Lua, the C module, and the recipe of the image that holds them."""

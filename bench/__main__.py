@@ -17,12 +17,13 @@ from rich.console import Console
 from bench import run
 from bench.pairs import Pair
 from bench.pairs.envoy import EnvoyPair
+from bench.pairs.mesh import MeshPair
 from bench.pairs.plain import PlainPair
 from bench.report import Run, tables
 from bench.stats import CELLS
 
-_TOOLS = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
-_PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair)}
+_TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
+_PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair, MeshPair)}
 _FULL = (5, 3)
 _QUICK = (3, 1)
 

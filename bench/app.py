@@ -34,6 +34,7 @@ class App:
             for body, size in BODIES.items()
         )
         server = f"""
+        access_log off;
         server {{
             listen {APP_PORT};
             default_type text/plain;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -94,7 +95,7 @@ def prove(pair: Pair, topology: Topology, patience: float) -> None:
     while True:
         pair.check()
         try:
-            status, body = inside(topology.client, lambda: _get(path("1k")))
+            status, body = inside(topology.client, partial(_get, path("1k")))
         except OSError as error:
             status, body = 0, str(error).encode()
         if status == 200:
@@ -105,12 +106,12 @@ def prove(pair: Pair, topology: Topology, patience: float) -> None:
             )
         time.sleep(0.1)
     for name, size in BODIES.items():
-        status, body = inside(topology.client, lambda name=name: _get(path(name)))  # type: ignore[misc]
+        status, body = inside(topology.client, partial(_get, path(name)))
         if (status, len(body)) != (200, size):
             raise NotWorkingError(
                 f"{pair.name}: {path(name)} answers {status} with {len(body)} bytes, not 200 with {size}"
             )
-    status, _ = inside(topology.client, lambda: _get(DENIED_PATH))
+    status, _ = inside(topology.client, partial(_get, DENIED_PATH))
     expected = 403 if pair.authorises else 200
     if status != expected:
         raise NotWorkingError(f"{pair.name}: {DENIED_PATH} answers {status}, not {expected}")

@@ -13,7 +13,6 @@ pid /run/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off;
     keepalive_requests 1000000000;
     client_body_temp_path /run/body;
     proxy_temp_path /run/proxy;
@@ -26,7 +25,7 @@ http {{
 
 
 def configuration(http: str) -> str:
-    """A whole nginx.conf around the contents of its http block: one worker, no access log, all it writes in /run."""
+    """A whole nginx.conf around the contents of its http block: one worker, all it writes in /run."""
     return _MAIN.format(http=http)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.topology import PROXY_UID, namespace_path
@@ -36,7 +36,7 @@ class ProcessDiedError(RuntimeError):
 class Process:
     """One running program and its children.
 
-    `directory` is its /run: a host directory made private to `uid`. Output goes to `directory`/output.log.
+    `directory` is its /run: a host directory made private to `uid`. Its stderr goes to `directory`/stderr.
     """
 
     def __init__(self, root: Path, namespace: str, directory: Path, *, uid: int = PROXY_UID) -> None:
@@ -56,19 +56,33 @@ class Process:
             os.fchown(descriptor, self._uid, self._uid)
             file.write(text)
 
+    def make_directory(self, name: str) -> Path:
+        """Make a directory in the process's /run, private to its user; returns its path on the host."""
+        path = self.directory / name
+        path.mkdir(mode=0o700)
+        os.chown(path, self._uid, self._uid)
+        return path
+
     def start(self, *command: str, binds: Mapping[Path, str] | None = None) -> None:
-        """Start `command` (paths as in the root filesystem). `binds` maps host paths to existing paths in the root."""
-        mounts = {self.directory: "/run", Path("/dev"): "/dev", Path("/proc"): "/proc", **(binds or {})}
+        """Start `command` (paths as in the root filesystem). `binds` maps host paths to existing paths in the root.
+
+        What it writes to stdout, where access logs go, is thrown away.
+        """
         identity = [f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups", "--pdeathsig=TERM"]
-        argv = [
-            *("nsenter", f"--net={namespace_path(self._namespace)}", "unshare", "--mount", "sh", "-c", _ENTER, "sh"),
-            str(self._root),
-            *(str(part) for mount in mounts.items() for part in mount),
-            *("--", "setpriv", *identity, "--no-new-privs", "--", *command),
-        ]
-        with (self.directory / "output.log").open("wb") as output:
+        argv = _enter(
+            self._root,
+            self._namespace,
+            {self.directory: "/run", **(binds or {})},
+            ("setpriv", *identity, "--no-new-privs", "--", *command),
+        )
+        with (self.directory / "stderr").open("wb") as stderr:
             self._popen = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=_ENVIRONMENT
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+                env=_ENVIRONMENT,
             )
 
     def check(self) -> None:
@@ -77,8 +91,8 @@ class Process:
             raise ProcessDiedError(f"{self.directory.name} ended; its last output:\n{self.output_tail()}")
 
     def output_tail(self, lines: int = 20) -> str:
-        """The end of what the process wrote."""
-        text = (self.directory / "output.log").read_text(errors="replace")
+        """The end of what the process wrote to stderr."""
+        text = (self.directory / "stderr").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def pids(self) -> list[int]:
@@ -101,6 +115,30 @@ class Process:
                     os.kill(pid, signal.SIGKILL)
             self._popen.wait()
         self._popen = None
+
+
+def run_privileged(root: Path, namespace: str, *command: str) -> None:
+    """Run a program of the root filesystem to its end, as root, in a network namespace. RuntimeError when it fails."""
+    done = subprocess.run(
+        _enter(root, namespace, {}, command),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_ENVIRONMENT,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def _enter(root: Path, namespace: str, binds: Mapping[Path, str], command: Sequence[str]) -> list[str]:
+    mounts = {Path("/dev"): "/dev", Path("/proc"): "/proc", **binds}
+    return [
+        *("nsenter", f"--net={namespace_path(namespace)}", "unshare", "--mount", "sh", "-c", _ENTER, "sh"),
+        str(root),
+        *(str(part) for mount in mounts.items() for part in mount),
+        *("--", *command),
+    ]
 
 
 def parents() -> dict[int, int]:

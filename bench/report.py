@@ -33,7 +33,7 @@ class Run(msgspec.Struct, frozen=True):
 
 def tables(run: Run) -> list[Table]:
     """What to print, in order."""
-    return [_loads(run), _memory(run), _ratios(run)]
+    return [_loads(run), _memory(run), *([_ratios(run)] if "mesh" in run.pairs else [])]
 
 
 def _loads(run: Run) -> Table:

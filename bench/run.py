@@ -13,11 +13,13 @@ from bench import certs, load, usage
 from bench.app import App
 from bench.load import Cell
 from bench.pairs import Pair
+from bench.process import run_privileged
 from bench.stats import HEADLINE, Memory, Sample
 from bench.topology import Topology
 
 Say = Callable[[str], None]
 
+_REDIRECT = "/usr/lib/nginx-mesh/redirect"
 _START_SECONDS = 20.0
 _MEMORY_CELLS = (HEADLINE, Cell(256, "64k"))
 
@@ -53,6 +55,8 @@ def bed(root: Path, directory: Path, pair: Pair) -> Iterator[Bed]:
     """A pair that is up and proved to work; everything it needed is gone afterwards."""
     with ExitStack() as stack:
         topology = stack.enter_context(Topology(pair.name))
+        for namespace in (topology.client, topology.server):
+            run_privileged(root, namespace, _REDIRECT)
         place = Path(tempfile.mkdtemp(prefix=f"app-{pair.name}-", dir=directory))
         app = App(root, topology, place / "app")
         stack.callback(app.stop)

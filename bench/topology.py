@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pyroute2 import netns
 
+# Where the sidecar's redirection sends what leaves a pod and what comes to it, and whom it leaves alone.
 OUTGOING_PORT = 8900
 INCOMING_PORT = 8901
 PROXY_UID = 2102
@@ -23,27 +24,13 @@ PROXY_UID = 2102
 CLIENT_ADDRESS = "10.201.0.1"
 # Several addresses of the one server pod, so that balancing has something to choose from.
 SERVER_ADDRESSES = ("10.201.0.2", "10.201.0.3", "10.201.0.4")
+# From the server pod itself, where the application is reached past the redirection.
+LOCAL_ADDRESS = "127.0.0.1"
 APP_PORT = 8080
 SERVICE_ADDRESS = "10.96.0.10"
 SERVICE_PORT = 80
 
 _DEVICE = "eth0"
-
-# What the sidecar's own redirection does, reduced to the addresses of this topology: the three pairs share these rules.
-_REDIRECT = f"""
-table inet bench {{
-  chain outgoing {{
-    type nat hook output priority -100; policy accept;
-    meta skuid {PROXY_UID} return
-    oifname "lo" return
-    meta l4proto tcp redirect to :{OUTGOING_PORT}
-  }}
-  chain incoming {{
-    type nat hook prerouting priority -100; policy accept;
-    iifname "{_DEVICE}" meta l4proto tcp redirect to :{INCOMING_PORT}
-  }}
-}}
-"""
 
 T = TypeVar("T")
 
@@ -78,7 +65,6 @@ class Topology:
             _run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", _DEVICE)
         for namespace in (self.client, self.server):
             _run("ip", "-n", namespace, "link", "set", _DEVICE, "up")
-            _run("nsenter", f"--net={namespace_path(namespace)}", "nft", "-f", "-", stdin=_REDIRECT)
         _run("ip", "-n", self.client, "route", "add", "default", "via", SERVER_ADDRESSES[0])
         _run("ip", "-n", self.server, "route", "add", "default", "via", CLIENT_ADDRESS)
 
@@ -113,7 +99,7 @@ def inside(namespace: str, action: Callable[[], T]) -> T:
     return result[0]
 
 
-def _run(*command: str, stdin: str = "") -> None:
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -14,6 +14,7 @@ from bench.process import Process
 from bench.topology import (
     APP_PORT,
     INCOMING_PORT,
+    LOCAL_ADDRESS,
     OUTGOING_PORT,
     SERVER_ADDRESSES,
     SERVICE_ADDRESS,
@@ -24,6 +25,12 @@ from bench.topology import (
 Config = dict[str, Any]
 
 _BINARY = "/run/envoy"
+# The fields of the sidecar's access log.
+_LOG_FORMAT = (
+    "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% - %DOWNSTREAM_PEER_URI_SAN% [%START_TIME%] "
+    '"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% %BYTES_SENT% "%REQ(USER-AGENT)%" '
+    "dst=%DOWNSTREAM_LOCAL_ADDRESS% upstream=%UPSTREAM_HOST% upstream_id=%UPSTREAM_PEER_URI_SAN% time=%DURATION%\n"
+)
 _UNREACHED_RATE = 1_000_000_000
 
 
@@ -122,11 +129,17 @@ def _server(client_id: str) -> Config:
             }
         ],
     }
-    return {"static_resources": {"listeners": [listener], "clusters": [_cluster("app", SERVER_ADDRESSES[:1])]}}
+    return {"static_resources": {"listeners": [listener], "clusters": [_cluster("app", (LOCAL_ADDRESS,))]}}
 
 
 def _http(name: str, cluster: str, filters: list[Config]) -> Config:
     router = _extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router")
+    log = _extension(
+        "envoy.access_loggers.file",
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        path="/dev/stdout",
+        log_format={"text_format_source": {"inline_string": _LOG_FORMAT}},
+    )
     routes = [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}]
     return _extension(
         "envoy.filters.network.http_connection_manager",
@@ -134,6 +147,7 @@ def _http(name: str, cluster: str, filters: list[Config]) -> Config:
         stat_prefix=name,
         route_config={"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}]},
         http_filters=[*filters, router],
+        access_log=[log],
     )
 
 

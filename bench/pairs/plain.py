@@ -1,4 +1,4 @@
-"""Plain nginx on both sides: mutual TLS and nothing else. The practical limit of an nginx pair."""
+"""Plain nginx on both sides: mutual TLS, an access log and nothing else. The practical limit of an nginx pair."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from bench import nginx
 from bench.certs import Certificates, Svid
 from bench.pairs import Pair
 from bench.process import Process
-from bench.topology import APP_PORT, INCOMING_PORT, OUTGOING_PORT, SERVER_ADDRESSES, Topology
+from bench.topology import APP_PORT, INCOMING_PORT, LOCAL_ADDRESS, OUTGOING_PORT, SERVER_ADDRESSES, Topology
 
-# More idle connections than the most concurrent cell can hold, so that none is closed and opened again.
+# As the sidecar, which always writes an access log: the same fields, as far as stock nginx has them, and buffering.
 _COMMON = """
+    log_format bench '$remote_addr - $ssl_client_s_dn [$time_local] "$request" $status $body_bytes_sent '
+                     '"$http_user_agent" dst=$server_addr upstream=$upstream_addr time=$request_time';
+    access_log /dev/stdout bench buffer=16k flush=1s;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_set_header Host $http_host;
@@ -19,6 +22,7 @@ _COMMON = """
     proxy_max_temp_file_size 0;
 """
 
+# More idle connections than the most concurrent cell can hold, so that none is closed and opened again.
 _CLIENT = """
     {common}
     upstream service {{
@@ -32,6 +36,7 @@ _CLIENT = """
             proxy_pass https://service;
             proxy_ssl_protocols TLSv1.3;
             proxy_ssl_conf_command Groups X25519;
+            proxy_ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
             proxy_ssl_certificate /run/cert.pem;
             proxy_ssl_certificate_key /run/key.pem;
             proxy_ssl_trusted_certificate /run/root.pem;
@@ -52,6 +57,7 @@ _SERVER = """
         listen {port} ssl;
         ssl_protocols TLSv1.3;
         ssl_ecdh_curve X25519;
+        ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
         ssl_certificate /run/cert.pem;
         ssl_certificate_key /run/key.pem;
         ssl_client_certificate /run/root.pem;
@@ -83,7 +89,7 @@ class PlainPair(Pair):
             server,
             certificates.root,
             certificates.server,
-            _SERVER.format(common=_COMMON, address=SERVER_ADDRESSES[0], app_port=APP_PORT, port=INCOMING_PORT),
+            _SERVER.format(common=_COMMON, address=LOCAL_ADDRESS, app_port=APP_PORT, port=INCOMING_PORT),
         )
 
 

@@ -21,6 +21,7 @@ from bench.pairs.mesh import MeshPair
 from bench.pairs.plain import PlainPair
 from bench.report import Run, tables
 from bench.stats import CELLS
+from nginx_mesh.sidecar.image import ImageError, ensure_image
 
 _TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
 _PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair, MeshPair)}
@@ -36,7 +37,6 @@ _QUICK = (3, 1)
     show_default=True,
     help="Which pairs to measure; the headline needs all of them.",
 )
-@click.option("--root", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option(
     "-o",
     "--output",
@@ -45,7 +45,7 @@ _QUICK = (3, 1)
     show_default=True,
     help="Where to write every sample as JSON.",
 )
-def main(quick: bool, pairs: str, root: Path, output: Path) -> None:
+def main(quick: bool, pairs: str, output: Path) -> None:
     """Measure our sidecar pair beside a plain nginx pair and an Envoy pair, in one run."""
     names = pairs.split(",")
     unknown = [name for name in names if name not in _PAIRS]
@@ -54,6 +54,10 @@ def main(quick: bool, pairs: str, root: Path, output: Path) -> None:
     _require()
     signal.signal(signal.SIGTERM, _interrupt)
     rounds, seconds = _QUICK if quick else _FULL
+    try:
+        root = ensure_image(_say)
+    except ImageError as error:
+        raise click.ClickException(str(error)) from error
     with run.workspace() as directory:
         chosen = [_PAIRS[name](root, directory) for name in names]
         samples = run.measure(root, directory, chosen, CELLS, rounds, seconds, _say)

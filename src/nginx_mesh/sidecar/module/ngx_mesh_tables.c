@@ -79,12 +79,22 @@ ngx_mesh_inbound_find(in_port_t port)
 void
 ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level)
 {
+    ngx_uint_t        i;
+    ngx_listening_t  *ls;
+
     ngx_mesh_settings.ready = 1;
     ngx_mesh_settings.mode = mode;
     ngx_mesh_settings.json_log = json_log;
 
-    /* Every log of the configuration is this one (there is one error_log, at the top), so this is all of it. */
+    /* There is one error_log, at the top of nginx.conf; connections copy its level from their listening socket. */
+
     ngx_cycle->log->log_level = log_level;
+
+    ls = ngx_cycle->listening.elts;
+
+    for (i = 0; i < ngx_cycle->listening.nelts; i++) {
+        ls[i].log.log_level = log_level;
+    }
 }
 
 

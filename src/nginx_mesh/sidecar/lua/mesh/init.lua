@@ -5,7 +5,9 @@ collectgarbage("collect")
 
 require("cjson").encode_sparse_array(true)
 
-for _, name in ipairs { "engine", "schema", "state", "control", "deny", "access", "limit", "metrics", "outbound", "inbound",
-                        "probe", "status" } do
+for _, name in ipairs {
+    "engine", "schema", "state", "control", "deny", "access", "limit", "metrics", "outbound", "inbound", "probe",
+    "status",
+} do
     require("mesh." .. name)
 end

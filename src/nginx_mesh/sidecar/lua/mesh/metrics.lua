@@ -3,7 +3,7 @@
 local state = require "mesh.state"
 
 local dict = ngx.shared.mesh_metrics
-local pairs, ipairs, tonumber = pairs, ipairs, tonumber
+local pairs, ipairs = pairs, ipairs
 
 local FLUSH_INTERVAL = 1
 local BUCKETS = { 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000 }
@@ -203,12 +203,17 @@ function _M.expose()
 
     local settings = state.settings()
     local own = settings and labels(settings.labels) or ""
-    local plain = {
-        ["nginxplus_http_requests_total"] = { "nginxplus_http_requests_total{" .. own .. "} " .. (dict:get("http_requests") or 0) },
-        ["nginxplus_access_denied_total"] = { "nginxplus_access_denied_total{" .. own .. "} " .. (dict:get("access_denied") or 0) },
-        ["nginxplus_connections_active"] = { "nginxplus_connections_active{" .. own .. "} " .. tonumber(ngx.var.connections_active) },
-        ["nginxplus_state_version"] = { "nginxplus_state_version{" .. own .. "} " .. string.format("%d", state.version()) },
-    }
+    local plain = {}
+
+    for name, value in pairs {
+        nginxplus_http_requests_total = dict:get("http_requests") or 0,
+        nginxplus_access_denied_total = dict:get("access_denied") or 0,
+        nginxplus_connections_active = ngx.var.connections_active,
+        nginxplus_state_version = string.format("%d", state.version()),
+    } do
+        plain[name] = { name .. "{" .. own .. "} " .. value }
+    end
+
     local buckets = {}
 
     for _, series in ipairs(dict:get_keys(0)) do

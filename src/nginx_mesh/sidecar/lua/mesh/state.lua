@@ -1,7 +1,8 @@
 -- Sidecar state: kept as JSON in shared memory, so that it outlives a worker; decoded when it is first needed.
 --
--- Keys of the dictionary: the state's own; "@version", its version; "@sequence", counting updates; "@touched:<sequence>",
--- the keys that update touched, by which the other workers follow; "@seen:<worker>", how far a worker has followed.
+-- Keys of the dictionary: the state's own; "@version", its version; "@sequence", counting updates;
+-- "@touched:<sequence>", the keys that an update touched, by which the other workers follow; "@seen:<worker>", how far
+-- a worker has followed.
 
 local cjson = require "cjson"
 local engine = require "mesh.engine"

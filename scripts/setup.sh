@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs what is missing: Debian packages, the virtual environment from the lock file. Run again, it finds nothing to do.
+#
+#   setup.sh        what running a local mesh needs
+#   setup.sh dev    also what tests, lint and benchmarks need
+set -eu
+cd "$(dirname "$0")/.."
+
+packages="ca-certificates debian-archive-keyring iproute2 mmdebstrap nftables python3 python3-venv util-linux"
+if [ "${1:-}" = dev ]; then
+    packages="$packages curl gcc libc6-dev lua-check openssl wrk"
+fi
+
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: run this as root, or install sudo" >&2; exit 1; }
+    sudo=sudo
+fi
+
+missing=""
+for package in $packages; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    echo "setup: installing Debian packages:$missing"
+    $sudo apt-get update -qq
+    # shellcheck disable=SC2086 # a list of names
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+fi
+
+# Debian's Python and no other: pods run it under an unprivileged uid, which cannot enter a home directory.
+wanted="$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1) $(pwd)"
+if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
+    echo "setup: installing Python packages into .venv"
+    [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+    printf '%s' "$wanted" > .venv/installed
+fi

@@ -1,4 +1,4 @@
--- The control socket: who may open it decides what this pod trusts, so it is a file that only the node's agent can reach.
+-- The control socket. Who may open it decides what this pod trusts: only the node's agent can reach it.
 
 local cjson = require "cjson.safe"
 local state = require "mesh.state"

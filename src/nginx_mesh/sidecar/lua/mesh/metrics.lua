@@ -182,10 +182,16 @@ local function histogram(lines)
         group.before, group.after = before, after
     end
 
-    local out = {}
+    local out, sorted = {}, {}
 
-    for _, group in pairs(groups) do
-        local sum = 0
+    for name in pairs(groups) do
+        sorted[#sorted + 1] = name
+    end
+
+    table.sort(sorted)
+
+    for _, name in ipairs(sorted) do
+        local group, sum = groups[name], 0
 
         for i = 1, #BUCKETS + 1 do
             local bound = BUCKETS[i] and tostring(BUCKETS[i]) or "+Inf"
@@ -229,13 +235,6 @@ function _M.expose()
         end
     end
 
-    local latency = "nginxplus_upstream_server_response_latency_ms"
-    if plain[latency] then
-        for _, line in ipairs(histogram(buckets)) do
-            table.insert(plain[latency], line)
-        end
-    end
-
     ngx.header["Content-Type"] = "text/plain; version=0.0.4"
 
     for _, about in ipairs(HELP) do
@@ -245,6 +244,11 @@ function _M.expose()
             table.sort(lines)
             ngx.say("# HELP ", about[1], " ", about[3])
             ngx.say("# TYPE ", about[1], " ", about[2])
+
+            if about[2] == "histogram" then
+                ngx.say(table.concat(histogram(buckets), "\n"))
+            end
+
             ngx.say(table.concat(lines, "\n"))
         end
     end

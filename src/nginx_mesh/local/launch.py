@@ -13,10 +13,11 @@ file `failure` beside SPEC (for `exec`: to stderr).
 """
 
 # Importing pathlib would double the launcher's own time.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH110, PTH112, PTH113, PTH118, PTH120, PTH123, PTH211
+# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH110, PTH112, PTH113, PTH118, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -68,10 +69,11 @@ def main(arguments: list[str]) -> NoReturn:
     directory_fd = os.open(os.path.dirname(spec_path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     if command == "exec":
         _exec(spec, int(rest[0]), rest[1] == "tty", rest[2:])
+    failure_fd = os.open("failure", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
     try:
         _run(spec, directory_fd, int(rest[0]))
     except (OSError, SetupError, ValueError) as error:
-        _write(directory_fd, "failure", str(error))
+        os.write(failure_fd, str(error).encode())
         sys.exit(error.code if isinstance(error, SetupError) else _CANNOT_RUN)
 
 
@@ -96,15 +98,25 @@ def _run(spec: dict[str, Any], directory_fd: int, ready_fd: int) -> NoReturn:
         linux.restrict_mount(root_fd, read_only=True, recursive=False)
     socket.sethostname(spec["hostname"])
     os.set_inheritable(ready_fd, False)
-    _execute(spec, spec["argv"], lambda: os.write(ready_fd, b"1"))
+
+    def tell() -> None:
+        with contextlib.suppress(BrokenPipeError):  # the daemon died meanwhile: go on without it
+            os.write(ready_fd, b"1")
+
+    _execute(spec, spec["argv"], tell)
 
 
 def _record_processes(directory_fd: int) -> None:
-    """Write the supervisor's and our own pid as the host sees them: /proc is still the host's."""
+    """Write the supervisor's and our own pid as the host sees them (/proc is still the host's), atomically."""
     with open("/proc/self/stat") as file:
         text = file.read()
     fields = text[text.rindex(")") + 2 :].split()
-    _write(directory_fd, "processes.json", json.dumps({"supervisor": int(fields[1]), "main": int(text.split()[0])}))
+    record = json.dumps({"supervisor": int(fields[1]), "main": int(text.split()[0])})
+    name, temporary = "processes.json", "processes.json.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
+    os.write(fd, record.encode())
+    os.close(fd)
+    os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
 
 
 def _mount_root(spec: dict[str, Any]) -> str:
@@ -232,8 +244,7 @@ def _attach(tree: int, target: str) -> None:
 
 def _execute(spec: dict[str, Any], argv: list[str], last_act: Callable[[], object]) -> NoReturn:
     """Drop what the container must not have, and become its command after `last_act`."""
-    hard = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], spec["open_files"])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (spec["open_files"], hard))
+    _raise_open_files(spec["open_files"])
     os.umask(0o022)
     linux.become(spec["uid"], spec["gid"], spec["groups"], spec["capabilities"])
     try:
@@ -241,15 +252,23 @@ def _execute(spec: dict[str, Any], argv: list[str], last_act: Callable[[], objec
     except OSError as error:
         raise SetupError(f"working directory {spec['working_dir']!r}: {error.strerror}") from None
     program = _find_program(argv[0], spec["env"].get("PATH", ""))
+    last_act()
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # Python and nohup ignore some
         signal.signal(number, signal.SIG_DFL)
-    last_act()
     try:
         os.execve(program, argv, spec["env"])  # noqa: S606
     except OSError as error:
         if error.errno == 8:  # ENOEXEC: a script without #!, which execvp and shells run with sh
             os.execve("/bin/sh", ["/bin/sh", program, *argv[1:]], spec["env"])  # noqa: S606
         raise SetupError(f"{argv[0]}: {error.strerror}") from None
+
+
+def _raise_open_files(wanted: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except ValueError:  # root without CAP_SYS_RESOURCE, as in a container, may not go above what it has
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, wanted), hard))
 
 
 def _find_program(name: str, path: str) -> str:
@@ -283,6 +302,7 @@ def _exec(spec: dict[str, Any], main_pid: int, tty: bool, argv: list[str]) -> No
         os.setsid()
         if tty:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            spec["env"].setdefault("TERM", "xterm")
         _execute(spec, argv, lambda: linux.die_with_parent(signal.SIGKILL))
     except SetupError as error:
         _fail(str(error), error.code)
@@ -293,14 +313,6 @@ def _exec(spec: dict[str, Any], main_pid: int, tty: bool, argv: list[str]) -> No
 def _fail(message: str, code: int = _CANNOT_RUN) -> NoReturn:
     os.write(2, f"exec: {message}\n".encode())
     os._exit(code)
-
-
-def _write(directory_fd: int, name: str, content: str) -> None:
-    """Write a file of the container's record atomically, whatever root directory we have by now."""
-    fd = os.open(f"{name}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
-    os.write(fd, content.encode())
-    os.close(fd)
-    os.rename(f"{name}.tmp", name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""Services as the node sees them: addresses, ports and the pods behind them. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+
+from nginx_mesh.api.core import Pod, Service, ServicePort
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a service. `protocol` is TCP, UDP or SCTP."""
+
+    name: str
+    protocol: str
+    number: int
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod behind a service. `ports` are its own numbers for the service's ports, in order; 0 where it has none.
+
+    `hostname` is empty unless the pod has a DNS name below the service's.
+    """
+
+    addresses: tuple[str, ...]
+    ports: tuple[int, ...]
+    ready: bool
+    hostname: str = ""
+
+
+class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A service. `cluster_ips` is empty for a headless one. `backends` that are not ready are listed, but get nothing
+    unless `publish_not_ready`.
+    """
+
+    namespace: str
+    name: str
+    cluster_ips: tuple[str, ...]
+    ports: tuple[Port, ...]
+    backends: tuple[Backend, ...]
+    publish_not_ready: bool = False
+
+    @property
+    def active(self) -> tuple[Backend, ...]:
+        """The backends that take connections."""
+        return tuple(backend for backend in self.backends if backend.ready or self.publish_not_ready)
+
+
+def resolve_services(services: Iterable[Service], pods: Iterable[Pod]) -> list[ServiceEntry]:
+    """Which pods, as their status has them, are behind which service. Sorted, so that equal inputs give equal output.
+
+    A pod counts when it has an address, matches the selector and has neither ended nor begun to be deleted.
+    """
+    by_namespace: defaultdict[str, list[Pod]] = defaultdict(list)
+    for pod in pods:
+        if pod.status.ips and pod.status.phase not in ("Succeeded", "Failed") and not pod.metadata.deletion_timestamp:
+            by_namespace[pod.metadata.namespace].append(pod)
+    entries = [_entry(service, by_namespace[service.metadata.namespace]) for service in services]
+    return sorted(entries, key=lambda entry: (entry.namespace, entry.name))
+
+
+def _entry(service: Service, pods: list[Pod]) -> ServiceEntry:
+    spec = service.spec
+    addresses = () if spec.headless else tuple(spec.cluster_ips) or tuple(filter(None, [spec.cluster_ip]))
+    chosen = [pod for pod in pods if spec.selector and spec.selector.items() <= pod.metadata.labels.items()]
+    return ServiceEntry(
+        namespace=service.metadata.namespace,
+        name=service.metadata.name,
+        cluster_ips=addresses,
+        ports=tuple(Port(name=port.name, protocol=port.protocol, number=port.port) for port in spec.ports),
+        backends=tuple(_backend(service, pod) for pod in sorted(chosen, key=lambda pod: pod.metadata.name)),
+        publish_not_ready=spec.publish_not_ready_addresses,
+    )
+
+
+def _backend(service: Service, pod: Pod) -> Backend:
+    named = pod.spec.hostname and pod.spec.subdomain == service.metadata.name
+    return Backend(
+        addresses=pod.status.ips,
+        ports=tuple(_target(port, pod) for port in service.spec.ports),
+        ready=pod.status.ready,
+        hostname=pod.spec.hostname if named else "",
+    )
+
+
+def _target(port: ServicePort, pod: Pod) -> int:
+    target = port.target_port
+    if isinstance(target, int) or target is None:
+        return target or port.port
+    for container in pod.spec.containers:
+        for declared in container.ports:
+            if declared.name == target and declared.protocol == port.protocol:
+                return declared.container_port
+    return int(target) if target.isdecimal() and 0 < int(target) < 65536 else 0

@@ -137,9 +137,11 @@ class CertificateAuthority:
         return self.authorities.current
 
     def bundle(self) -> tuple[x509.Certificate, ...]:
-        """Every root to trust, the current one first."""
+        """Every root to trust, oldest first: a CA that changes its state does not change the bundle."""
         state = self.authorities
-        return tuple(a.certificate for a in (state.current, state.next, *state.old) if a is not None)
+        every = [a for a in (state.current, state.next, *state.old) if a is not None]
+        every.sort(key=lambda a: (a.created_at, a.certificate.serial_number))
+        return tuple(a.certificate for a in every)
 
     def usable(self, now: float) -> bool:
         """Whether SVIDs can be issued at `now`: there is a current CA, valid now, of the configured trust domain."""

@@ -170,27 +170,34 @@ class SvidIssuer:
         return [name for name, known in self._workloads.items() if self._is_due(known, current, now)]
 
     async def run(self, on_update: Callable[[str, Identity], None]) -> None:
-        """Until cancelled: rotate CAs and SVIDs, and report each change of a workload's identity to `on_update`.
+        """Until cancelled: take a `turn` each second, and at once after `reconfigure`.
 
-        A changed bundle is reported for every workload before any SVID is reissued because of it.
+        No sleep is longer, however far away the next event: the wall clock may be set meanwhile.
         """
         while True:
             self._changed.clear()
-            await self._rotate_authorities()
-            for workload in self.outdated():
-                if known := self._workloads.get(workload):
-                    identity = msgspec.structs.replace(known.identity, bundle=self._bundle)
-                    self._workloads[workload] = replace(known, identity=identity)
-                    _report(on_update, workload, identity)
-            for count, workload in enumerate(self.due(self._clock()), 1):
-                if known := self._workloads.get(workload):
-                    self._renew(on_update, workload, known)
-                if count % _BATCH == 0:
-                    await asyncio.sleep(0)
+            await self.turn(on_update)
             try:
                 await asyncio.wait_for(self._changed.wait(), _CLOCK_CHECK_SECONDS)
             except TimeoutError:
                 continue
+
+    async def turn(self, on_update: Callable[[str, Identity], None]) -> None:
+        """Do what is due now: rotate CAs, reissue SVIDs, and report each changed identity to `on_update`.
+
+        A changed bundle is reported for every workload before any SVID is reissued because of it.
+        """
+        await self._rotate_authorities()
+        for workload in self.outdated():
+            if known := self._workloads.get(workload):
+                identity = msgspec.structs.replace(known.identity, bundle=self._bundle)
+                self._workloads[workload] = replace(known, identity=identity)
+                _report(on_update, workload, identity)
+        for count, workload in enumerate(self.due(self._clock()), 1):
+            if known := self._workloads.get(workload):
+                self._renew(on_update, workload, known)
+            if count % _BATCH == 0:
+                await asyncio.sleep(0)
 
     def _renew(self, on_update: Callable[[str, Identity], None], workload: str, known: _Workload) -> None:
         moved = replace(known.spiffe_id, trust_domain=self._settings.trust_domain)

@@ -48,7 +48,7 @@ def decode(journal: bytes) -> AuthoritySet:
     """The CAs in a journal that `encode` made. Raises JournalError unless every one of them is whole."""
     try:
         entries = msgspec.json.decode(journal, type=_Journal).authorities
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JournalError(str(error)) from None
     states = [entry.state for entry in entries]
     for state in ("current", "next"):

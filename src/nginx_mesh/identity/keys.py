@@ -59,11 +59,12 @@ def to_pem(key: PrivateKey) -> str:
 
 
 def from_pem(pem: str) -> PrivateKey:
-    """The key in unencrypted PEM. Raises ValueError, which never quotes the PEM."""
+    """The key in unencrypted PEM. Raises ValueError."""
     try:
         key = serialization.load_pem_private_key(pem.encode(), password=None)
-    except (TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(str(error)) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The library's message quotes parts of the text.
+        raise ValueError("not a private key in unencrypted PEM") from None
     key_type_of(key)
     assert isinstance(key, PrivateKey)  # noqa: S101 - what key_type_of just established
     return key

@@ -13,20 +13,22 @@ from types import FrameType
 import click
 import msgspec
 from rich.console import Console
+from rich.table import Table
 
-from bench import run
+from bench import breakdown, run
+from bench.load import Cell
 from bench.pairs import Pair
 from bench.pairs.envoy import EnvoyPair
 from bench.pairs.mesh import MeshPair
 from bench.pairs.plain import PlainPair
 from bench.report import Run, tables
-from bench.stats import CELLS
+from bench.stats import CELLS, HEADLINE, UNLOADED
 from nginx_mesh.sidecar.image import ImageError, ensure_image
 
 _TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
 _PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair, MeshPair)}
-_FULL = (5, 3)
-_QUICK = (3, 1)
+_FULL = (CELLS, 5, 3)
+_QUICK = ((UNLOADED, HEADLINE, Cell(32, "64k"), Cell(32, "1k", new_connections=True)), 3, 1)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +40,12 @@ _QUICK = (3, 1)
     help="Which pairs to measure; the headline needs all of them.",
 )
 @click.option(
+    "--breakdown",
+    "breakdown_",
+    is_flag=True,
+    help="Instead: where the mesh spends what plain nginx does not, feature by feature and by profile.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -45,7 +53,7 @@ _QUICK = (3, 1)
     show_default=True,
     help="Where to write every sample as JSON.",
 )
-def main(quick: bool, pairs: str, output: Path) -> None:
+def main(quick: bool, pairs: str, breakdown_: bool, output: Path) -> None:
     """Measure our sidecar pair beside a plain nginx pair and an Envoy pair, in one run."""
     names = pairs.split(",")
     unknown = [name for name in names if name not in _PAIRS]
@@ -53,23 +61,31 @@ def main(quick: bool, pairs: str, output: Path) -> None:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(_PAIRS)}", param_hint="--pairs")
     _require()
     signal.signal(signal.SIGTERM, _interrupt)
-    rounds, seconds = _QUICK if quick else _FULL
+    cells, rounds, seconds = _QUICK if quick else _FULL
     try:
         root = ensure_image(_say)
     except ImageError as error:
         raise click.ClickException(str(error)) from error
     with run.workspace() as directory:
+        if breakdown_:
+            _print(breakdown.run(root, directory, rounds, seconds, _say))
+            return
         chosen = [_PAIRS[name](root, directory) for name in names]
-        samples = run.measure(root, directory, chosen, CELLS, rounds, seconds, _say)
+        with run.all_up(root, directory, chosen) as beds:
+            samples = run.measure(beds, cells, rounds, seconds, _say)
         memory = run.weigh(root, directory, chosen, seconds, _say)
     result = Run(_machine(), names, rounds, seconds, samples, memory)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(result.to_json())
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for table in tables(result):
-        console.print(table)
-    console.print(f"Every sample: {output}")
+    _print(tables(result))
+    click.echo(f"Every sample: {output}")
     click.echo(msgspec.json.encode(result.headline()).decode())
+
+
+def _print(what: list[Table]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in what:
+        console.print(table)
 
 
 def _require() -> None:

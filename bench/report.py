@@ -37,7 +37,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def _loads(run: Run) -> Table:
-    table = _table("Load", ("connections x body", "pair"), ("requests/s", "CPU µs", "p50 ms", "p99 ms", "errors"))
+    table = new_table("Load", ("connections x body", "pair"), ("requests/s", "CPU µs", "p50 ms", "p99 ms", "errors"))
     for cell in CELLS:
         for pair in run.pairs:
             found = figures(run.samples, cell, pair)
@@ -56,7 +56,7 @@ def _loads(run: Run) -> Table:
 
 def _memory(run: Run) -> Table:
     cells = list(dict.fromkeys(reading.cell for reading in run.memory))
-    table = _table("Memory per proxy (PSS, MiB)", ("pair",), tuple(f"after {cell}" for cell in cells))
+    table = new_table("Memory per proxy (PSS, MiB)", ("pair",), tuple(f"after {cell}" for cell in cells))
     for pair in run.pairs:
         readings = {reading.cell: reading.pss_kib / 2 / 1024 for reading in run.memory if reading.pair == pair}
         table.add_row(pair, *(f"{readings[cell]:.1f}" if cell in readings else "-" for cell in cells))
@@ -65,7 +65,7 @@ def _memory(run: Run) -> Table:
 
 def _ratios(run: Run) -> Table:
     peers = [pair for pair in run.pairs if pair != "mesh"]
-    table = _table("The mesh against its peers", ("figure",), tuple(f"mesh / {peer}" for peer in peers))
+    table = new_table("The mesh against its peers", ("figure",), tuple(f"mesh / {peer}" for peer in peers))
 
     def of(cell: Cell, value: str) -> tuple[str, ...]:
         chosen = cpu if value == "CPU" else p50
@@ -81,7 +81,8 @@ def _ratios(run: Run) -> Table:
     return table
 
 
-def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+def new_table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    """An empty table, valid Markdown when printed: columns of names, then right-aligned columns of numbers."""
     table = Table(title=title, title_justify="left", box=box.MARKDOWN)
     for name in names:
         table.add_column(name, no_wrap=True)

@@ -13,7 +13,7 @@ from bench import certs, load, usage
 from bench.app import App
 from bench.load import Cell
 from bench.pairs import Pair
-from bench.process import run_privileged
+from bench.process import ProcessDiedError, run_privileged
 from bench.stats import HEADLINE, Memory, Sample
 from bench.topology import Topology
 
@@ -33,10 +33,11 @@ class Bed(NamedTuple):
 
     def sample(self, cell: Cell, round_: int, seconds: int) -> Sample:
         """Load the pair and account for what both proxies used meanwhile."""
-        self.pair.check()
         pids = self.pair.pids()
         before = usage.cpu_ns(pids)
         result = load.run(self.topology, cell, seconds)
+        if self.pair.pids() != pids:
+            raise ProcessDiedError(f"{self.pair.name}: a worker ended under {cell}:\n{self.pair.output_tail()}")
         used = usage.cpu_ns(pids) - before
         if not result.requests:
             raise load.NotWorkingError(f"{self.pair.name}: no request of {cell} was answered in {seconds} s")
@@ -67,21 +68,28 @@ def bed(root: Path, directory: Path, pair: Pair) -> Iterator[Bed]:
         yield Bed(pair, topology, app)
 
 
-def measure(
-    root: Path, directory: Path, pairs: Sequence[Pair], cells: Sequence[Cell], rounds: int, seconds: int, say: Say
-) -> list[Sample]:
-    """Samples of every pair under every load, interleaved so that all see the same disturbances of the machine."""
-    samples: list[Sample] = []
+@contextmanager
+def all_up(root: Path, directory: Path, pairs: Sequence[Pair]) -> Iterator[list[Bed]]:
+    """Every pair in a topology of its own."""
     with ExitStack() as stack:
-        beds = [stack.enter_context(bed(root, directory, pair)) for pair in pairs]
+        yield [stack.enter_context(bed(root, directory, pair)) for pair in pairs]
+
+
+def measure(beds: Sequence[Bed], cells: Sequence[Cell], rounds: int, seconds: int, say: Say) -> list[Sample]:
+    """Samples of every pair under every load.
+
+    The pairs take turns, so that all see the same disturbances of the machine. The rounds of one load follow each other
+    after a second to warm up, so that no pair has closed its idle connections since the last.
+    """
+    samples: list[Sample] = []
+    for cell in cells:
         for each in beds:
-            load.run(each.topology, HEADLINE, 1)
+            load.run(each.topology, cell, 1)
         for round_ in range(1, rounds + 1):
-            for cell in cells:
-                taken = [each.sample(cell, round_, seconds) for each in beds]
-                samples.extend(taken)
-                costs = ", ".join(f"{sample.pair} {sample.cpu_us:.0f} µs" for sample in taken)
-                say(f"round {round_}/{rounds}, {cell}: {costs}")
+            taken = [each.sample(cell, round_, seconds) for each in beds]
+            samples.extend(taken)
+            costs = ", ".join(f"{sample.pair} {sample.cpu_us:.0f} µs" for sample in taken)
+            say(f"{cell}, round {round_}/{rounds}: {costs}")
     return samples
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
 
 from bench.certs import Certificates
 from bench.process import Process
@@ -19,8 +18,8 @@ class Pair(ABC):
     rules, so that a request outside them must be refused.
     """
 
-    name: ClassVar[str]
-    authorises: ClassVar[bool]
+    name: str
+    authorises: bool
 
     def __init__(self, root: Path, directory: Path) -> None:
         self._root = root
@@ -45,6 +44,10 @@ class Pair(ABC):
     def pids(self) -> list[int]:
         """All processes of both proxies."""
         return [pid for process in self._processes for pid in process.pids()]
+
+    def output_tail(self) -> str:
+        """The end of what both proxies wrote to stderr."""
+        return "\n".join(f"{process.directory.name}:\n{process.output_tail()}" for process in self._processes)
 
     def _hops(self, topology: Topology) -> tuple[Process, Process]:
         """New, not yet started, client and server side processes; `stop` ends them."""

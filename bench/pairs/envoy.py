@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from bench.app import PATH_REGEX
 from bench.certs import Certificates, Svid
@@ -37,8 +37,8 @@ _UNREACHED_RATE = 1_000_000_000
 class EnvoyPair(Pair):
     """Two Envoy processes with one worker thread each."""
 
-    name: ClassVar[str] = "envoy"
-    authorises: ClassVar[bool] = True
+    name = "envoy"
+    authorises = True
 
     def start(self, topology: Topology, certificates: Certificates) -> None:
         """Start both proxies."""

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from bench.app import PATH_REGEX
 from bench.certs import TRUST_DOMAIN, Certificates, Svid
@@ -50,19 +50,20 @@ class Features(NamedTuple):
     limit: bool = True
     rules: bool = True
     least_time: bool = True
-    access_log: bool = True
     metrics: bool = True
 
 
 class MeshPair(Pair):
     """Two of our sidecars, one nginx worker each."""
 
-    name: ClassVar[str] = "mesh"
-    authorises: ClassVar[bool] = True
+    name = "mesh"
+    authorises = True
 
-    def __init__(self, root: Path, directory: Path, features: Features | None = None) -> None:
+    def __init__(self, root: Path, directory: Path, name: str = name, features: Features | None = None) -> None:
         super().__init__(root, directory)
+        self.name = name
         self._features = features or Features()
+        self.authorises = self._features.rules
 
     def start(self, topology: Topology, certificates: Certificates) -> None:
         """Start both sidecars and give them their state."""
@@ -114,16 +115,13 @@ def server_state(certificates: Certificates, features: Features) -> State:
 
 
 def reduced(configuration: str, features: Features) -> str:
-    """A sidecar's nginx.conf without what `features` leaves out. ValueError when it has no such lines to take away."""
-    for wanted, line in (
-        (features.access_log, r"^ *access_log /dev/stdout .*;$\n"),
-        (features.metrics, r"^ *log_by_lua_block .*$\n"),
-    ):
-        if not wanted:
-            configuration, count = re.subn(line, "", configuration, flags=re.MULTILINE)
-            if not count:
-                raise ValueError(f"the sidecar's nginx.conf has no line like {line}")
-    return configuration
+    """A sidecar's nginx.conf without what `features` leaves out. ValueError when there is nothing to take away."""
+    if features.metrics:
+        return configuration
+    quiet, count = re.subn(r"^ *log_by_lua_block .*$\n", "", configuration, flags=re.MULTILINE)
+    if not count:
+        raise ValueError("the sidecar's nginx.conf has no log_by_lua_block to take away")
+    return quiet
 
 
 async def push(process: Process, state: State) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from bench import nginx
 from bench.certs import Certificates, Svid
 from bench.pairs import Pair
@@ -70,8 +68,8 @@ _SERVER = """
 class PlainPair(Pair):
     """Two stock nginx processes, one worker each. Both verify the chain, the client also the server's DNS name."""
 
-    name: ClassVar[str] = "plain"
-    authorises: ClassVar[bool] = False
+    name = "plain"
+    authorises = False
 
     def start(self, topology: Topology, certificates: Certificates) -> None:
         """Start both proxies."""

@@ -1,0 +1,153 @@
+"""Where the mesh spends what plain nginx does not: features taken away one by one, and a profile by component."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.table import Table
+
+from bench.pairs import Pair
+from bench.pairs.mesh import Features, MeshPair
+from bench.pairs.plain import PlainPair
+from bench.report import new_table
+from bench.run import Bed, Say, all_up, measure
+from bench.stats import HEADLINE, Sample, cpu, figures, ratio
+
+_PROFILE_SECONDS = 5
+_FREQUENCY_HZ = 1997
+
+
+class Step(NamedTuple):
+    """A mesh pair with fewer features than the step before it."""
+
+    name: str
+    title: str
+    features: Features
+
+
+STEPS = (
+    Step("mesh", "everything on", Features()),
+    Step("mesh-1", "without the rate limit", Features(limit=False)),
+    Step("mesh-2", "… and the access rule", Features(limit=False, rules=False)),
+    Step("mesh-3", "… and least_time (round_robin)", Features(limit=False, rules=False, least_time=False)),
+    Step("mesh-4", "… and metrics", Features(limit=False, rules=False, least_time=False, metrics=False)),
+)
+
+Profile = dict[str, float]
+
+# By the start of the object's name in perf's report; the first that fits.
+_COMPONENTS = (
+    ("[JIT]", "Lua"),
+    ("[kernel", "kernel"),
+    ("[", "kernel"),
+    ("libluajit", "Lua"),
+    ("ngx_http_lua", "Lua"),
+    ("ndk_", "Lua"),
+    ("//anon", "Lua"),
+    ("anon", "Lua"),
+    ("perf-", "Lua"),
+    ("ngx_http_mesh", "our C module"),
+    ("ngx_stream", "nginx"),
+    ("nginx", "nginx"),
+    ("libcrypto", "TLS"),
+    ("libssl", "TLS"),
+    ("libpcre", "regular expressions"),
+    ("libc.", "libc"),
+)
+
+
+def run(root: Path, directory: Path, rounds: int, seconds: int, say: Say) -> list[Table]:
+    """Measure and give the tables to print."""
+    pairs: list[Pair] = [
+        PlainPair(root, directory),
+        *(MeshPair(root, directory, step.name, step.features) for step in STEPS),
+    ]
+    with all_up(root, directory, pairs) as beds:
+        samples = measure(beds, [HEADLINE], rounds, seconds, say)
+        tables = [steps_table(samples)]
+        if shutil.which("perf") is None:
+            say("no profile: perf is not installed (apt-get install linux-perf)")
+        else:
+            profiles = {each.pair.name: _profile(each, directory) for each in beds[:2]}
+            tables.append(profile_table(profiles))
+    return tables
+
+
+def steps_table(samples: Sequence[Sample]) -> Table:
+    """CPU per request after each step, and what the step saved (median of the differences within a round)."""
+    table = new_table(f"CPU per request of both hops, {HEADLINE}", ("pair",), ("CPU µs", "saved µs", "vs plain"))
+    plain = figures(samples, HEADLINE, "plain")
+    assert plain is not None
+    previous: str | None = None
+    for step in STEPS:
+        found = figures(samples, HEADLINE, step.name)
+        against = ratio(samples, HEADLINE, step.name, "plain", cpu)
+        assert found is not None
+        assert against is not None
+        saved = "" if previous is None else f"{_difference(samples, previous, step.name):.1f}"
+        table.add_row(step.title, f"{found.cpu_us:.1f}", saved, f"{against:.2f}")
+        previous = step.name
+    table.add_row("plain nginx", f"{plain.cpu_us:.1f}", f"{_difference(samples, STEPS[-1].name, 'plain'):.1f}", "1.00")
+    return table
+
+
+def profile_table(profiles: Mapping[str, Profile]) -> Table:
+    """CPU per request by component, and the difference between the mesh and plain nginx."""
+    plain, mesh = profiles["plain"], profiles["mesh"]
+    table = new_table(f"Where the time goes, {HEADLINE} (sampled)", ("component",), ("plain µs", "mesh µs", "more µs"))
+    components = sorted({*plain, *mesh}, key=lambda component: plain.get(component, 0) - mesh.get(component, 0))
+    for component in components:
+        ours, theirs = mesh.get(component, 0.0), plain.get(component, 0.0)
+        table.add_row(component, f"{theirs:.1f}", f"{ours:.1f}", f"{ours - theirs:+.1f}")
+    ours, theirs = sum(mesh.values()), sum(plain.values())
+    table.add_row("all", f"{theirs:.1f}", f"{ours:.1f}", f"{ours - theirs:+.1f}")
+    return table
+
+
+def parse_report(report: str) -> Profile:
+    """Shares (0…1) by component of a `perf report --sort dso -t '|'`."""
+    shares: Profile = {}
+    for line in report.splitlines():
+        share, separator, name = line.partition("|")
+        if separator and not line.lstrip().startswith("#"):
+            component = _component(name.strip())
+            shares[component] = shares.get(component, 0.0) + float(share.strip().rstrip("%")) / 100
+    return shares
+
+
+def _component(name: str) -> str:
+    return next((component for start, component in _COMPONENTS if name.startswith(start)), "other")
+
+
+def _difference(samples: Iterable[Sample], minuend: str, subtrahend: str) -> float:
+    by_round: dict[int, dict[str, float]] = {}
+    for sample in samples:
+        by_round.setdefault(sample.round, {})[sample.pair] = sample.cpu_us
+    return statistics.median(costs[minuend] - costs[subtrahend] for costs in by_round.values())
+
+
+def _profile(each: Bed, directory: Path) -> Profile:
+    """CPU per request by component, in microseconds, sampled while the pair is under load."""
+    data = directory / f"{each.pair.name}.perf"
+    pids = ",".join(map(str, each.pair.pids()))
+    # cpu-clock: virtual machines often have no hardware counters.
+    command = ("perf", "record", "-q", "-o", str(data), "-F", str(_FREQUENCY_HZ), "-e", "cpu-clock", "-p", pids)
+    recorder = subprocess.Popen(
+        (*command, "--", "sleep", str(_PROFILE_SECONDS)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        sample = each.sample(HEADLINE, 1, _PROFILE_SECONDS)
+    finally:
+        recorder.wait()
+    report = subprocess.run(
+        ("perf", "report", "-i", str(data), "--stdio", "-q", "--no-children", "--sort", "dso", "-t", "|"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {component: share * sample.cpu_us for component, share in parse_report(report.stdout).items()}

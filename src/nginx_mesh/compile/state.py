@@ -25,8 +25,7 @@ from nginx_mesh.api.values import LbMethod as LbMethod
 from nginx_mesh.api.values import LogFormat as LogFormat
 from nginx_mesh.api.values import LogLevel as LogLevel
 from nginx_mesh.api.values import MtlsMode as MtlsMode
-
-Protocol = Literal["http", "grpc", "tcp"]
+from nginx_mesh.catalog.protocol import Protocol as Protocol
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

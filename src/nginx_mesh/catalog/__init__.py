@@ -1,0 +1,1 @@
+"""The mesh as facts: an index of Kubernetes objects, fed by events."""

@@ -1,0 +1,70 @@
+"""The catalog: one place that all events go to and all facts come from."""
+
+from __future__ import annotations
+
+from nginx_mesh.api.core import Pod, Service
+from nginx_mesh.api.meta import Object, ObjectKey
+
+from .changes import Address, Changes, Delete, Event, ServicePort
+from .policies import Affected, Policies
+from .topology import Topology
+
+
+class Catalog:
+    """`topology` are pods and Services, `policies` what is said about them. Both change by `apply` only."""
+
+    def __init__(self) -> None:
+        self.topology = Topology()
+        self.policies = Policies()
+        self._source_accounts: dict[ObjectKey, set[tuple[str, str]]] = {}
+
+    def apply(self, event: Event) -> Changes:
+        """Take in an event. Kinds that the mesh does not act on change nothing."""
+        key, obj = (event.key, None) if isinstance(event, Delete) else (event.obj.key, event.obj)
+        if key.kind == Pod.KIND:
+            return self._with_limited(self.topology.set_pod(key, obj if isinstance(obj, Pod) else None))
+        if key.kind == Service.KIND:
+            return self._with_limited(self.topology.set_service(key, obj if isinstance(obj, Service) else None))
+        return self._set_policy(key, obj)
+
+    def everything(self) -> Changes:
+        """All facts there are, as changes from nothing."""
+        topology = self.topology
+        pods = list(topology.pods())
+        services = list(topology.services())
+        addresses = {Address(ip, port) for pod in pods for ip in pod.addresses for port in topology.ports_of(pod)}
+        addresses.update(Address(vip, port) for service in services for vip in service.vips for port in service.ports)
+        return Changes(
+            pods=frozenset(pod.key for pod in pods),
+            addresses=frozenset(addresses),
+            services=frozenset(ServicePort(service.key, port) for service in services for port in service.ports),
+            objects=frozenset({pod.key for pod in pods} | {service.key for service in services}) | self.policies.keys(),
+        )
+
+    def _set_policy(self, key: ObjectKey, obj: Object | None) -> Changes:
+        affected = self.policies.set(key, obj)
+        for reference in affected.sources:
+            if self.policies.limited_by_source(reference):
+                self._source_accounts[reference] = self.topology.accounts_behind(reference)
+            else:
+                self._source_accounts.pop(reference, None)
+        return Changes(pods=self._pods_of(affected), objects=affected.objects)
+
+    def _with_limited(self, changes: Changes) -> Changes:
+        """A rate limit knows its sources by their pods' identities: pods that come and go may change who they are."""
+        touched = [changes]
+        for reference in changes.references & self._source_accounts.keys():
+            accounts = self.topology.accounts_behind(reference)
+            if accounts != self._source_accounts[reference]:
+                self._source_accounts[reference] = accounts
+                affected = self.policies.affected_by_source(reference)
+                touched.append(Changes(pods=self._pods_of(affected)))
+        return Changes.of(touched) if len(touched) > 1 else changes
+
+    def _pods_of(self, affected: Affected) -> frozenset[ObjectKey]:
+        pods: set[ObjectKey] = set()
+        for namespace, account in affected.accounts:
+            pods |= self.topology.pods_with_account(namespace, account)
+        for reference in affected.destinations:
+            pods |= self.topology.pods_behind(reference)
+        return frozenset(pods)

@@ -1,0 +1,88 @@
+"""Events that feed the catalog, and what it says they touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nginx_mesh.api.meta import Object, ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """The object is new, or has changed to this."""
+
+    obj: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The object is gone."""
+
+    key: ObjectKey
+
+
+Event = Upsert | Delete
+
+
+class Address(NamedTuple):
+    """A TCP address that an application may dial."""
+
+    ip: str
+    port: int
+
+
+class ServicePort(NamedTuple):
+    """A TCP port of a Service."""
+
+    service: ObjectKey
+    port: int
+
+
+class EndpointAddress(NamedTuple):
+    """A pod's address and port (`ip`, `target`) behind a port of a Service."""
+
+    service: ObjectKey
+    port: int
+    ip: str
+    target: int
+
+    @property
+    def service_port(self) -> ServicePort:
+        """The port of the Service that it stands behind."""
+        return ServicePort(self.service, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The facts that events touched. Each may have come, gone or changed: the catalog tells which.
+
+    `pods`: facts of a pod that its own sidecar acts on. `addresses`: what dialling an address means.
+    `services`: ports of a Service with everything behind them. `endpoints`: single endpoints.
+    `references`: Services, workloads and pods, as policies name them, whose members or their accounts changed.
+    `objects`: objects whose soundness is to be looked at again, for themselves or for what they refer to.
+    """
+
+    pods: frozenset[ObjectKey] = frozenset()
+    addresses: frozenset[Address] = frozenset()
+    services: frozenset[ServicePort] = frozenset()
+    endpoints: frozenset[EndpointAddress] = frozenset()
+    references: frozenset[ObjectKey] = frozenset()
+    objects: frozenset[ObjectKey] = frozenset()
+
+    @classmethod
+    def of(cls, parts: Iterable[Changes]) -> Changes:
+        """All that several changes touched."""
+        parts = tuple(parts)
+        return cls(
+            pods=frozenset().union(*(part.pods for part in parts)),
+            addresses=frozenset().union(*(part.addresses for part in parts)),
+            services=frozenset().union(*(part.services for part in parts)),
+            endpoints=frozenset().union(*(part.endpoints for part in parts)),
+            references=frozenset().union(*(part.references for part in parts)),
+            objects=frozenset().union(*(part.objects for part in parts)),
+        )
+
+    def __bool__(self) -> bool:
+        return any((self.pods, self.addresses, self.services, self.endpoints, self.references, self.objects))

@@ -1,0 +1,76 @@
+"""What is wrong with objects that the mesh reads and cannot act on as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nginx_mesh.api.annotations import check_pod, check_service
+from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.nsm import RateLimit
+from nginx_mesh.api.smi import TrafficTarget
+from nginx_mesh.api.values import parse_delay, parse_rate
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.policies import limited_destination
+
+from .limits import claims
+from .routes import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectWarning:
+    """A field of an object that counts as absent, or grants or limits nothing, and why."""
+
+    object: ObjectKey
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.field}: {self.reason}"
+
+
+def check(catalog: Catalog, key: ObjectKey) -> tuple[ObjectWarning, ...]:
+    """What is wrong with one object; nothing when there is none."""
+    return tuple(ObjectWarning(key, field, reason) for field, reason in _problems(catalog, key))
+
+
+def _problems(catalog: Catalog, key: ObjectKey) -> Iterator[tuple[str, str]]:
+    pod = catalog.topology.pod(key)
+    if pod is not None:
+        for error in check_pod(pod.labels, pod.annotations):
+            yield f"metadata.{error.field}", error.reason
+    service = catalog.topology.service(key)
+    if service is not None:
+        for error in check_service(service.annotations):
+            yield f"metadata.{error.field}", error.reason
+    target = catalog.policies.target(key)
+    if target is not None:
+        yield from _target_problems(catalog, target)
+    limit = catalog.policies.limit(key)
+    if limit is not None:
+        yield from _limit_problems(catalog, limit)
+
+
+def _target_problems(catalog: Catalog, target: TrafficTarget) -> Iterator[tuple[str, str]]:
+    if not target.spec.sources:
+        yield "spec.sources", "is empty: nobody is granted anything"
+    yield from resolve(catalog.policies, target.metadata.namespace, target.spec.rules).problems
+
+
+def _limit_problems(catalog: Catalog, limit: RateLimit) -> Iterator[tuple[str, str]]:
+    try:
+        parse_rate(limit.spec.rate)
+    except FieldError as error:
+        yield "spec.rate", error.reason
+    try:
+        parse_delay(limit.spec.delay)
+    except FieldError as error:
+        yield "spec.delay", error.reason
+    yield from resolve(catalog.policies, limit.metadata.namespace, limit.spec.rules).problems
+    for other in catalog.policies.limits_of((limited_destination(limit),)):
+        if other.key == limit.key:
+            return
+        for destination, source in sorted(claims(limit) & claims(other), key=str):
+            whom = "other callers" if source is None else str(source)
+            yield "spec.sources", f"{other.key} limits {whom} at {destination} already"

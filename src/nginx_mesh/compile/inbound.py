@@ -1,0 +1,36 @@
+"""A sidecar's own entries: its settings, what it lets in to its pod, and its health checks."""
+
+from __future__ import annotations
+
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.records import Workload
+
+from .access import grants
+from .annotated import client_max_body_size, effective_mode
+from .limits import limits
+from .state import Inbound, Settings, State
+
+
+def own_entries(catalog: Catalog, settings: MeshSettings, pod: Workload) -> State:
+    """All entries that belong to one sidecar alone, except its identity. Only declared ports are let in."""
+    state: State = {
+        "settings": Settings(
+            mtls_mode=effective_mode(settings, pod),
+            trust_domain=settings.trust_domain,
+            client_max_body_size=client_max_body_size(settings, pod),
+            log_level=settings.error_log_level,
+            log_format=settings.log_format,
+            addresses=list(pod.addresses),
+            labels=pod.metric_labels,
+        )
+    }
+    limited = limits(catalog, settings, pod)
+    for number, use in catalog.topology.ports_of(pod).items():
+        if use.declared:
+            state[f"inbound/{number}"] = Inbound(
+                protocols=list(use.protocols),
+                grants=grants(catalog, settings, pod, number, use.protocols),
+                limits=[] if use.protocols == ("tcp",) else limited,
+            )
+    return state

@@ -1,0 +1,75 @@
+"""RateLimits as limits of a pod's HTTP and gRPC ports.
+
+Each pod of the destination grants the whole rate, divided evenly among the policy's sources. Of several policies that
+name the same destination and source, the oldest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.nsm import RateLimit
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.values import parse_delay, parse_rate
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.policies import limited_destination, limited_sources
+from nginx_mesh.catalog.records import Workload
+
+from .identities import account_id
+from .routes import resolve
+from .state import Limit, PathRule
+
+_Claim = tuple[ObjectKey, ObjectKey | None]
+
+
+def limits(catalog: Catalog, settings: MeshSettings, pod: Workload) -> list[Limit]:
+    """The limits of a pod, the oldest policy first. A policy with a bad value or with no route left limits nothing."""
+    claimed: set[_Claim] = set()
+    found: list[Limit] = []
+    for policy in catalog.policies.limits_of(catalog.topology.references_to(pod)):
+        found.extend(_limits(catalog, settings, policy, claimed))
+        claimed |= claims(policy)
+    return found
+
+
+def claims(policy: RateLimit) -> set[_Claim]:
+    """The pairs of destination and source that a policy speaks of; None stands for all other callers."""
+    destination = limited_destination(policy)
+    return {(destination, source) for source in limited_sources(policy)} or {(destination, None)}
+
+
+def _limits(catalog: Catalog, settings: MeshSettings, policy: RateLimit, claimed: set[_Claim]) -> Iterator[Limit]:
+    spec, namespace = policy.spec, policy.metadata.namespace
+    try:
+        rate, delay = parse_rate(spec.rate), parse_delay(spec.delay)
+    except FieldError:
+        return
+    matches: list[PathRule] = []
+    if spec.rules:
+        matches = resolve(catalog.policies, namespace, spec.rules).http
+        if not matches:
+            return
+    name, destination, sources = (
+        f"{namespace}/{policy.metadata.name}",
+        limited_destination(policy),
+        limited_sources(policy),
+    )
+    if not sources and (destination, None) not in claimed:
+        yield Limit(name=name, rate=rate, burst=spec.burst, delay=delay, matches=matches)
+    limited: set[str] = set()
+    for source in sources:
+        callers = {account_id(settings.trust_domain, *account) for account in catalog.topology.accounts_behind(source)}
+        # A caller proves its account, not its workload: of two sources with one account, the first has it.
+        known = sorted(caller for caller in callers if caller is not None and caller not in limited)
+        limited.update(known)
+        if known and (destination, source) not in claimed:
+            yield Limit(
+                name=f"{name}/{source.kind}/{source.namespace}/{source.name}",
+                rate=max(1, rate // len(sources)),
+                burst=spec.burst,
+                delay=delay,
+                sources=known,
+                matches=matches,
+            )

@@ -1,0 +1,130 @@
+"""What a sidecar's application may dial: destinations and the clusters behind them.
+
+These entries depend on the caller only by its effective mTLS mode, so every function here takes that mode as the
+`view`, and every sidecar of one mode has the same entries.
+
+| view | endpoints |
+|---|---|
+| off | all, in plaintext |
+| permissive | all; mTLS to those that speak it |
+| strict | only those that speak mTLS; a cluster with none is empty, and nothing outside the mesh is reachable |
+
+An endpoint speaks mTLS when its pod is meshed, its own effective mode is not off, and its port passes its sidecar.
+
+A pod's address is a destination too, for headless Services and for callers that know the pod. It stands whether or
+not the pod is ready: such a caller has chosen the pod itself.
+"""
+
+from __future__ import annotations
+
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.catalog.addresses import socket_address
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.changes import Address, EndpointAddress, ServicePort
+from nginx_mesh.catalog.records import Workload
+
+from .annotated import lb_method, speaks_mtls
+from .identities import account_id
+from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State
+
+# A cluster of one endpoint leaves nothing to choose: it takes the cheapest method.
+_SINGLE: LbMethod = "round_robin"
+
+
+def cluster_name(port: ServicePort) -> str:
+    """`<namespace>/<service>:<port>`."""
+    return f"{port.service.namespace}/{port.service.name}:{port.port}"
+
+
+def destination_key(address: Address) -> str:
+    """The state key of a destination."""
+    return f"destination/{socket_address(*address)}"
+
+
+def cluster_key(name: str) -> str:
+    """The state key of a cluster."""
+    return f"cluster/{name}"
+
+
+def destination(catalog: Catalog, address: Address) -> Destination | None:
+    """What dialling an address means, None when the mesh does not know it. Services that disagree make it TCP."""
+    service = catalog.topology.service_at(address)
+    if service is not None:
+        port = service.ports[address.port]
+        return Destination(protocol=port.protocol, cluster=cluster_name(ServicePort(service.key, port.number)))
+    found = catalog.topology.pod_at(address)
+    if found is None:
+        return None
+    protocols = found[1].protocols
+    return Destination(protocol=protocols[0] if len(protocols) == 1 else "tcp", cluster=socket_address(*address))
+
+
+def pod_cluster(catalog: Catalog, settings: MeshSettings, view: MtlsMode, address: Address) -> Cluster | None:
+    """The cluster of the one pod at an address, None when no pod has it or a Service's VIP comes first."""
+    if catalog.topology.service_at(address) is not None:
+        return None
+    found = catalog.topology.pod_at(address)
+    if found is None:
+        return None
+    pod, use = found
+    peer = _endpoint(settings, view, pod, address.port, None if use.service is None else use.service.name)
+    return Cluster(lb_method=_SINGLE, endpoints={} if peer is None else {socket_address(*address): peer})
+
+
+def service_cluster(catalog: Catalog, settings: MeshSettings, view: MtlsMode, port: ServicePort) -> Cluster | None:
+    """The cluster of a Service's port, None when there is no such Service or it has no VIP."""
+    service = catalog.topology.service(port.service)
+    if service is None or not service.vips or port.port not in service.ports:
+        return None
+    endpoints = {}
+    for address in catalog.topology.endpoints_of(service, port.port):
+        peer = service_endpoint(catalog, settings, view, address)
+        if peer is not None:
+            endpoints[socket_address(address.ip, address.target)] = peer
+    return Cluster(lb_method=lb_method(settings, service), endpoints=endpoints)
+
+
+def service_endpoint(
+    catalog: Catalog, settings: MeshSettings, view: MtlsMode, address: EndpointAddress
+) -> Endpoint | None:
+    """One endpoint of a Service's port, None when no pod is it or this view may not reach it."""
+    pod = catalog.topology.pod_of(address)
+    return None if pod is None else _endpoint(settings, view, pod, address.target, address.service.name)
+
+
+def outbound(catalog: Catalog, settings: MeshSettings, view: MtlsMode) -> State:
+    """Every destination and cluster of a view."""
+    topology = catalog.topology
+    ports = [ServicePort(service.key, port) for service in topology.services() for port in service.ports]
+    addresses = {
+        Address(vip, port) for service in topology.services() for vip in service.vips for port in service.ports
+    }
+    for pod in topology.pods():
+        addresses.update(Address(ip, port) for ip in pod.addresses for port in topology.ports_of(pod))
+    state: State = {}
+    for address in addresses:
+        meaning = destination(catalog, address)
+        if meaning is not None:
+            state[destination_key(address)] = meaning
+        alone = pod_cluster(catalog, settings, view, address)
+        if alone is not None:
+            state[cluster_key(socket_address(*address))] = alone
+    for port in ports:
+        behind = service_cluster(catalog, settings, view, port)
+        if behind is not None:
+            state[cluster_key(cluster_name(port))] = behind
+    return state
+
+
+def _endpoint(settings: MeshSettings, view: MtlsMode, pod: Workload, port: int, service: str | None) -> Endpoint | None:
+    identity = account_id(settings.trust_domain, pod.key.namespace, pod.account)
+    tls = view != "off" and identity is not None and speaks_mtls(settings, pod, port)
+    if view == "strict" and not tls:
+        return None
+    labels = {"dst_pod": pod.key.name, "dst_namespace": pod.key.namespace}
+    if service is not None:
+        labels["dst_service"] = service
+    if pod.owner is not None:
+        kind, name = pod.owner
+        labels[f"dst_{kind}"] = name
+    return Endpoint(tls=tls, spiffe_id=(identity or "") if tls else "", labels=labels)

@@ -1,0 +1,69 @@
+"""The routes that policies name, as the rules that sidecars execute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.nsm import RateLimitRule
+from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, RouteRule, TCPRoute
+from nginx_mesh.catalog.policies import Policies
+
+from .state import PathRule
+
+# How examples of NGINX Service Mesh write "any"; as a regular expression it would be an error.
+_ANY = "*"
+
+
+@dataclass(slots=True)
+class Routes:
+    """`http` are the matches in the order given, `tcp` whether TCP is among them; `problems` by field of the policy.
+
+    What cannot be resolved is left out: with nothing left, a policy's routes match nothing.
+    """
+
+    http: list[PathRule] = field(default_factory=list)
+    tcp: bool = False
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def resolve(policies: Policies, namespace: str, rules: Sequence[RouteRule | RateLimitRule]) -> Routes:
+    """The routes of `spec.rules` of a policy in `namespace`."""
+    routes = Routes()
+    for index, rule in enumerate(rules):
+        where = f"spec.rules[{index}]"
+        route = policies.route(ObjectKey(rule.kind, namespace, rule.name))
+        if isinstance(route, TCPRoute):
+            routes.tcp = True
+        elif isinstance(route, HTTPRouteGroup):
+            for problem in _resolve_group(route, rule.matches, routes.http):
+                routes.problems.append((f"{where}.matches", problem))
+        else:
+            routes.problems.append((f"{where}.name", f"there is no {rule.kind} {namespace}/{rule.name}"))
+    return routes
+
+
+def _resolve_group(group: HTTPRouteGroup, names: Sequence[str], rules: list[PathRule]) -> Iterator[str]:
+    """Append the group's matches, or those named, to `rules`; what is wrong with them."""
+    matches = {match.name: match for match in group.spec.matches}
+    for name in names:
+        if name not in matches:
+            yield f'HTTPRouteGroup {group.metadata.name} has no match "{name}"'
+    for match in [matches[name] for name in names if name in matches] if names else group.spec.matches:
+        rule = _rule(match)
+        if rule is None:
+            yield f'match "{match.name}" of HTTPRouteGroup {group.metadata.name} names a header twice'
+        else:
+            rules.append(rule)
+
+
+def _rule(match: HTTPMatch) -> PathRule | None:
+    headers = {name.lower(): pattern for name, pattern in match.headers.items()}
+    if len(headers) != len(match.headers):
+        return None
+    return PathRule(
+        path_regex="" if match.path_regex == _ANY else match.path_regex,
+        methods=[] if _ANY in match.methods else match.methods,
+        headers=headers,
+    )

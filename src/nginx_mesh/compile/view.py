@@ -1,0 +1,77 @@
+"""The outbound entries of one mTLS mode, compiled once for all sidecars of that mode."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .journal import Journal
+from .state import Cluster, Endpoint, State, StateEntry
+
+Touch = tuple[str, str | None]  # an entry's key, and the one endpoint of it that changed
+
+
+class View:
+    """Entries with a journal of what changed in them: whole entries, or single endpoints of clusters.
+
+    A change of one endpoint costs the same whatever the size of its cluster. Encoded entries are kept for the
+    sidecars that need them whole.
+    """
+
+    def __init__(self, entries: State, version: int, capacity: int) -> None:
+        self._entries: dict[str, StateEntry] = dict(entries)
+        self._encoded: dict[str, msgspec.Raw] = {}
+        self._journal: Journal[Touch] = Journal(version, capacity)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def keys(self) -> set[str]:
+        """Keys of all entries."""
+        return set(self._entries)
+
+    def encoded(self, key: str) -> msgspec.Raw | None:
+        """An entry as JSON, None when there is none."""
+        known = self._encoded.get(key)
+        if known is None and key in self._entries:
+            known = self._encoded[key] = msgspec.Raw(msgspec.json.encode(self._entries[key]))
+        return known
+
+    def everything(self) -> dict[str, msgspec.Raw]:
+        """All entries as JSON."""
+        return {key: entry for key in self._entries if (entry := self.encoded(key)) is not None}
+
+    def endpoint(self, key: str, address: str) -> Endpoint | None:
+        """One endpoint ("ip:port") of a cluster, None when it has none there."""
+        cluster = self._entries.get(key)
+        return cluster.endpoints.get(address) if isinstance(cluster, Cluster) else None
+
+    def set(self, key: str, entry: StateEntry | None, version: int) -> bool:
+        """Put an entry or (None) take it away. Whether that changed anything."""
+        if self._entries.get(key) == entry:
+            return False
+        self._encoded.pop(key, None)
+        if entry is None:
+            del self._entries[key]
+        else:
+            self._entries[key] = entry
+        self._journal.record((key, None), version)
+        return True
+
+    def set_endpoint(self, key: str, address: str, endpoint: Endpoint | None, version: int) -> bool:
+        """Put an endpoint of a cluster that exists, or (None) take it away. Whether that changed anything."""
+        cluster = self._entries[key]
+        if not isinstance(cluster, Cluster):
+            raise TypeError(f"{key} is not a cluster")
+        if cluster.endpoints.get(address) == endpoint:
+            return False
+        self._encoded.pop(key, None)
+        if endpoint is None:
+            del cluster.endpoints[address]
+        else:
+            cluster.endpoints[address] = endpoint
+        self._journal.record((key, address), version)
+        return True
+
+    def since(self, version: int) -> list[Touch] | None:
+        """What changed after a version, None when that is too long ago to tell."""
+        return self._journal.since(version)

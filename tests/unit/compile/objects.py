@@ -1,0 +1,194 @@
+"""Kubernetes objects for tests, as short as their facts; and a sidecar's side of the state protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from nginx_mesh.api.core import Pod, Service
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.nsm import RateLimit
+from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficTarget
+from nginx_mesh.compile.state import Update
+
+
+def pod(
+    name: str,
+    *,
+    namespace: str = "default",
+    ips: Sequence[str] = ("10.0.0.1",),
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    account: str = "",
+    ports: Sequence[tuple[int, str]] = ((8080, ""),),
+    meshed: bool = True,
+    ready: bool = True,
+    phase: str = "Running",
+    created: str = "2024-01-01T00:00:00Z",
+    deleting: bool = False,
+) -> Pod:
+    injected = {"injector.nsm.nginx.com/status": "injected"} if meshed else {}
+    return msgspec.convert(
+        {
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": dict(labels or {}),
+                "annotations": {**injected, **(annotations or {})},
+                "creationTimestamp": created,
+                "deletionTimestamp": "2024-01-02T00:00:00Z" if deleting else None,
+            },
+            "spec": {
+                "serviceAccountName": account,
+                "containers": [
+                    {"name": "app", "ports": [{"containerPort": number, "name": name} for number, name in ports]}
+                ],
+            },
+            "status": {
+                "phase": phase,
+                "podIPs": [{"ip": ip} for ip in ips],
+                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            },
+        },
+        Pod,
+    )
+
+
+def port(
+    number: int,
+    name: str = "",
+    *,
+    target: int | str | None = None,
+    app_protocol: str | None = None,
+    protocol: str = "TCP",
+) -> dict[str, Any]:
+    return {
+        "port": number,
+        "name": name,
+        "targetPort": target,
+        "appProtocol": app_protocol,
+        "protocol": protocol,
+    }
+
+
+def service(
+    name: str,
+    *ports: dict[str, Any],
+    namespace: str = "default",
+    vips: Sequence[str] = ("10.96.0.1",),
+    selector: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    publish_not_ready: bool = False,
+) -> Service:
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": namespace, "annotations": dict(annotations or {})},
+            "spec": {
+                "selector": {"app": name} if selector is None else dict(selector),
+                "ports": list(ports),
+                "clusterIP": vips[0] if vips else "None",
+                "clusterIPs": list(vips) or ["None"],
+                "publishNotReadyAddresses": publish_not_ready,
+            },
+        },
+        Service,
+    )
+
+
+def target(
+    name: str,
+    account: str,
+    sources: Sequence[str],
+    *rules: dict[str, Any],
+    namespace: str = "default",
+    port: int | None = None,
+    created: str = "",
+) -> TrafficTarget:
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": created},
+            "spec": {
+                "destination": {"kind": "ServiceAccount", "name": account, "port": port},
+                "sources": [{"kind": "ServiceAccount", "name": source} for source in sources],
+                "rules": list(rules),
+            },
+        },
+        TrafficTarget,
+    )
+
+
+def http(name: str, *matches: str) -> dict[str, Any]:
+    return {"kind": "HTTPRouteGroup", "name": name, "matches": list(matches)}
+
+
+def tcp(name: str) -> dict[str, Any]:
+    return {"kind": "TCPRoute", "name": name}
+
+
+def group(name: str, *matches: dict[str, Any], namespace: str = "default") -> HTTPRouteGroup:
+    return msgspec.convert(
+        {"metadata": {"name": name, "namespace": namespace}, "spec": {"matches": list(matches)}}, HTTPRouteGroup
+    )
+
+
+def tcp_route(name: str, namespace: str = "default") -> TCPRoute:
+    return msgspec.convert({"metadata": {"name": name, "namespace": namespace}}, TCPRoute)
+
+
+def limit(
+    name: str,
+    destination: tuple[str, str],
+    rate: str,
+    *rules: dict[str, Any],
+    sources: Sequence[tuple[str, str]] = (),
+    namespace: str = "default",
+    created: str = "",
+    burst: int = 0,
+    delay: int | str = 0,
+) -> RateLimit:
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": created},
+            "spec": {
+                "destination": {"kind": destination[0], "name": destination[1]},
+                "sources": [{"kind": kind, "name": source} for kind, source in sources],
+                "name": name,
+                "rate": rate,
+                "burst": burst,
+                "delay": delay,
+                "rules": list(rules),
+            },
+        },
+        RateLimit,
+    )
+
+
+def pod_key(name: str, namespace: str = "default") -> ObjectKey:
+    return ObjectKey("Pod", namespace, name)
+
+
+class SidecarState:
+    """What a sidecar holds: it takes updates as the protocol says, through JSON."""
+
+    def __init__(self) -> None:
+        self.version: int | None = None
+        self.entries: dict[str, Any] = {}
+
+    def take(self, update: Update) -> None:
+        wire = msgspec.json.decode(msgspec.json.encode(update))
+        assert wire["base"] in (None, self.version)
+        if wire["base"] is None:
+            self.entries = {}
+        assert not wire["set"].keys() & set(wire["delete"])
+        self.entries.update(wire["set"])
+        for key in wire["delete"]:
+            self.entries.pop(key, None)
+        for key, endpoints in wire["endpoints"].items():
+            for address, endpoint in endpoints.items():
+                if endpoint is None:
+                    self.entries[key]["endpoints"].pop(address, None)
+                else:
+                    self.entries[key]["endpoints"][address] = endpoint
+        self.version = wire["version"]

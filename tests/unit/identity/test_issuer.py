@@ -292,6 +292,18 @@ async def test_a_registration_right_after_the_clock_left_the_cas_life_still_succ
         assert accepted(identity, clock.now)
 
 
+async def test_a_clock_set_back_reissues_under_the_same_ca_what_is_not_valid_yet() -> None:
+    clock = FakeClock()
+    one, updates = issuer(clock), Updates()
+    clock.now += 6 * HOUR
+    first = one.register("pod-1", WEB)
+    clock.now -= HOUR
+    await one.turn(updates)
+    ((_, second),) = updates.all
+    assert second.bundle == first.bundle
+    assert accepted(second, clock.now)
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["wait", "jump", "ttl", "register", "unregister"]), st.floats(0, 1)), max_size=30

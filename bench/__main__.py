@@ -27,7 +27,7 @@ from nginx_mesh.sidecar.image import ImageError, ensure_image
 
 _TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
 _PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair, MeshPair)}
-_FULL = (CELLS, 5, 3)
+_FULL = (CELLS, 7, 2)
 _QUICK = ((UNLOADED, HEADLINE, Cell(32, "64k"), Cell(32, "1k", new_connections=True)), 3, 1)
 
 
@@ -68,7 +68,7 @@ def main(quick: bool, pairs: str, breakdown_: bool, output: Path) -> None:
         raise click.ClickException(str(error)) from error
     with run.workspace() as directory:
         if breakdown_:
-            _print(breakdown.run(root, directory, rounds, seconds, _say))
+            _print(breakdown.run(root, directory, _say))
             return
         chosen = [_PAIRS[name](root, directory) for name in names]
         with run.all_up(root, directory, chosen) as beds:

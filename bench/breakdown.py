@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,10 @@ from bench.report import new_table
 from bench.run import Bed, Say, all_up, measure
 from bench.stats import HEADLINE, Sample, cpu, figures, ratio
 
-_PROFILE_SECONDS = 5
+_ROUNDS = 15
+_SECONDS = 1
+_PROFILES = 5
+_PROFILE_SECONDS = 2
 _FREQUENCY_HZ = 1997
 
 
@@ -61,20 +64,21 @@ _COMPONENTS = (
 )
 
 
-def run(root: Path, directory: Path, rounds: int, seconds: int, say: Say) -> list[Table]:
+def run(root: Path, directory: Path, say: Say) -> list[Table]:
     """Measure and give the tables to print."""
     pairs: list[Pair] = [
         PlainPair(root, directory),
         *(MeshPair(root, directory, step.name, step.features) for step in STEPS),
     ]
     with all_up(root, directory, pairs) as beds:
-        samples = measure(beds, [HEADLINE], rounds, seconds, say)
+        samples = measure(beds, [HEADLINE], _ROUNDS, _SECONDS, say)
         tables = [steps_table(samples)]
         if shutil.which("perf") is None:
             say("no profile: perf is not installed (apt-get install linux-perf)")
         else:
-            profiles = {each.pair.name: _profile(each, directory) for each in beds[:2]}
-            tables.append(profile_table(profiles))
+            plain, mesh = beds[0], beds[1]
+            taken = [(_profile(plain, directory), _profile(mesh, directory)) for _ in range(_PROFILES)]
+            tables.append(profile_table(*map(medians, zip(*taken, strict=True))))
     return tables
 
 
@@ -96,9 +100,16 @@ def steps_table(samples: Sequence[Sample]) -> Table:
     return table
 
 
-def profile_table(profiles: Mapping[str, Profile]) -> Table:
+def medians(profiles: Sequence[Profile]) -> Profile:
+    """The median of each component."""
+    components = {component for profile in profiles for component in profile}
+    return {
+        component: statistics.median(profile.get(component, 0.0) for profile in profiles) for component in components
+    }
+
+
+def profile_table(plain: Profile, mesh: Profile) -> Table:
     """CPU per request by component, and the difference between the mesh and plain nginx."""
-    plain, mesh = profiles["plain"], profiles["mesh"]
     table = new_table(f"Where the time goes, {HEADLINE} (sampled)", ("component",), ("plain µs", "mesh µs", "more µs"))
     components = sorted({*plain, *mesh}, key=lambda component: plain.get(component, 0) - mesh.get(component, 0))
     for component in components:

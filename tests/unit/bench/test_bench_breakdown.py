@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.breakdown import STEPS, parse_report, profile_table, steps_table
+from bench.breakdown import STEPS, medians, parse_report, profile_table, steps_table
 from bench.load import Load
 from bench.stats import HEADLINE, Sample
 
@@ -37,8 +37,12 @@ def test_a_profile_is_summed_by_component() -> None:
     }
 
 
+def test_a_component_that_a_profile_lacks_counts_as_nothing() -> None:
+    assert medians([{"Lua": 3.0}, {"Lua": 5.0, "libc": 1.0}, {"Lua": 4.0}]) == {"Lua": 4.0, "libc": 0.0}
+
+
 def test_the_differences_of_the_components_add_up_to_that_of_the_whole() -> None:
-    table = profile_table({"plain": {"kernel": 30.0, "TLS": 5.0}, "mesh": {"kernel": 33.0, "Lua": 9.0, "TLS": 4.0}})
+    table = profile_table({"kernel": 30.0, "TLS": 5.0}, {"kernel": 33.0, "Lua": 9.0, "TLS": 4.0})
     columns = [list(column.cells) for column in table.columns]
     assert columns[0] == ["Lua", "kernel", "TLS", "all"]
     assert columns[3] == ["+9.0", "+3.0", "-1.0", "+11.0"]

@@ -14,7 +14,8 @@ class AddressPool:
     """Hands out the addresses of a network in turn, so that a freed one comes back last.
 
     The first `reserved` addresses and the last one are never given out on their own. `cursor` is where to go on from:
-    keep it to keep the order over a restart. A pool is made anew for each transaction, from what is in use then.
+    keep it to keep the order over a restart. `version` is 4 or 6. A pool is made anew for each transaction, from what
+    is in use then.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class AddressPool:
         self._size = network.num_addresses - reserved - 1
         self._used = set(used)
         self.cursor = cursor
+        self.version = network.version
 
     def allocate(self) -> str:
         """A free address. Raises AddressError when there is none."""

@@ -45,6 +45,10 @@ class EventLog:
         if len(self._events) > self._limit:
             self._events.popitem(last=False)
 
+    def latest_warning(self, key: ObjectKey) -> str:
+        """The message of the latest Warning about an object, empty when there is none."""
+        return next((event[3] for event in reversed(self._events) if event[:2] == (key, "Warning")), "")
+
     def list(self, namespace: str | None = None) -> list[Resource]:
         """Events of one namespace or all as v1 Event objects, the latest last."""
         return [

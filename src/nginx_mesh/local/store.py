@@ -103,6 +103,10 @@ class Transaction:
         """Take the object away at once."""
         self.objects[key] = None
 
+    def fact(self, name: str) -> str | None:
+        """As `Store.fact`, as this transaction leaves it."""
+        return self.facts.get(name, self._store.fact(name))
+
     def set_fact(self, name: str, value: str) -> None:
         """Remember something that is not an object."""
         self.facts[name] = value

@@ -1,0 +1,213 @@
+"""What an object must be, and becomes, before it is stored: defaults, addresses, references, what may not change."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import random
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import Any
+
+import orjson
+
+from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.meta import ObjectKey
+
+from .allocator import AddressError, AddressPool
+from .network import POD_NETWORKS, SERVICE_NETWORKS, ipv6_available
+from .store import Resource, Transaction, key_of
+
+NODE_NAME = "local"
+RESTARTED_ANNOTATION = "kubectl.kubernetes.io/restartedAt"
+LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
+
+# As Kubernetes names pods: no vowels, so no words.
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_MAX_GENERATED_PREFIX = 58
+# A given address may come from the whole range; the first addresses are left to those that are given.
+_SERVICE_RESERVED = 16
+_NO_ADDRESSES = ("ExternalName",)
+_IMMUTABLE: dict[str, tuple[str, ...]] = {
+    "Deployment": ("selector",),
+    "ReplicaSet": ("selector",),
+    "StatefulSet": ("selector", "serviceName"),
+    "DaemonSet": ("selector",),
+    "Job": ("completions", "template"),
+}
+_TEMPLATED = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController", "Job")
+
+Inject = Callable[[Resource, dict[str, str]], Resource]
+
+
+class Admission:
+    """Admits objects in one transaction. `inject(pod, namespace labels)` adds the sidecar where there is to be one."""
+
+    def __init__(self, tx: Transaction, inject: Inject, rng: random.Random) -> None:
+        self._tx = tx
+        self._inject = inject
+        self._random = rng
+        self._pools: dict[str, list[AddressPool]] = {}
+
+    def admit(self, resource: Resource) -> Resource:
+        """A valid object as it is to be stored: with what it keeps of the one it replaces. Raises FieldError."""
+        key = key_of(resource)
+        old = self._tx.get(key)
+        self._check_namespace(key)
+        if key.kind == "Pod":
+            return self._admit_pod(resource, old)
+        if old is not None:
+            resource = _carried_over(resource, old)
+        if key.kind == "Service":
+            resource = self._with_cluster_ips(resource, old)
+        elif key.kind == "Secret":
+            resource = _with_string_data(resource)
+        elif key.kind == "Namespace":
+            resource = {"status": {"phase": "Active"}, **resource}
+        elif key.kind in _TEMPLATED:
+            if old is not None:
+                _check_unchanged(resource, old, _IMMUTABLE.get(key.kind, ()))
+            self._check_account(key.namespace, resource["spec"]["template"]["spec"], "spec.template.spec")
+        return resource
+
+    def new_pod(self, pod: Resource) -> Resource:
+        """A pod that is new: named, injected, with its addresses. Raises FieldError."""
+        namespace = pod["metadata"]["namespace"]
+        self._check_account(namespace, pod["spec"], "spec")
+        owner = self._tx.get(ObjectKey("Namespace", "", namespace)) or {"metadata": {}}
+        metadata = dict(pod["metadata"])
+        if not metadata.get("name"):
+            metadata["name"] = self._generated_name(metadata.pop("generateName"))
+        defaults = {"serviceAccountName": "default", "restartPolicy": "Always", "nodeName": NODE_NAME}
+        pod = {**pod, "metadata": metadata, "spec": {**defaults, **pod["spec"]}}
+        pod = self._inject(pod, owner["metadata"].get("labels", {}))
+        if pod["spec"].get("hostNetwork"):
+            raise FieldError("spec.hostNetwork", "the local mesh runs no pods in the host's network")
+        addresses = [pool.allocate() for pool in self._pool("Pod")]
+        self._keep_cursors("Pod")
+        status = {"phase": "Pending", "podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
+        return {**pod, "status": status}
+
+    def _admit_pod(self, pod: Resource, old: Resource | None) -> Resource:
+        """What a user wrote is kept beside what became of it, to tell whether another manifest says the same."""
+        written = orjson.dumps(pod["spec"], option=orjson.OPT_SORT_KEYS).decode()
+        annotations = {**pod["metadata"].get("annotations", {}), LAST_APPLIED_ANNOTATION: written}
+        pod = {**pod, "metadata": {**pod["metadata"], "annotations": annotations}}
+        if old is None:
+            return self.new_pod(pod)
+        if old["metadata"].get("annotations", {}).get(LAST_APPLIED_ANNOTATION) != written:
+            raise FieldError("spec", "a pod cannot be changed; delete it first")
+        labels = {**old["metadata"].get("labels", {}), **pod["metadata"].get("labels", {})}
+        annotations = {**old["metadata"].get("annotations", {}), **annotations}
+        return {**old, "metadata": {**old["metadata"], "labels": labels, "annotations": annotations}}
+
+    def _check_namespace(self, key: ObjectKey) -> None:
+        if not key.namespace:
+            return
+        namespace = self._tx.get(ObjectKey("Namespace", "", key.namespace))
+        if namespace is None:
+            raise FieldError("metadata.namespace", f'there is no namespace "{key.namespace}"')
+        if "deletionTimestamp" in namespace["metadata"]:
+            raise FieldError("metadata.namespace", f'namespace "{key.namespace}" is being deleted')
+
+    def _check_account(self, namespace: str, pod_spec: Resource, path: str) -> None:
+        name = pod_spec.get("serviceAccountName") or "default"
+        # Every namespace gets its default account at the end of the transaction that makes it.
+        if name != "default" and self._tx.get(ObjectKey("ServiceAccount", namespace, name)) is None:
+            raise FieldError(
+                f"{path}.serviceAccountName", f'there is no service account "{name}" in namespace "{namespace}"'
+            )
+
+    def _generated_name(self, prefix: str) -> str:
+        suffix = "".join(self._random.choices(_SUFFIX_LETTERS, k=5))
+        return prefix[:_MAX_GENERATED_PREFIX] + suffix
+
+    def _with_cluster_ips(self, service: Resource, old: Resource | None) -> Resource:
+        spec: Resource = service["spec"]
+        if spec.get("type", "ClusterIP") in _NO_ADDRESSES:
+            return service
+        given: list[str] = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+        if old is not None and (kept := old["spec"].get("clusterIPs")):
+            if given and given[0] != kept[0]:
+                raise FieldError("spec.clusterIP", f'may not change; it is "{kept[0]}"')
+            addresses = kept
+        elif given == ["None"]:
+            addresses = given
+        else:
+            addresses = self._service_addresses(given)
+        return {**service, "spec": {"type": "ClusterIP", **spec, "clusterIP": addresses[0], "clusterIPs": addresses}}
+
+    def _service_addresses(self, given: Iterable[str]) -> list[str]:
+        """The addresses that were given, and one of each other family."""
+        pools = dict(enumerate(self._pool("Service")))
+        addresses = []
+        for number, address in enumerate(given):
+            field = f"spec.clusterIPs[{number}]" if number else "spec.clusterIP"
+            try:
+                family = 0 if ip_address(address).version == 4 else 1
+                if family not in pools:
+                    raise AddressError(f"{address}: a service has one address of each family at most")
+                addresses.append(pools.pop(family).claim(address))
+            except ValueError:
+                raise FieldError(field, f'"{address}" is not an IP address') from None
+            except AddressError as error:
+                raise FieldError(field, str(error)) from None
+        addresses += [pool.allocate() for pool in pools.values()]
+        self._keep_cursors("Service")
+        return addresses
+
+    def _pool(self, kind: str) -> list[AddressPool]:
+        """A pool for each address family, the pods' or the services'."""
+        if kind not in self._pools:
+            if kind == "Pod":
+                used = {ip["ip"] for pod in self._tx.list("Pod") for ip in pod.get("status", {}).get("podIPs", [])}
+                networks, reserved = POD_NETWORKS, 2
+            else:
+                used = {ip for service in self._tx.list("Service") for ip in service["spec"].get("clusterIPs", [])}
+                networks, reserved = SERVICE_NETWORKS, _SERVICE_RESERVED
+            self._pools[kind] = [
+                AddressPool(network, used, int(self._tx.fact(_cursor(kind, network.version)) or 0), reserved)
+                for network in networks
+                if network.version == 4 or ipv6_available()
+            ]
+        return self._pools[kind]
+
+    def _keep_cursors(self, kind: str) -> None:
+        for pool in self._pools[kind]:
+            self._tx.set_fact(_cursor(kind, pool.version), str(pool.cursor))
+
+
+def _cursor(kind: str, version: int) -> str:
+    return f"cursor/{kind}/{version}"
+
+
+def _carried_over(resource: Resource, old: Resource) -> Resource:
+    """What a manifest does not say and the object has: its status, and that its pods were restarted."""
+    kept: dict[str, Any] = {"status": old["status"]} if "status" in old else {}
+    template, old_template = (item.get("spec", {}).get("template") or {} for item in (resource, old))
+    restarted = old_template.get("metadata", {}).get("annotations", {}).get(RESTARTED_ANNOTATION)
+    if restarted is not None:
+        metadata = template.get("metadata", {})
+        annotations = {RESTARTED_ANNOTATION: restarted, **metadata.get("annotations", {})}
+        template = {**template, "metadata": {**metadata, "annotations": annotations}}
+        resource = {**resource, "spec": {**resource["spec"], "template": template}}
+    return {**resource, **kept}
+
+
+def _with_string_data(secret: Resource) -> Resource:
+    data = dict(secret.get("data", {}))
+    for name, value in data.items():
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise FieldError(f"data.{name}", "is not base64") from None
+    for name, text in secret.get("stringData", {}).items():
+        data[name] = base64.b64encode(text.encode()).decode()
+    rest = {name: value for name, value in secret.items() if name not in ("data", "stringData")}
+    return {"type": "Opaque", **rest, "data": data}
+
+
+def _check_unchanged(resource: Resource, old: Resource, fields: Iterable[str]) -> None:
+    for field in fields:
+        if resource["spec"].get(field) != old["spec"].get(field):
+            raise FieldError(f"spec.{field}", "may not change; delete the object first")

@@ -1,0 +1,42 @@
+"""Reading a file that somebody else is writing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CHUNK = 1 << 16
+
+
+def read_from(path: Path, position: int) -> bytes:
+    """Up to `CHUNK` bytes from a position on; nothing when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(position)
+            return file.read(CHUNK)
+    except FileNotFoundError:
+        return b""
+
+
+def start_of_tail(path: Path, lines: int) -> int:
+    """Where the last lines of a file begin. What follows the last newline counts as a line."""
+    try:
+        with path.open("rb") as file:
+            end = position = file.seek(0, os.SEEK_END)
+            if lines == 0:
+                return end
+            found = 0
+            while position > 0:
+                start = max(0, position - CHUNK)
+                file.seek(start)
+                chunk = file.read(position - start)
+                at = len(chunk)
+                while (at := chunk.rfind(b"\n", 0, at)) >= 0:
+                    # A newline at the very end closes the last line, and starts none.
+                    found += start + at + 1 < end
+                    if found == lines:
+                        return start + at + 1
+                position = start
+    except FileNotFoundError:
+        pass
+    return 0

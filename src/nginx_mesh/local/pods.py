@@ -1,0 +1,185 @@
+"""Pods between the store and the kubelet: started when they appear, drained and stopped when they are to go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from nginx_mesh.api.core import Pod, PodCondition, PodStatus
+from nginx_mesh.api.meta import ObjectKey
+
+from . import lifecycle
+from .events import EventLog
+from .mesh import Mesh, is_meshed
+from .readiness import is_ready
+from .store import Change, Resource, Store, key_of, timestamp
+
+log = logging.getLogger(__name__)
+
+# How long sidecars get to acknowledge that a pod is going, and what a request needs that was on its way when they did.
+_ACKNOWLEDGE_SECONDS = 2.0
+_DRAIN_SECONDS = 0.7
+
+
+class Runner(Protocol):
+    """What runs pods: the kubelet."""
+
+    async def run_pod(self, pod: Pod) -> None:
+        """Start the pod, or go on with it when it runs already."""
+
+    async def stop_pod(self, key: ObjectKey, grace_seconds: float) -> None:
+        """End the pod and take away all it had."""
+
+
+class PodKeeper:
+    """Makes what runs follow the pods in the store, and their status in the store follow what runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        runner: Runner,
+        mesh: Mesh,
+        events: EventLog,
+        clock: Callable[[], float],
+        decode: Callable[[Resource], Pod],
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._mesh = mesh
+        self._events = events
+        self._clock = clock
+        self._decode = decode
+        self._reported: dict[ObjectKey, PodStatus] = {}
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Their sidecars had their first state from an earlier daemon, and serve by it.
+        self._served_before: set[ObjectKey] = set()
+
+    def start(self) -> None:
+        """Take up the pods that are in the store, and follow it from now on."""
+        for pod in self._store.list("Pod"):
+            if is_ready(pod):
+                self._served_before.add(key_of(pod))
+            self._begin(pod)
+            if "deletionTimestamp" in pod["metadata"]:
+                self._end(pod)
+        self._store.watch(self._changed)
+
+    async def close(self) -> None:
+        """Let go of the pods; they run on."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def report(self, key: ObjectKey, status: PodStatus) -> None:
+        """The kubelet's word on a pod."""
+        self._reported[key] = status
+        self._record(key)
+
+    def sidecar_is_live(self, key: ObjectKey) -> None:
+        """A pod's sidecar has its first state: nothing more keeps the pod from being ready."""
+        self._served_before.discard(key)
+        self._record(key)
+
+    def _changed(self, change: Change) -> None:
+        if change.key.kind != "Pod" or change.new is None:
+            return
+        if change.old is None:
+            self._begin(change.new)
+        elif change.old["metadata"].get("deletionGracePeriodSeconds") != change.new["metadata"].get(
+            "deletionGracePeriodSeconds"
+        ):
+            self._end(change.new)
+
+    def _begin(self, resource: Resource) -> None:
+        pod = self._decode(resource)
+        if is_meshed(pod):
+            self._mesh.serve(pod)
+        self._spawn(self._runner.run_pod(pod), f"run {pod.key}")
+
+    def _end(self, resource: Resource) -> None:
+        uid = resource["metadata"]["uid"]
+        if (earlier := self._stopping.pop(uid, None)) is not None:
+            earlier.cancel()
+        self._stopping[uid] = self._spawn(self._drain_and_stop(resource), f"stop {key_of(resource)}")
+
+    async def _drain_and_stop(self, resource: Resource) -> None:
+        pod, grace = self._decode(resource), resource["metadata"]["deletionGracePeriodSeconds"]
+        self._events.record(pod.key, "Normal", "Killing", "Stopping the pod")
+        if grace and is_ready(resource):
+            await self._mesh.synced(min(_ACKNOWLEDGE_SECONDS, grace))
+            await asyncio.sleep(min(_DRAIN_SECONDS, grace))
+        await self._runner.stop_pod(pod.key, grace)
+        await self._mesh.drop(pod)
+        self._reported.pop(pod.key, None)
+        self._served_before.discard(pod.key)
+        with self._store.transaction() as tx:
+            tx.remove(pod.key)
+            lifecycle.settle(tx, self._clock())
+        self._stopping.pop(pod.metadata.uid, None)
+
+    def _record(self, key: ObjectKey) -> None:
+        """Store the status that the kubelet reported, with the sidecar's part in it."""
+        resource, status = self._store.get(key), self._reported.get(key)
+        if resource is None or status is None:
+            return
+        meshed = is_meshed(self._decode(resource))
+        if meshed and status.ready and not self._mesh.is_live(key) and key not in self._served_before:
+            status = msgspec.structs.replace(status, conditions=[_without_sidecar(c) for c in status.conditions])
+        old = resource.get("status", {})
+        new = {**msgspec.to_builtins(status), **{name: old[name] for name in ("podIP", "podIPs") if name in old}}
+        new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), timestamp(self._clock()))
+        self._tell(key, old, new)
+        with self._store.transaction() as tx:
+            tx.put({**resource, "status": new})
+
+    def _tell(self, key: ObjectKey, old: Resource, new: Resource) -> None:
+        """Events about what changed in a pod's containers."""
+        for field in ("initContainerStatuses", "containerStatuses"):
+            before = {container["name"]: container for container in old.get(field, [])}
+            for container in new.get(field, []):
+                name, state = container["name"], container.get("state", "waiting")
+                was = before.get(name, {})
+                if state == "running" and (
+                    was.get("state") != "running" or was.get("restartCount", 0) != container.get("restartCount", 0)
+                ):
+                    self._events.record(key, "Normal", "Started", f"Started container {name}")
+                reason = container.get("reason", "")
+                failed = state == "waiting" or container.get("exitCode", 0) != 0
+                if reason and failed and (reason, state) != (was.get("reason", ""), was.get("state", "waiting")):
+                    message = container.get("message", "") or f"exit code {container.get('exitCode', 0)}"
+                    self._events.record(key, "Warning", reason, f"container {name}: {message}")
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("cannot %s", task.get_name(), exc_info=error)
+
+
+def _without_sidecar(condition: PodCondition) -> PodCondition:
+    if condition.type not in ("Ready", "ContainersReady"):
+        return condition
+    return PodCondition(
+        type=condition.type, status="False", reason="SidecarNotReady", message="the sidecar has no state yet"
+    )
+
+
+def _dated(conditions: list[Resource], before: list[Resource], now: str) -> list[Resource]:
+    """Conditions with the time of their last change of status."""
+    old = {condition["type"]: condition for condition in before}
+    return [
+        {**condition, "lastTransitionTime": known["lastTransitionTime"]}
+        if (known := old.get(condition["type"])) is not None and known["status"] == condition["status"]
+        else {**condition, "lastTransitionTime": now}
+        for condition in conditions
+    ]

@@ -1,0 +1,29 @@
+"""The last lines of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nginx_mesh.local import logs
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(content=st.text(alphabet="ab\n", max_size=60), lines=st.integers(0, 8), chunk=st.integers(1, 20))
+def test_the_tail_is_what_tail_prints(tmp_path: Path, content: str, lines: int, chunk: int) -> None:
+    file = tmp_path / "log"
+    file.write_text(content)
+    whole, logs.CHUNK = logs.CHUNK, chunk
+    try:
+        start = logs.start_of_tail(file, lines)
+    finally:
+        logs.CHUNK = whole
+    parts = content.splitlines(keepends=True)
+    assert content[start:] == "".join(parts[len(parts) - min(lines, len(parts)) :])
+
+
+def test_a_file_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+    assert logs.start_of_tail(tmp_path / "none", 5) == 0
+    assert logs.read_from(tmp_path / "none", 0) == b""

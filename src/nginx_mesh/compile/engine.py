@@ -201,7 +201,7 @@ class Compiler:
             touched |= view.set(cluster_key(socket_address(*address)), alone, version)
         for endpoint in changes.endpoints:
             key = cluster_key(cluster_name(endpoint.service_port))
-            if key in view:
+            if endpoint.service_port not in changes.services and key in view:
                 self._compiled += 1
                 peer = service_endpoint(catalog, settings, mode, endpoint)
                 touched |= view.set_endpoint(key, socket_address(endpoint.ip, endpoint.target), peer, version)

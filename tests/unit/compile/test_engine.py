@@ -1,0 +1,214 @@
+"""The compiler's work follows the change, and its updates carry only that."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.changes import Delete, Upsert
+from nginx_mesh.compile.engine import Compiler, Touched
+from nginx_mesh.compile.state import Identity, Update
+
+from .objects import SidecarState, limit, pod, pod_key, port, service
+
+SERVICES, PODS_EACH = 300, 10
+CALLER = pod_key("web-0-0")
+
+
+def replica(index: int, number: int, *, ready: bool = True) -> Object:
+    ip = f"10.{index // 250}.{index % 250}.{number + 1}"
+    return pod(f"web-{index}-{number}", ips=[ip], labels={"app": f"web-{index}"}, account=f"web-{index}", ready=ready)
+
+
+class Mesh:
+    def __init__(self, *objects: Object, settings: MeshSettings | None = None) -> None:
+        self.catalog = Catalog()
+        for obj in objects:
+            self.catalog.apply(Upsert(obj))
+        self.compiler = Compiler(self.catalog, settings or MeshSettings(), first_version=1000)
+
+    def apply(self, obj: Object) -> Touched:
+        return self.compiler.apply(self.catalog.apply(Upsert(obj)))
+
+    def delete(self, key: ObjectKey) -> Touched:
+        return self.compiler.apply(self.catalog.apply(Delete(key)))
+
+    def update(self, pod: ObjectKey, base: int | None) -> Update:
+        update = self.compiler.update_for(pod, base)
+        assert update is not None
+        return update
+
+
+@pytest.fixture(scope="module")
+def large() -> Mesh:
+    services = (
+        service(f"web-{index}", port(80, target=8080), vips=[f"10.96.{index // 250}.{index % 250}"])
+        for index in range(SERVICES)
+    )
+    return Mesh(*services, *(replica(index, number) for index in range(SERVICES) for number in range(PODS_EACH)))
+
+
+def work(mesh: Mesh, obj: Object) -> tuple[int, Update]:
+    """Entries and endpoints compiled for a change, and what it makes a sidecar far away from it take."""
+    before, version = mesh.compiler.compiled, mesh.compiler.version
+    mesh.apply(obj)
+    return mesh.compiler.compiled - before, mesh.update(CALLER, version)
+
+
+def test_one_endpoint_of_three_thousand_costs_one_entry(large: Mesh) -> None:
+    compiled, update = work(large, replica(7, 3, ready=False))
+    assert compiled == 1
+    assert (update.set_, update.delete) == ({}, [])
+    assert update.endpoints == {"cluster/default/web-7:80": {"10.0.7.4:8080": None}}
+    compiled, update = work(large, replica(7, 3))
+    assert compiled == 1
+    assert list(update.endpoints["cluster/default/web-7:80"]) == ["10.0.7.4:8080"]
+    assert len(msgspec.json.encode(update)) < 400
+
+
+def test_a_pod_that_comes_or_goes_costs_its_own_entries(large: Mesh) -> None:
+    compiled, update = work(large, replica(7, PODS_EACH))
+    assert compiled <= 5
+    assert set(update.set_) == {"destination/10.0.7.11:8080", "cluster/10.0.7.11:8080"}
+    assert list(update.endpoints) == ["cluster/default/web-7:80"]
+    version = large.compiler.version
+    large.delete(pod_key(f"web-7-{PODS_EACH}"))
+    update = large.update(CALLER, version)
+    assert set(update.delete) == {"destination/10.0.7.11:8080", "cluster/10.0.7.11:8080"}
+
+
+def test_a_service_costs_its_own_endpoints(large: Mesh) -> None:
+    changed = service("web-9", port(80, target=8080), port(81, target=8080), vips=["10.96.0.9"])
+    compiled, update = work(large, changed)
+    # The new port's cluster and destination, and the ports of the pods behind it, which two Services' ports now share.
+    assert compiled <= 1 + PODS_EACH + 2 + 5 * PODS_EACH
+    assert {"destination/10.96.0.9:81", "cluster/default/web-9:81"} <= set(update.set_)
+    assert not any("web-8" in key for key in update.set_)
+
+
+def test_what_the_mesh_does_not_act_on_costs_nothing(large: Mesh) -> None:
+    raw = msgspec.to_builtins(replica(7, 3))
+    raw["metadata"]["resourceVersion"] = "12345"
+    raw["status"]["startTime"] = "2024-01-01T00:00:00Z"
+    version = large.compiler.version
+    before = large.compiler.compiled
+    touched = large.apply(msgspec.convert(raw, type(replica(7, 3))))
+    assert (touched, large.compiler.compiled) == (Touched(), before)
+    assert large.update(CALLER, version).set_ == {}
+
+
+def test_the_mesh_is_compiled_and_encoded_once_for_all_sidecars_of_a_mode(large: Mesh) -> None:
+    before = large.compiler.compiled
+    first, second = (large.update(pod_key(f"web-{index}-0"), None) for index in (1, 2))
+    assert large.compiler.compiled == before
+    shared = "cluster/default/web-3:80"
+    assert isinstance(first.set_[shared], msgspec.Raw)
+    assert first.set_[shared] is second.set_[shared]
+
+
+def test_a_limits_destination_is_left_alone_while_its_sources_stay_who_they_are() -> None:
+    clients = [pod(f"c-{n}", ips=[f"10.0.1.{n}"], labels={"app": "c"}, account="c") for n in range(3)]
+    mesh = Mesh(
+        service("web", port(80, target=8080)),
+        pod("web-0", labels={"app": "web"}),
+        service("c", port(80), vips=["10.96.0.2"]),
+        *clients[:2],
+        limit("l", ("Service", "web"), "1r/s", sources=[("Service", "c")]),
+    )
+    assert pod_key("web-0") not in mesh.catalog.apply(Upsert(clients[2])).pods
+    other = pod("c-3", ips=["10.0.1.3"], labels={"app": "c"}, account="other")
+    assert pod_key("web-0") in mesh.catalog.apply(Upsert(other)).pods
+
+
+def test_a_new_balancing_method_is_sent_with_its_cluster() -> None:
+    mesh = Mesh(service("web", port(80, target=8080)), pod("web-0", labels={"app": "web"}))
+    version = mesh.compiler.version
+    annotated = service("web", port(80, target=8080), annotations={"config.nsm.nginx.com/lb-method": "random"})
+    assert mesh.apply(annotated).views == {"permissive"}
+    assert list(mesh.update(pod_key("web-0"), version).set_) == ["cluster/default/web:80"]
+
+
+def test_only_the_pods_own_sidecar_is_touched_by_its_identity() -> None:
+    mesh = Mesh(pod("a"), pod("b", ips=["10.0.0.2"]))
+    version = mesh.compiler.version
+    identity = Identity(spiffe_id="spiffe://example.org/ns/default/sa/default", svid="chain", key="k", bundle="roots")
+    assert mesh.compiler.set_identity(pod_key("a"), identity) == Touched(pods={pod_key("a")})
+    assert mesh.update(pod_key("a"), version).set_ == {"identity": identity}
+    assert "identity" not in mesh.update(pod_key("b"), None).set_
+
+
+def test_an_identity_may_come_before_its_pod_and_is_gone_when_taken_away() -> None:
+    mesh = Mesh()
+    identity = Identity(spiffe_id="x", svid="", key="", bundle="")
+    assert mesh.compiler.set_identity(pod_key("a"), identity) == Touched()
+    mesh.apply(pod("a"))
+    assert mesh.update(pod_key("a"), None).set_["identity"] == identity
+    version = mesh.compiler.version
+    mesh.compiler.set_identity(pod_key("a"), None)
+    assert mesh.update(pod_key("a"), version).delete == ["identity"]
+
+
+def test_settings_of_the_mesh_apply_to_every_sidecar() -> None:
+    mesh = Mesh(pod("a"), pod("b", ips=["10.0.0.2"], meshed=False))
+    version = mesh.compiler.version
+    assert mesh.compiler.configure(MeshSettings(log_format="json")) == Touched(pods={pod_key("a")})
+    assert list(mesh.update(pod_key("a"), version).set_) == ["settings"]
+    assert mesh.compiler.configure(MeshSettings(log_format="json")) == Touched()
+
+
+def test_another_mode_brings_a_full_state() -> None:
+    mesh = Mesh(pod("a"), pod("b", ips=["10.0.0.2"], meshed=False))
+    sidecar = SidecarState()
+    sidecar.take(mesh.update(pod_key("a"), None))
+    assert list(sidecar.entries["cluster/10.0.0.2:8080"]["endpoints"]) == ["10.0.0.2:8080"]
+    assert mesh.compiler.configure(MeshSettings(mtls_mode="strict")).pods == {pod_key("a")}
+    update = mesh.update(pod_key("a"), sidecar.version)
+    assert update.base is None
+    sidecar.take(update)
+    assert sidecar.entries["settings"]["mtls_mode"] == "strict"
+    assert sidecar.entries["cluster/10.0.0.2:8080"]["endpoints"] == {}
+
+
+@pytest.mark.parametrize("base", [None, 0, 999, 10**15])
+def test_a_version_that_this_compiler_did_not_give_brings_a_full_state(base: int | None) -> None:
+    assert Mesh(pod("a")).update(pod_key("a"), base).base is None
+
+
+def test_versions_only_grow() -> None:
+    mesh = Mesh(pod("a"))
+    seen = [1000, mesh.compiler.version]
+    for ready in (False, True):
+        mesh.apply(pod("a", ready=ready))
+        seen.append(mesh.compiler.version)
+    mesh.compiler.configure(MeshSettings(mtls_mode="strict"))
+    seen.append(mesh.compiler.version)
+    assert seen == sorted(set(seen))
+
+
+def test_a_pod_that_leaves_has_no_state_and_a_new_one_of_its_name_starts_afresh() -> None:
+    mesh = Mesh(pod("a"))
+    version = mesh.compiler.version
+    mesh.delete(pod_key("a"))
+    assert mesh.compiler.update_for(pod_key("a"), version) is None
+    assert mesh.compiler.sidecars() == set()
+    mesh.apply(pod("a"))
+    assert mesh.update(pod_key("a"), version).base is None
+
+
+def test_updates_do_not_change_once_they_are_made() -> None:
+    mesh = Mesh(service("web", port(80, target=8080)), pod("web-0", labels={"app": "web"}))
+    update = mesh.update(pod_key("web-0"), None)
+    before = msgspec.json.encode(update)
+    mesh.apply(pod("web-0", labels={"app": "web"}, ready=False))
+    assert msgspec.json.encode(update) == before
+
+
+def test_warnings_come_and_go_with_their_cause() -> None:
+    mesh = Mesh(service("web", port(80), annotations={"config.nsm.nginx.com/lb-method": "best"}))
+    (key,) = mesh.compiler.warnings
+    assert key == ObjectKey("Service", "default", "web")
+    mesh.apply(service("web", port(80)))
+    assert mesh.compiler.warnings == {}

@@ -1,0 +1,258 @@
+"""A sidecar's own entries: settings, ports, access, limits; and what is said about bad objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nginx_mesh.api.meta import Object
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.changes import Upsert
+from nginx_mesh.compile.check import check
+from nginx_mesh.compile.engine import compile_state
+from nginx_mesh.compile.state import Grant, Inbound, Limit, PathRule, Settings, State
+
+from .objects import group, http, limit, pod, pod_key, port, service, target, tcp, tcp_route
+
+WEB = {"app": "web"}
+CLIENT = "spiffe://example.org/ns/default/sa/client"
+DENY = MeshSettings(access_control_mode="deny")
+SERVICE = service("web", port(80, target=8080))
+TCP_SERVICE = service("web", port(80, "tcp", target=8080))
+GET = group("routes", {"name": "get", "methods": ["GET"]}, {"name": "any", "pathRegex": "*", "methods": ["*"]})
+
+
+def catalog_of(*objects: Object) -> Catalog:
+    catalog = Catalog()
+    for obj in objects:
+        catalog.apply(Upsert(obj))
+    return catalog
+
+
+def state_of(*objects: Object, settings: MeshSettings | None = None, name: str = "web-0") -> State:
+    state = compile_state(catalog_of(*objects), settings or MeshSettings(), pod_key(name), None)
+    assert state is not None
+    return state
+
+
+def inbound(*objects: Object, settings: MeshSettings | None = None, number: int = 8080) -> Inbound:
+    entry = state_of(*objects, settings=settings)[f"inbound/{number}"]
+    assert isinstance(entry, Inbound)
+    return entry
+
+
+def web(**facts: Any) -> Object:
+    return pod("web-0", **{"labels": WEB, "account": "web", **facts})
+
+
+def complaints(*objects: Object) -> list[str]:
+    catalog = catalog_of(*objects)
+    return [str(warning) for obj in objects for warning in check(catalog, obj.key)]
+
+
+def test_a_pod_that_is_not_meshed_has_no_state() -> None:
+    assert compile_state(catalog_of(web(meshed=False)), MeshSettings(), pod_key("web-0"), None) is None
+
+
+def test_settings_are_those_of_the_mesh_as_the_pod_may_change_them() -> None:
+    state = state_of(
+        web(
+            ips=["10.0.0.1", "fd00::1"],
+            labels={**WEB, "nsm.nginx.com/deployment": "web", "pod-template-hash": "5d4"},
+            annotations={"config.nsm.nginx.com/client-max-body-size": "2k"},
+        ),
+        settings=MeshSettings(error_log_level="debug", log_format="json"),
+    )
+    assert state["settings"] == Settings(
+        mtls_mode="permissive",
+        trust_domain="example.org",
+        client_max_body_size=2048,
+        log_level="debug",
+        log_format="json",
+        addresses=["10.0.0.1", "fd00::1"],
+        labels={"pod": "web-0", "namespace": "default", "deployment": "web", "pod_template_hash": "5d4"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("mesh", "own", "effective"),
+    [
+        ("permissive", None, "permissive"),
+        ("permissive", "off", "off"),
+        ("permissive", "strict", "strict"),
+        ("off", "permissive", "permissive"),
+        ("strict", "off", "strict"),
+        ("permissive", "sometimes", "permissive"),
+    ],
+)
+def test_a_pods_own_mode_counts_unless_the_mesh_is_strict(mesh: Any, own: str | None, effective: str) -> None:
+    annotations = {} if own is None else {"config.nsm.nginx.com/mtls-mode": own}
+    entry = state_of(web(annotations=annotations), settings=MeshSettings(mtls_mode=mesh))["settings"]
+    assert isinstance(entry, Settings)
+    assert entry.mtls_mode == effective
+
+
+def test_only_declared_ports_are_let_in() -> None:
+    state = state_of(SERVICE, service("x", port(81, target=7000), selector=WEB, vips=["10.96.0.2"]), web())
+    assert [key for key in state if key.startswith("inbound/")] == ["inbound/8080"]
+
+
+@pytest.mark.parametrize(
+    ("services", "name", "protocols"),
+    [
+        ([], "", ["tcp"]),
+        ([], "http-web", ["http"]),
+        ([], "grpc", ["grpc"]),
+        ([SERVICE], "grpc", ["http"]),
+        ([SERVICE, service("raw", port(81, target=8080), selector=WEB)], "", ["http", "tcp"]),
+        ([service("web", port(80, "tcp", target=8080, app_protocol="grpc"))], "", ["grpc"]),
+    ],
+)
+def test_a_ports_protocols_are_those_of_its_services_or_its_own(
+    services: list[Object], name: str, protocols: list[str]
+) -> None:
+    assert inbound(*services, web(ports=[(8080, name)])).protocols == protocols
+
+
+def test_port_80_of_a_pod_is_http() -> None:
+    assert inbound(web(ports=[(80, "")]), number=80).protocols == ["http"]
+
+
+def test_without_a_traffic_target_the_access_mode_decides() -> None:
+    assert inbound(web()).grants is None
+    assert inbound(web(), settings=DENY).grants == []
+
+
+def test_a_traffic_target_grants_what_its_matches_say_in_their_order() -> None:
+    objects = (SERVICE, web(), GET, target("t", "web", ["client"], http("routes", "any", "get")))
+    expected = [Grant(target="default/t", sources=[CLIENT], matches=[PathRule(), PathRule(methods=["GET"])])]
+    assert inbound(*objects).grants == expected
+    assert inbound(*objects, settings=DENY).grants == expected
+
+
+def test_header_names_are_lower_case() -> None:
+    routes = group("routes", {"name": "x", "pathRegex": "/x", "headers": {"X-Demo": "^1$"}})
+    granted = inbound(SERVICE, web(), routes, target("t", "web", ["client"], http("routes"))).grants
+    assert granted is not None
+    assert granted[0].matches == [PathRule(path_regex="/x", headers={"x-demo": "^1$"})]
+
+
+def test_a_traffic_target_without_rules_grants_everything_to_its_sources() -> None:
+    for reached_by in (SERVICE, TCP_SERVICE):
+        granted = inbound(reached_by, web(), target("t", "web", ["client"])).grants
+        assert granted == [Grant(target="default/t", sources=[CLIENT])]
+
+
+def test_the_port_of_a_traffic_target_restricts_it_to_that_port() -> None:
+    objects = (web(ports=[(8080, "http"), (9090, "http")]), target("t", "web", ["client"], port=8080))
+    assert inbound(*objects, number=8080).grants == [Grant(target="default/t", sources=[CLIENT])]
+    assert inbound(*objects, number=9090).grants is None
+    assert inbound(*objects, number=9090, settings=DENY).grants == []
+
+
+def test_a_traffic_target_for_another_account_or_namespace_does_not_apply() -> None:
+    assert inbound(web(), target("t", "db", ["client"])).grants is None
+    assert inbound(web(), target("t", "web", ["client"], namespace="prod")).grants is None
+
+
+@pytest.mark.parametrize(
+    ("reached_by", "rules", "objects"),
+    [
+        (SERVICE, [http("routes")], []),
+        (SERVICE, [http("routes", "nonsense")], [GET]),
+        (SERVICE, [http("routes")], [group("routes")]),
+        (SERVICE, [http("routes")], [group("routes", {"name": "x", "headers": {"a": "1", "A": "2"}})]),
+        (SERVICE, [http("routes")], [group("routes", {"name": "x"}, namespace="prod")]),
+        (SERVICE, [tcp("route")], [tcp_route("route")]),
+        (TCP_SERVICE, [tcp("route")], []),
+        (TCP_SERVICE, [http("routes")], [GET]),
+    ],
+)
+def test_rules_that_do_not_apply_or_do_not_resolve_grant_nothing(
+    reached_by: Object, rules: list[Any], objects: list[Object]
+) -> None:
+    assert inbound(reached_by, web(), target("t", "web", ["client"], *rules), *objects).grants == []
+
+
+def test_sources_that_cannot_be_anybody_are_granted_nothing() -> None:
+    assert inbound(web(), target("t", "web", [])).grants == []
+    assert inbound(web(), target("t", "web", ["../client"])).grants == []
+
+
+def test_a_tcp_route_grants_tcp_though_http_routes_stand_beside_it() -> None:
+    objects = (web(), tcp_route("route"), GET, target("t", "web", ["client"], tcp("route"), http("routes", "get")))
+    assert inbound(TCP_SERVICE, *objects).grants == [Grant(target="default/t", sources=[CLIENT])]
+    granted = inbound(SERVICE, *objects).grants
+    assert granted == [Grant(target="default/t", sources=[CLIENT], matches=[PathRule(methods=["GET"])])]
+
+
+@pytest.mark.parametrize("kind", [("Service", "web"), ("Deployment", "web"), ("Pod", "web-0")])
+def test_a_limit_reaches_the_pods_of_its_destination(kind: tuple[str, str]) -> None:
+    server = web(labels={**WEB, "nsm.nginx.com/deployment": "web"})
+    entry = inbound(SERVICE, server, GET, limit("l", kind, "30r/m", http("routes", "get"), burst=3, delay="nodelay"))
+    assert entry.limits == [Limit(name="default/l", rate=500, burst=3, delay=-1, matches=[PathRule(methods=["GET"])])]
+
+
+def test_a_rate_is_divided_among_sources_which_are_known_by_their_pods_accounts() -> None:
+    entry = inbound(
+        SERVICE,
+        web(),
+        pod("one", labels={"app": "clients"}, ips=["10.0.0.2"], account="client"),
+        pod("two", labels={"nsm.nginx.com/deployment": "batch"}, ips=["10.0.0.3"], account="batch"),
+        service("clients", port(80), vips=["10.96.0.2"]),
+        limit(
+            "l",
+            ("Service", "web"),
+            "10r/s",
+            sources=[("Service", "clients"), ("Deployment", "batch"), ("Deployment", "absent")],
+        ),
+    )
+    assert entry.limits == [
+        Limit(name="default/l/Service/default/clients", rate=3333, sources=[CLIENT]),
+        Limit(
+            name="default/l/Deployment/default/batch", rate=3333, sources=["spiffe://example.org/ns/default/sa/batch"]
+        ),
+    ]
+
+
+def test_of_two_limits_for_one_source_the_older_counts_and_the_younger_is_reported() -> None:
+    client = pod("one", ips=["10.0.0.2"], account="client")
+    young = limit("a", ("Service", "web"), "1r/s", sources=[("Pod", "one")], created="2024-01-02T00:00:00Z")
+    old = limit("b", ("Service", "web"), "2r/s", sources=[("Pod", "one")], created="2024-01-01T00:00:00Z")
+    assert [found.rate for found in inbound(SERVICE, web(), client, young, old).limits] == [2000]
+    assert complaints(SERVICE, client, young, old) == [
+        "RateLimit default/a: spec.sources: RateLimit default/b limits Pod default/one at Service default/web already"
+    ]
+
+
+def test_tcp_ports_have_no_limits() -> None:
+    assert inbound(TCP_SERVICE, web(), limit("l", ("Service", "web"), "1r/s")).limits == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        (
+            service("web", port(80), annotations={"config.nsm.nginx.com/lb-method": "best"}),
+            "Service default/web: metadata.annotations[config.nsm.nginx.com/lb-method]: ",
+        ),
+        (
+            web(annotations={"config.nsm.nginx.com/mtls-mode": "sometimes"}),
+            "Pod default/web-0: metadata.annotations[config.nsm.nginx.com/mtls-mode]: ",
+        ),
+        (target("t", "web", ["client"], http("routes")), "TrafficTarget default/t: spec.rules[0].name: "),
+        (target("t", "web", []), "TrafficTarget default/t: spec.sources: "),
+        (limit("l", ("Service", "web"), "often"), "RateLimit default/l: spec.rate: "),
+        (limit("l", ("Service", "web"), "1r/s", delay="later"), "RateLimit default/l: spec.delay: "),
+        (limit("l", ("Service", "web"), "1r/s", http("routes")), "RateLimit default/l: spec.rules[0].name: "),
+    ],
+)
+def test_what_cannot_be_acted_on_is_reported_with_object_field_and_reason(bad: Object, complaint: str) -> None:
+    found = complaints(bad)
+    assert [text.startswith(complaint) and len(text) > len(complaint) for text in found] == [True]
+
+
+def test_sound_objects_are_not_complained_of() -> None:
+    assert complaints(SERVICE, web(), GET, target("t", "web", ["c"], http("routes", "get"))) == []

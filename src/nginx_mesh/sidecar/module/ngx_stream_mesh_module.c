@@ -16,6 +16,9 @@
  */
 #define NGX_STREAM_MESH_SILENCE  1000
 
+/* The same where mTLS is off: only while the mode changes does a sidecar still speak TLS. */
+#define NGX_STREAM_MESH_SILENCE_OFF  50
+
 /* How long to wait for the first bytes where the caller has to speak first. */
 #define NGX_STREAM_MESH_HELLO    60000
 
@@ -138,8 +141,13 @@ static ngx_int_t
 ngx_stream_mesh_sort_inbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx, ngx_mesh_connection_t *mc)
 {
     hello_kind         kind;
-    ngx_uint_t         protocols, http, tcp, silence;
+    ngx_uint_t         protocols, http, tcp;
     ngx_connection_t  *c = s->connection;
+    static ngx_msec_t  limits[] = {
+        [NGX_MESH_OFF] = NGX_STREAM_MESH_SILENCE_OFF,
+        [NGX_MESH_PERMISSIVE] = NGX_STREAM_MESH_SILENCE,
+        [NGX_MESH_STRICT] = NGX_STREAM_MESH_HELLO
+    };
 
     protocols = ngx_mesh_inbound_find(mc->port);
 
@@ -153,8 +161,7 @@ ngx_stream_mesh_sort_inbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx
     kind = ngx_stream_mesh_peek(c);
 
     if (kind == HELLO_MORE && !c->read->timedout) {
-        silence = !http && ngx_mesh_settings.mode != NGX_MESH_STRICT;
-        return ngx_stream_mesh_wait(c, silence ? NGX_STREAM_MESH_SILENCE : NGX_STREAM_MESH_HELLO);
+        return ngx_stream_mesh_wait(c, http ? NGX_STREAM_MESH_HELLO : limits[ngx_mesh_settings.mode]);
     }
 
     if (c->read->timer_set) {

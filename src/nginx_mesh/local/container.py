@@ -28,6 +28,7 @@ from pathlib import Path
 import msgspec
 
 from . import linux, netns
+from .locks import is_locked
 
 VENV_MOUNT = "/opt/nginx-mesh/venv"
 DEFAULT_PATH = f"{VENV_MOUNT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -76,11 +77,15 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a daemon must know to go on after another: kept in `attempt.json`. Times are Unix time, `delay` seconds."""
+    """What a daemon must know to go on after another: kept in `attempt.json`.
+
+    `started_at` is on the clock that no one sets (CLOCK_BOOTTIME), `delay` the wait before this start, None before the
+    first; both in seconds.
+    """
 
     restarts: int
     started_at: float
-    delay: float
+    delay: float | None
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,17 +130,7 @@ class ContainerDir:
 
     def running(self) -> bool:
         """Whether the supervisor lives."""
-        try:
-            fd = os.open(self._status, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        return is_locked(self._status)
 
     def exit(self) -> Exit | None:
         """How the last run ended; None when there was none. Only to be asked when it does not run."""
@@ -168,6 +163,8 @@ class RunningContainer:
         self._directory = directory
         self._supervisor = supervisor
         self._popen = popen
+        # Whether the command itself was run; False when setting the container up failed.
+        self.started = True
         self._pidfd = os.pidfd_open(supervisor)
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
@@ -182,20 +179,26 @@ class RunningContainer:
         Raises OSError when not even the supervisor starts, BlockingIOError when the container runs already.
         """
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        spawning = asyncio.ensure_future(
+            netns.run_aside(lambda: _spawn(directory, spec, attempt, namespace, log, ready_write))
+        )
         try:
-            popen = await netns.run_aside(lambda: _spawn(directory, spec, attempt, namespace, log, ready_write))
-        except BaseException:
-            os.close(ready_read)
-            raise
-        finally:
+            popen = await _finish(spawning)
             os.close(ready_write)
-        running = cls(directory, popen.pid, popen)
-        try:
-            # The supervisor holds the pipe's other end too, so it ends at the latest when the container does.
-            await _readable(ready_read)
+            ready_write = -1
+            running = cls(directory, popen.pid, popen)
+            try:
+                # The supervisor holds the pipe's other end too, so it ends at the latest when the container does.
+                await readable(ready_read)
+            except asyncio.CancelledError:
+                running.close()
+                raise
+            running.started = bool(os.read(ready_read, 1))
+            return running
         finally:
-            os.close(ready_read)
-        return running
+            for fd in (ready_read, ready_write):
+                if fd >= 0:
+                    os.close(fd)
 
     @classmethod
     async def adopt(cls, directory: ContainerDir) -> RunningContainer | None:
@@ -324,7 +327,16 @@ def write_private(path: Path, content: bytes) -> None:
     temporary.rename(path)
 
 
-async def _readable(fd: int) -> None:
+async def _finish(task: asyncio.Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Wait for a thread's work even when cancelled meanwhile: what it starts must not come after we gave up on it."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
+async def readable(fd: int) -> None:
     """Wait until a descriptor has something to read."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()

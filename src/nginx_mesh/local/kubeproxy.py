@@ -33,7 +33,7 @@ def render_rules(entries: Iterable[ServiceEntry]) -> str:
     Raises ValueError for an address that is none.
     """
     chains: list[str] = []
-    dispatch: dict[int, list[str]] = {4: [], 6: []}
+    dispatch: dict[int, dict[str, str]] = {4: {}, 6: {}}
     hairpins: dict[int, set[str]] = {4: set(), 6: set()}
     for entry in entries:
         backends = [([ip_address(text) for text in backend.addresses], backend.ports) for backend in entry.active]
@@ -47,19 +47,19 @@ def render_rules(entries: Iterable[ServiceEntry]) -> str:
                     for address in addresses
                     if address.version == version and ports[index]
                 ]
-                if protocol is None or not targets:
+                key = f"{cluster_ip} . {protocol} . {int(port.number)}"
+                if protocol is None or not targets or key in dispatch[version]:
                     continue
                 name = f"service-{len(chains)}"
-                chains.append(
-                    f"chain {name} {{ meta l4proto {protocol} dnat {_KEYWORD[version]} to {_spread(targets)}; }}"
-                )
-                dispatch[version].append(f"{cluster_ip} . {protocol} . {int(port.number)} : goto {name}")
+                rule = f"meta l4proto {protocol} dnat {_KEYWORD[version]} to {_spread(targets)}"
+                chains.append(f"chain {name} {{ {rule}; }}")
+                dispatch[version][key] = f"{key} : goto {name}"
                 hairpins[version].update(f"{address} . {address}" for address, _ in targets)
     lines = [f"table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{", *chains]
     for version in (4, 6):
         address_type = _ADDRESS_TYPE[version]
         lines.append(f"map services{version} {{ type {address_type} . inet_proto . inet_service : verdict;")
-        lines.append(f"{_elements(sorted(dispatch[version]))} }}")
+        lines.append(f"{_elements(sorted(dispatch[version].values()))} }}")
         lines.append(f"set hairpins{version} {{ type {address_type} . {address_type};")
         lines.append(f"{_elements(sorted(hairpins[version]))} }}")
     lines.append("chain dispatch {")

@@ -13,7 +13,7 @@ file `failure` beside SPEC (for `exec`: to stderr).
 """
 
 # Importing pathlib would double the launcher's own time.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH110, PTH112, PTH113, PTH118, PTH120, PTH123, PTH211
+# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH110, PTH112, PTH113, PTH118, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 

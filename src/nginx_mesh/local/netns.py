@@ -31,6 +31,11 @@ def exists(name: str) -> bool:
         return False
 
 
+def names() -> list[str]:
+    """All names there are, also those that a reboot left behind."""
+    return [entry.name for entry in _DIRECTORY.iterdir()] if _DIRECTORY.is_dir() else []
+
+
 def create(name: str) -> None:
     """Make the namespace with its loopback interface down. Does nothing when it exists."""
     if exists(name):

@@ -32,6 +32,7 @@ _HOST_PREFIX = {4: 32, 6: 128}
 _SCOPE_LINK = 253
 _IFA_F_NODAD = 0x02
 _LOOPBACK = 1
+_INTERFACE_PREFIX = "pod"
 _SYSCTL = Path("/proc/sys/net")
 
 _COMMON_SYSCTLS = {
@@ -82,15 +83,15 @@ def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
     namespace = paths.pod_netns(uid)
     usable = _usable(ip_address(address) for address in addresses)
     if netns.exists(namespace):
-        if _link_exists(interface_name(uid)):
+        if _link_exists(_interface_name(short_id(uid))):
             return
         netns.delete(namespace)
     remove_pod(paths, uid)
     netns.create(namespace)
     node_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        netns.run_in_thread(lambda: _wire_pod(namespace, interface_name(uid), node_fd, usable))
-        _wire_node(interface_name(uid), usable)
+        netns.run_in_thread(lambda: _wire_pod(namespace, _interface_name(short_id(uid)), node_fd, usable))
+        _wire_node(_interface_name(short_id(uid)), usable)
     except NetlinkError as error:
         remove_pod(paths, uid)
         raise OSError(error.code, f"network of the pod: {os.strerror(error.code)}") from error
@@ -100,15 +101,34 @@ def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
 
 def remove_pod(paths: MeshPaths, uid: str) -> None:
     """Disconnect the pod and take its namespace's name away. Does nothing when that is done."""
-    with IPRoute() as netlink, contextlib.suppress(NetlinkError):
-        for index in netlink.link_lookup(ifname=interface_name(uid)):
-            netlink.link("del", index=index)
+    remove_interface(short_id(uid))
     netns.delete(paths.pod_netns(uid))
 
 
-def interface_name(uid: str) -> str:
-    """The node's end of the pod's veth pair."""
-    return f"pod{short_id(uid)}"
+def remove_interface(short: str) -> None:
+    """Remove the veth pair of the pod with this short id, if it has one."""
+    _remove_interfaces([_interface_name(short)])
+
+
+def tear_down_node() -> None:
+    """Remove all interfaces of pods and all addresses from the calling thread's namespace, which was a node."""
+    with IPRoute() as netlink:
+        names = [link.get("ifname") for link in netlink.get_links()]
+        netlink.flush_addr(index=_LOOPBACK)
+    _remove_interfaces([name for name in names if name and name.startswith(_INTERFACE_PREFIX)])
+
+
+def _remove_interfaces(names: Iterable[str]) -> None:
+    with IPRoute() as netlink:
+        for name in names:
+            for index in netlink.link_lookup(ifname=name):
+                with contextlib.suppress(NetlinkError):
+                    netlink.link("del", index=index)
+
+
+def _interface_name(short: str) -> str:
+    """The node's end of a pod's veth pair."""
+    return f"{_INTERFACE_PREFIX}{short}"
 
 
 def _wire_pod(namespace: str, node_interface: str, node_fd: int, addresses: list[IPAddress]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 _ROOT = re.compile(r"/[A-Za-z0-9._/-]*")
+_SHORT_ID = re.compile(r"[0-9a-f]{10}")
 _UNIX_PATH_MAX = 107
 _LONGEST_SOCKET = "control.sock"
 
@@ -42,6 +43,11 @@ class MeshPaths:
     def pod_disks(self) -> Path:
         """One directory per pod: the containers' writable layers and emptyDir volumes."""
         return self.state / "pods"
+
+    @property
+    def sockets(self) -> Path:
+        """One directory per pod that its sidecar and the node share."""
+        return self.run / "s"
 
     @property
     def dns(self) -> Path:
@@ -81,15 +87,20 @@ class MeshPaths:
 
     def pod_socket_dir(self, uid: str) -> Path:
         """The directory that the sidecar and the node share: the sidecar's control socket is in it."""
-        return self.run / "s" / short_id(uid)
+        return self.sockets / short_id(uid)
 
     def make(self) -> None:
         """Create the directories. Idempotent."""
         for directory in (*self.shared_roots, self.run, self.state):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
-        for directory in (self.pods, self.pod_disks, self.logs, self.run / "s"):
+        for directory in (self.pods, self.pod_disks, self.logs, self.sockets):
             directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def is_short_id(name: str) -> bool:
+    """Whether a file's name can have come from `short_id`."""
+    return bool(_SHORT_ID.fullmatch(name))
 
 
 def short_id(uid: str) -> str:

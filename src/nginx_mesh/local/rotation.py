@@ -1,0 +1,39 @@
+"""Keeping container logs small."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def rotate_all(paths: Iterable[Path], limit: int) -> None:
+    """`rotate` each; one that cannot be does not keep the others from it."""
+    for path in paths:
+        try:
+            rotate(path, limit)
+        except OSError as error:
+            log.warning("%s: %s", path, error.strerror)
+
+
+def rotate(path: Path, limit: int) -> bool:
+    """Move a log's content to `PATH.1` when it has more than `limit` bytes; returns whether it did.
+
+    The writers keep their descriptors: the content is copied and the file emptied, so lines written in between are
+    lost. When the disk has no room for the copy, the content is dropped: that is what makes room.
+    """
+    try:
+        if path.stat().st_size <= limit:
+            return False
+        try:
+            shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+        except OSError as error:
+            log.warning("%s: %s; its lines up to here are dropped", path, error.strerror)
+        os.truncate(path, 0)
+    except FileNotFoundError:
+        return False
+    return True

@@ -212,3 +212,14 @@ def test_warnings_come_and_go_with_their_cause() -> None:
     assert key == ObjectKey("Service", "default", "web")
     mesh.apply(service("web", port(80)))
     assert mesh.compiler.warnings == {}
+
+
+def test_the_warning_about_a_conflict_goes_when_the_other_policy_does() -> None:
+    old, young = (
+        limit(name, ("Service", "web"), "1r/s", created=f"2024-01-0{day}") for day, name in ((1, "b"), (2, "a"))
+    )
+    mesh = Mesh(young)
+    mesh.apply(old)
+    assert list(mesh.compiler.warnings) == [young.key]
+    mesh.delete(old.key)
+    assert mesh.compiler.warnings == {}

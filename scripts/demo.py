@@ -1,0 +1,418 @@
+"""`make demo`: the sample application of examples/demo in a local mesh, and a summary of what happened.
+
+It starts the mesh in permissive mode, lets traffic run, turns it strict while traffic runs, and cleans up; with KEEP=1
+it leaves the mesh running. Everything it does goes through `nginx-meshctl local`, so all of it can be done by hand.
+
+Exit code 0 when all that it shows held, 1 when something did not, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo"
+MESHCTL = Path(sys.executable).with_name("nginx-meshctl")
+TRUST_DOMAIN = "example.org"
+MESHED = ("shop", "data")
+VERSIONS = {"v1", "v2", "v3"}
+EDGES = {
+    ("driver", "front", "http"),
+    ("front", "catalogue", "http"),
+    ("front", "pricing", "grpc"),
+    ("front", "inventory", "tcp"),
+    ("front", "orders", "http"),
+}
+VISITS = {("visitor", "front", "http"), ("visitor", "inventory", "tcp")}
+
+TRAFFIC_SECONDS = 4.0
+SETTLE_SECONDS = 1.0
+LOG_SECONDS = 1.2  # sidecars write their access log once a second
+
+_FETCH = "import sys, urllib.request as r; sys.stdout.buffer.write(r.urlopen(sys.argv[1], timeout=10).read())"
+
+Edge = tuple[str, str, str]
+"""Who calls whom over which protocol."""
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+@dataclass
+class Calls:
+    """What became of the calls of one edge. `callers` are the SPIFFE IDs that the server's application was told."""
+
+    calls: int
+    ok: int
+    p50_ms: float | None
+    p99_ms: float | None
+    callers: Mapping[str, int]
+    versions: Mapping[str, int]
+    errors: Mapping[str, int]
+
+
+@dataclass
+class Seen:
+    """The SPIFFE IDs that an edge's sidecars verified: the client's that of the server, and the other way round."""
+
+    by_client: set[str] = field(default_factory=set)
+    by_server: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Whose an address is. `pods`: pod IP → application; `services`: cluster IP → service."""
+
+    pods: Mapping[str, str]
+    services: Mapping[str, str]
+
+
+def spiffe_id(name: str) -> str:
+    """The identity of an application of the demo: each has a service account of its name."""
+    namespace = "data" if name in ("inventory", "orders") else "shop"
+    return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{name}"
+
+
+def read_report(document: Mapping[str, Any]) -> dict[Edge, Calls]:
+    """What `/report` of a driver says."""
+    names = Calls.__dataclass_fields__
+    return {
+        (edge["from"], edge["to"], edge["protocol"]): Calls(**{name: edge[name] for name in names})
+        for edge in document["edges"]
+    }
+
+
+def identities(logs: Mapping[str, Iterable[str]], places: Places) -> dict[tuple[str, str], Seen]:
+    """Who proved what to whom: from the JSON access logs of sidecars, by application, to (client, server)."""
+    found: dict[tuple[str, str], Seen] = {}
+    for owner, lines in logs.items():
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                destination, client = entry["destination"].rpartition(":")[0].strip("[]"), entry["client"]
+                server_id, client_id = entry["upstream_id"], entry["client_id"]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # the error log is in the same stream
+            if destination in places.services:
+                if server_id:
+                    found.setdefault((owner, places.services[destination]), Seen()).by_client.add(server_id)
+            elif client in places.pods and client_id:
+                found.setdefault((places.pods[client], owner), Seen()).by_server.add(client_id)
+    return found
+
+
+def faults_of_mesh(report: Mapping[Edge, Calls], seen: Mapping[tuple[str, str], Seen]) -> Iterator[str]:
+    """What did not hold of the mesh's own traffic."""
+    for edge in sorted(EDGES):
+        source, target, protocol = edge
+        what = f"{source} → {target}"
+        calls = report.get(edge)
+        if calls is None or not calls.calls:
+            yield f"{what}: no calls"
+            continue
+        for error, count in calls.errors.items():
+            yield f"{what}: {count} of {calls.calls} calls failed: {error}"
+        both = seen.get((source, target), Seen())
+        if both.by_client != {spiffe_id(target)}:
+            yield f"{what}: the client's sidecar verified {_listed(both.by_client)}, not {spiffe_id(target)}"
+        if both.by_server != {spiffe_id(source)}:
+            yield f"{what}: the server's sidecar verified {_listed(both.by_server)}, not {spiffe_id(source)}"
+        if protocol != "tcp" and calls.callers != {spiffe_id(source): calls.ok}:
+            told = ", ".join(f"{count} times {caller}" for caller, count in calls.callers.items())
+            yield f"{what}: the application was told the callers {told or '-'}, not {calls.ok} times {spiffe_id(source)}"
+    versions = set(report["front", "catalogue", "http"].versions) if ("front", "catalogue", "http") in report else set()
+    if versions != VERSIONS:
+        yield f"catalogue: {_listed(versions)} answered, not {_listed(VERSIONS)}"
+
+
+def faults_of_visitor(report: Mapping[Edge, Calls], *, refused: bool) -> Iterator[str]:
+    """What did not hold of the caller outside the mesh, who is to be `refused` or let in."""
+    for edge in sorted(VISITS):
+        calls = report.get(edge)
+        what = f"{edge[0]} → {edge[1]}"
+        if calls is None or not calls.calls:
+            yield f"{what}: no calls"
+        elif refused and calls.ok:
+            yield f"{what}: {calls.ok} of {calls.calls} calls were let in although the mesh is strict"
+        elif not refused and calls.ok != calls.calls:
+            yield f"{what}: {calls.calls - calls.ok} of {calls.calls} calls failed: {', '.join(calls.errors)}"
+        elif calls.callers:
+            yield f"{what}: passed for {_listed(set(calls.callers))}"
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nobody"
+
+
+class Mesh:
+    """The local mesh `name`, by way of the command line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def stream(self, *arguments: str, show: Callable[[str], None]) -> None:
+        """Run a command and hand on what it writes, line by line. DemoError when it fails."""
+        # A session of its own: Ctrl-C is ours to handle, and no command is cut off in the middle of its work.
+        process = subprocess.Popen(
+            self._command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        try:
+            for line in process.stdout:
+                show(line.rstrip())
+            code = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
+        if code:
+            raise DemoError(f"nginx-meshctl local {arguments[0]} failed")
+
+    def output(self, *arguments: str) -> str:
+        """What a command prints. DemoError when it fails."""
+        done = subprocess.run(
+            self._command(*arguments),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            start_new_session=True,
+        )
+        if done.returncode:
+            raise DemoError(f"nginx-meshctl local {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
+        return done.stdout
+
+    def exists(self) -> bool:
+        """Whether there is a mesh of this name, from an earlier run."""
+        listed = subprocess.run([str(MESHCTL), "local", "list"], capture_output=True, text=True, check=True).stdout
+        return any(line.split()[:1] == [self.name] for line in listed.splitlines()[1:])
+
+    def report(self, workload: str, namespace: str, *, reset: bool = False) -> dict[Edge, Calls]:
+        """What the driver `workload` has counted; with `reset` its next report begins anew."""
+        url = f"http://127.0.0.1:8080/report{'?reset=1' if reset else ''}"
+        text = self.output("exec", f"deploy/{workload}", "-n", namespace, "--", "python3", "-c", _FETCH, url)
+        return read_report(json.loads(text))
+
+    def places(self) -> Places:
+        """The addresses of pods and services."""
+        pods = {
+            address["ip"]: pod["metadata"]["labels"]["app"]
+            for pod in self._items("pods")
+            for address in pod["status"].get("podIPs", [])
+        }
+        services = {
+            address: service["metadata"]["name"]
+            for service in self._items("services")
+            for address in service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP", "")]
+        }
+        return Places(pods, services)
+
+    def sidecar_logs(self) -> dict[str, list[str]]:
+        """What the sidecars wrote, by application."""
+        logs: dict[str, list[str]] = {}
+        for pod in self._items("pods"):
+            name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+            if namespace in MESHED:
+                text = self.output("logs", name, "-n", namespace, "-c", "nginx-mesh-sidecar", "--tail", "2000")
+                logs.setdefault(pod["metadata"]["labels"]["app"], []).extend(text.splitlines())
+        return logs
+
+    def _items(self, kind: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = json.loads(self.output("get", kind, "-A", "-o", "json"))["items"]
+        return [item for item in items if item["metadata"]["namespace"] in (*MESHED, "outside")]
+
+    def _command(self, verb: str, *arguments: str) -> list[str]:
+        return [str(MESHCTL), "local", verb, "--name", self.name, *arguments]
+
+
+class Demo:
+    """The show, on `console`; `faults` collects what did not hold."""
+
+    def __init__(self, mesh: Mesh, console: Console) -> None:
+        self.faults: list[str] = []
+        self._mesh = mesh
+        self._console = console
+        self._began = time.monotonic()
+
+    def start(self) -> None:
+        """The mesh with the sample application, in permissive mode."""
+        if self._mesh.exists():
+            self._headline("Ending the mesh that an earlier run left")
+            self._mesh.stream("down", show=self._progress)
+        self._headline("Starting a mesh with the sample application, in permissive mode")
+        self._mesh.stream(
+            *("up", "-f", str(DEMO / "app"), "--mtls-mode", "permissive"),
+            *("--mtls-trust-domain", TRUST_DOMAIN, "--nginx-log-format", "json"),
+            show=self._progress,
+        )
+
+    def permissive(self) -> None:
+        """Traffic of the mesh, and of the outsider, who is let in."""
+        self._headline("Traffic runs")
+        self._mesh.report("driver", "shop", reset=True)
+        self._mesh.report("visitor", "outside", reset=True)
+        time.sleep(TRAFFIC_SECONDS)
+        self._show_mesh("Who called whom, and who proved to be whom")
+        self._show_visitor(refused=False)
+
+    def strict(self) -> None:
+        """The same after a live change to strict: every call of the mesh since before the change counts."""
+        self._headline("Turning the mesh strict while traffic runs")
+        self._mesh.report("driver", "shop", reset=True)
+        began = time.monotonic()
+        self._mesh.stream("apply", "-f", str(DEMO / "strict.yaml"), show=self._progress)
+        self._progress(f"took {time.monotonic() - began:.1f} s")
+        time.sleep(SETTLE_SECONDS)
+        self._mesh.report("visitor", "outside", reset=True)
+        time.sleep(TRAFFIC_SECONDS)
+        self._show_mesh("The mesh's own traffic, from before the change until now")
+        self._show_visitor(refused=True)
+
+    def conclude(self) -> None:
+        """Say whether all held."""
+        for fault in self.faults:
+            self._console.print(Text(f"✗ {fault}", style="red"))
+        if not self.faults:
+            self._console.print(Text(f"✓ All of it held ({time.monotonic() - self._began:.0f} s)", style="green"))
+
+    def suggest(self) -> None:
+        """What to try in the mesh that is left running."""
+        ctl = f"{'' if os.environ.get('SUDO_USER') is None else 'sudo '}{_shown(MESHCTL)} local"
+        name = f"--name {self._mesh.name}"
+        self._headline("The mesh is left running. What to try next:")
+        for what, command in (
+            ("see what runs", f"{ctl} get pods -A -o wide {name}"),
+            ("read a sidecar's access log", f"{ctl} logs -f deploy/orders -n data -c nginx-mesh-sidecar {name}"),
+            ("call a service as another one", f"{ctl} exec deploy/driver -n shop {name} -- curl -s http://front/page"),
+            ("scale while traffic runs", f"{ctl} scale deploy/catalogue-v2 --replicas 4 -n shop {name}"),
+            ("replace pods while traffic runs", f"{ctl} restart deploy/front -n shop {name}"),
+            (
+                "let the outsider in again",
+                f"sed s/strict/permissive/ {_shown(DEMO / 'strict.yaml')} | {ctl} apply -f - {name}",
+            ),
+            ("end it", f"{ctl} down {name}"),
+        ):
+            self._console.print(Text(f"  # {what}", style="dim"))
+            self._console.print(Text(f"  {command}"), soft_wrap=True)
+
+    def end(self) -> None:
+        """Clean up, whatever is there."""
+        self._headline("Cleaning up")
+        if self._mesh.exists():
+            self._mesh.stream("down", show=self._progress)
+
+    def _show_mesh(self, title: str) -> None:
+        time.sleep(LOG_SECONDS)
+        report = self._mesh.report("driver", "shop")
+        seen = identities(self._mesh.sidecar_logs(), self._mesh.places())
+        table = _table(title, "client proved to be", "server proved to be")
+        for edge in sorted(EDGES):
+            if edge in report:
+                both = seen.get(edge[:2], Seen())
+                _row(table, edge, report[edge], _listed(both.by_server), _listed(both.by_client))
+        self._console.print(table)
+        catalogue = report.get(("front", "catalogue", "http"))
+        if catalogue is not None:
+            split = ", ".join(f"{version} {count}" for version, count in sorted(catalogue.versions.items()))
+            self._progress(f"catalogue answered as {split}")
+        self.faults += faults_of_mesh(report, seen)
+
+    def _show_visitor(self, *, refused: bool) -> None:
+        report = self._mesh.report("visitor", "outside")
+        title = "The caller outside the mesh " + ("is refused" if refused else "is let in, and is nobody")
+        table = _table(title, "error")
+        for edge in sorted(VISITS):
+            if edge in report:
+                errors = Counter(dict(report[edge].errors)).most_common(1)
+                _row(table, edge, report[edge], errors[0][0] if errors else "")
+        self._console.print(table)
+        self.faults += faults_of_visitor(report, refused=refused)
+
+    def _headline(self, text: str) -> None:
+        self._console.print(Text(f"\n{time.monotonic() - self._began:5.1f} s  {text}", style="bold"))
+
+    def _progress(self, line: str) -> None:
+        self._console.print(Text(f"         {line}", style="dim"), soft_wrap=True)
+
+
+def _table(title: str, *more: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for name in ("from", "to", "protocol"):
+        table.add_column(name)
+    for name in ("calls", "success", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right")
+    for name in more:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _row(table: Table, edge: Edge, calls: Calls, *more: str) -> None:
+    success = f"{100 * calls.ok / calls.calls:.2f}%" if calls.calls else "-"
+    times = ["-" if time is None else f"{time:.1f}" for time in (calls.p50_ms, calls.p99_ms)]
+    style = "red" if calls.ok == 0 else "" if calls.ok == calls.calls else "yellow"
+    table.add_row(*edge, str(calls.calls), Text(success, style=style), *times, *(Text(text) for text in more))
+
+
+def _shown(path: Path) -> str:
+    """A path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(name: str, keep: bool) -> int:
+    """Run the demo; the exit code."""
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    demo = Demo(Mesh(name), console)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    code = 1
+    try:
+        demo.start()
+        demo.permissive()
+        demo.strict()
+        code = 1 if demo.faults else 0
+    except DemoError as error:
+        demo.faults.append(str(error))
+    except KeyboardInterrupt:
+        keep, code = False, 130
+        console.print(Text("\nInterrupted", style="yellow"))
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if keep:
+            demo.suggest()
+        else:
+            try:
+                demo.end()
+            except DemoError as error:
+                demo.faults.append(str(error))
+                code = code or 1
+        if code != 130:
+            demo.conclude()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ.get("DEMO_NAME", "demo"), os.environ.get("KEEP", "") not in ("", "0")))

@@ -133,7 +133,7 @@ def faults_of_mesh(report: Mapping[Edge, Calls], seen: Mapping[tuple[str, str], 
             yield f"{what}: the server's sidecar verified {_listed(both.by_server)}, not {spiffe_id(source)}"
         if protocol != "tcp" and calls.callers != {spiffe_id(source): calls.ok}:
             told = ", ".join(f"{count} times {caller}" for caller, count in calls.callers.items())
-            yield f"{what}: the application was told the callers {told or '-'}, not {calls.ok} times {spiffe_id(source)}"
+            yield f"{what}: the application was told {told or 'nobody'}, not {calls.ok} times {spiffe_id(source)}"
     versions = set(report["front", "catalogue", "http"].versions) if ("front", "catalogue", "http") in report else set()
     if versions != VERSIONS:
         yield f"catalogue: {_listed(versions)} answered, not {_listed(VERSIONS)}"

@@ -105,7 +105,7 @@ def test_a_call_whose_caller_the_application_was_not_told_is_a_fault(demo: Modul
     report["front", "pricing", "grpc"] = demo.Calls(9, 9, 1.0, 2.0, {FRONT: 8}, {}, {})
 
     [fault] = demo.faults_of_mesh(report, seen)
-    assert fault.startswith("front → pricing: the application was told the callers 8 times")
+    assert fault.startswith("front → pricing: the application was told 8 times")
 
 
 def test_a_version_that_gets_no_calls_is_a_fault(demo: ModuleType) -> None:

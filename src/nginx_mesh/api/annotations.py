@@ -41,8 +41,8 @@ def auto_inject(labels: Mapping[str, str]) -> AutoInject | None:
 
 
 def wants_injection(pod_labels: Mapping[str, str], namespace_labels: Mapping[str, str]) -> bool:
-    """Whether labels ask for a sidecar: a Pod's win over its Namespace's; without any, no."""
-    return (auto_inject(pod_labels) or auto_inject(namespace_labels)) == "enabled"
+    """Whether labels ask for a sidecar: a Pod's win over its Namespace's. No, unless they say enabled."""
+    return pod_labels.get(AUTO_INJECT, namespace_labels.get(AUTO_INJECT)) == "enabled"
 
 
 def is_ingress(labels: Mapping[str, str]) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
 
 class FieldError(ValueError):
     """A field and why its value is refused. `field` is a path such as `spec.ports[0].port`, or an annotation's key."""
@@ -24,3 +28,17 @@ def join(path: str, field: str) -> str:
     if not path or not field or field.startswith("["):
         return path + field
     return f"{path}.{field}"
+
+
+def step(part: str | int) -> str:
+    """One key or index as a part of a path; what would be ambiguous stands in brackets."""
+    if isinstance(part, int) or not _PLAIN_KEY.fullmatch(part):
+        return f"[{part}]"
+    return part
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Text that came from outside, fit for one line of a terminal or a log."""
+    if len(text) > limit:
+        text = text[:limit] + "…"
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)

@@ -57,6 +57,11 @@ class HTTPMatch(StrictModel, frozen=True, kw_only=True):
     methods: list[str] = []
     headers: dict[str, str] = {}
 
+    @property
+    def path_pattern(self) -> str:
+        """`path_regex`, empty when it matches any path: published examples write that as "*", which is no regex."""
+        return "" if self.path_regex == "*" else self.path_regex
+
 
 class HTTPRouteGroupSpec(StrictModel, frozen=True, kw_only=True):
     """Spec of an HTTPRouteGroup."""

@@ -8,11 +8,12 @@ from functools import lru_cache
 
 @lru_cache(maxsize=65536)
 def canonical(address: str) -> str | None:
-    """The one spelling of an IPv4 or IPv6 address (RFC 5952), or None when it is not one."""
+    """The one spelling of an IPv4 or IPv6 address (RFC 5952); None when it is not one, or only within a zone."""
     try:
-        return str(ipaddress.ip_address(address))
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return None
+    return None if isinstance(parsed, ipaddress.IPv6Address) and parsed.scope_id is not None else str(parsed)
 
 
 def family(address: str) -> int:

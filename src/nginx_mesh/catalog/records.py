@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from nginx_mesh.api.annotations import OWNER_PREFIX, is_injected
 from nginx_mesh.api.core import ContainerPort, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.names import port_number
 
 from .addresses import canonical, family
 from .protocol import Protocol, protocol_of
@@ -153,7 +154,7 @@ def balanced(service: Service) -> Balanced | None:
                 target=port.target_port or port.port,
             )
             for port in spec.ports
-            if port.protocol == "TCP"
+            if port.protocol == "TCP" and _exists(port.port) and _exists(port.target_port or port.port)
         },
         publish_not_ready=spec.publish_not_ready_addresses,
         annotations=_ours(service.metadata.annotations),
@@ -167,9 +168,14 @@ def _addresses(addresses: Iterable[str]) -> tuple[str, ...]:
 def _declared(ports: Iterable[ContainerPort]) -> dict[int, str]:
     declared: dict[int, str] = {}
     for port in ports:
-        if port.protocol == "TCP" and not declared.get(port.container_port):
+        if port.protocol == "TCP" and _exists(port.container_port) and not declared.get(port.container_port):
             declared[port.container_port] = port.name
     return declared
+
+
+def _exists(port: int | str) -> bool:
+    """Whether a port can be dialled. One that cannot would make sidecars refuse all of their state."""
+    return isinstance(port, str) or port_number(port) is None
 
 
 def _ours(annotations: Mapping[str, str]) -> dict[str, str]:

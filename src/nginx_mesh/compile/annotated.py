@@ -14,6 +14,9 @@ from .state import LbMethod, MtlsMode
 
 T = TypeVar("T")
 
+# The largest number that JSON carries exactly (RFC 8259, 6).
+_LARGEST = (1 << 53) - 1
+
 
 def effective_mode(settings: MeshSettings, pod: Workload) -> MtlsMode:
     """The mTLS mode of a pod: its own, unless the mesh is strict."""
@@ -32,7 +35,7 @@ def speaks_mtls(settings: MeshSettings, pod: Workload, port: int) -> bool:
 def client_max_body_size(settings: MeshSettings, pod: Workload) -> int:
     """The longest request body that a pod takes, in bytes; 0 for any."""
     own = _read(annotated.client_max_body_size, pod.annotations)
-    return settings.client_max_body_size if own is None else own
+    return min(settings.client_max_body_size if own is None else own, _LARGEST)
 
 
 def lb_method(settings: MeshSettings, service: Balanced) -> LbMethod:

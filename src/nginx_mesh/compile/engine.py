@@ -6,7 +6,7 @@ a sidecar's update is put together from what its view and its own entries record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from .check import ObjectWarning, check
 from .inbound import own_entries
 from .journal import Journal
 from .outbound import (
-    cluster_key,
     cluster_name,
     destination,
     destination_key,
@@ -32,8 +31,8 @@ from .outbound import (
     service_cluster,
     service_endpoint,
 )
-from .state import Endpoint, Identity, MtlsMode, State, StateEntry, Update
-from .view import View
+from .state import Endpoint, Identity, MtlsMode, State, StateEntry, Update, cluster_key
+from .view import Touch, View
 
 
 def compile_state(catalog: Catalog, settings: MeshSettings, pod: ObjectKey, identity: Identity | None) -> State | None:
@@ -165,11 +164,10 @@ class Compiler:
         return Update(base=None, version=self._version, set_={**view.everything(), **sidecar.entries})
 
     def _difference(
-        self, base: int, sidecar: _Sidecar, own: Iterable[str], view: View, shared: Iterable[tuple[str, str | None]]
+        self, base: int, sidecar: _Sidecar, own: Sequence[str], view: View, shared: Sequence[Touch]
     ) -> Update:
         entries: dict[str, StateEntry | msgspec.Raw] = {}
         gone: list[str] = []
-        shared = list(shared)
         whole = {key for key, address in shared if address is None}
         for key, entry in [(key, view.encoded(key)) for key in whole] + [
             (key, sidecar.entries.get(key)) for key in own
@@ -179,9 +177,9 @@ class Compiler:
             else:
                 entries[key] = entry
         endpoints: dict[str, dict[str, Endpoint | None]] = {}
-        for key, address in shared:
-            if address is not None and key not in whole:
-                endpoints.setdefault(key, {})[address] = view.endpoint(key, address)
+        for name, address in shared:
+            if address is not None and cluster_key(name) not in whole:
+                endpoints.setdefault(name, {})[address] = view.endpoint(name, address)
         return Update(base=base, version=self._version, set_=entries, delete=gone, endpoints=endpoints)
 
     def _follow_outbound(self, changes: Changes) -> set[MtlsMode]:
@@ -200,11 +198,11 @@ class Compiler:
             alone = pod_cluster(catalog, settings, mode, address)
             touched |= view.set(cluster_key(socket_address(*address)), alone, version)
         for endpoint in changes.endpoints:
-            key = cluster_key(cluster_name(endpoint.service_port))
-            if endpoint.service_port not in changes.services and key in view:
+            if endpoint.service_port not in changes.services:
                 self._compiled += 1
                 peer = service_endpoint(catalog, settings, mode, endpoint)
-                touched |= view.set_endpoint(key, socket_address(endpoint.ip, endpoint.target), peer, version)
+                name, at = cluster_name(endpoint.service_port), socket_address(endpoint.ip, endpoint.target)
+                touched |= view.set_endpoint(name, at, peer, version)
         return touched
 
     def _recompile(self, mode: MtlsMode, view: View) -> bool:

@@ -21,6 +21,8 @@ from .identities import account_id
 from .routes import resolve
 from .state import Limit, PathRule
 
+# Nobody sends more at once; sidecars count no further.
+_MOST = (1 << 31) - 1
 _Claim = tuple[ObjectKey, ObjectKey | None]
 
 
@@ -43,9 +45,10 @@ def claims(policy: RateLimit) -> set[_Claim]:
 def _limits(catalog: Catalog, settings: MeshSettings, policy: RateLimit, claimed: set[_Claim]) -> Iterator[Limit]:
     spec, namespace = policy.spec, policy.metadata.namespace
     try:
-        rate, delay = parse_rate(spec.rate), parse_delay(spec.delay)
+        rate, delay = parse_rate(spec.rate), min(parse_delay(spec.delay), _MOST)
     except FieldError:
         return
+    burst = min(max(spec.burst, 0), _MOST)
     matches: list[PathRule] = []
     if spec.rules:
         matches = resolve(catalog.policies, namespace, spec.rules).http
@@ -57,7 +60,7 @@ def _limits(catalog: Catalog, settings: MeshSettings, policy: RateLimit, claimed
         limited_sources(policy),
     )
     if not sources and (destination, None) not in claimed:
-        yield Limit(name=name, rate=rate, burst=spec.burst, delay=delay, matches=matches)
+        yield Limit(name=name, rate=rate, burst=burst, delay=delay, matches=matches)
     limited: set[str] = set()
     for source in sources:
         callers = {account_id(settings.trust_domain, *account) for account in catalog.topology.accounts_behind(source)}
@@ -68,7 +71,7 @@ def _limits(catalog: Catalog, settings: MeshSettings, policy: RateLimit, claimed
             yield Limit(
                 name=f"{name}/{source.kind}/{source.namespace}/{source.name}",
                 rate=max(1, rate // len(sources)),
-                burst=spec.burst,
+                burst=burst,
                 delay=delay,
                 sources=known,
                 matches=matches,

@@ -25,7 +25,7 @@ from nginx_mesh.catalog.records import Workload
 
 from .annotated import lb_method, speaks_mtls
 from .identities import account_id
-from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State
+from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State, cluster_key
 
 # A cluster of one endpoint leaves nothing to choose: it takes the cheapest method.
 _SINGLE: LbMethod = "round_robin"
@@ -39,11 +39,6 @@ def cluster_name(port: ServicePort) -> str:
 def destination_key(address: Address) -> str:
     """The state key of a destination."""
     return f"destination/{socket_address(*address)}"
-
-
-def cluster_key(name: str) -> str:
-    """The state key of a cluster."""
-    return f"cluster/{name}"
 
 
 def destination(catalog: Catalog, address: Address) -> Destination | None:

@@ -148,14 +148,20 @@ StateEntry = Settings | Identity | Inbound | Destination | Cluster | Probe
 State = dict[str, StateEntry]
 
 
+def cluster_key(name: str) -> str:
+    """The key of the cluster that a Destination names."""
+    return f"cluster/{name}"
+
+
 class Update(msgspec.Struct, frozen=True, kw_only=True, rename={"set_": "set"}):
     """What goes over the unix socket: PUT /v1/state.
 
     `base` is the version this update builds on; None replaces everything. The sidecar answers 200 with
     {"version": N} when every worker runs `version`; 409 with {"version": M} when `base` is not what it has
     (the pusher then sends a full state); 400 with {"error": …, "key": …} when any entry is malformed, in which case
-    nothing changed. `set_` are whole entries; `endpoints` changes single endpoints of clusters (None deletes one),
-    applied after `set_`. Entries that sidecars share come encoded, so that the mesh is not encoded once per sidecar.
+    nothing changed. `set_` are whole entries; `endpoints` changes single endpoints of clusters (None deletes one), by
+    the cluster's name without `cluster/`, applied after `set_`. Entries that sidecars share come encoded, so that the
+    mesh is not encoded once per sidecar.
     """
 
     base: int | None

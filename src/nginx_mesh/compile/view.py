@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from .journal import Journal
-from .state import Cluster, Endpoint, State, StateEntry
+from .state import Cluster, Endpoint, State, StateEntry, cluster_key
 
-Touch = tuple[str, str | None]  # an entry's key, and the one endpoint of it that changed
+Touch = tuple[str, str | None]  # an entry's key and None, or a cluster's name and the endpoint that changed
 
 
 class View:
@@ -21,9 +21,6 @@ class View:
         self._entries: dict[str, StateEntry] = dict(entries)
         self._encoded: dict[str, msgspec.Raw] = {}
         self._journal: Journal[Touch] = Journal(version, capacity)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
 
     def keys(self) -> set[str]:
         """Keys of all entries."""
@@ -40,9 +37,9 @@ class View:
         """All entries as JSON."""
         return {key: entry for key in self._entries if (entry := self.encoded(key)) is not None}
 
-    def endpoint(self, key: str, address: str) -> Endpoint | None:
-        """One endpoint ("ip:port") of a cluster, None when it has none there."""
-        cluster = self._entries.get(key)
+    def endpoint(self, name: str, address: str) -> Endpoint | None:
+        """The endpoint at an address ("ip:port") of the cluster of this name, None when it has none there."""
+        cluster = self._entries.get(cluster_key(name))
         return cluster.endpoints.get(address) if isinstance(cluster, Cluster) else None
 
     def set(self, key: str, entry: StateEntry | None, version: int) -> bool:
@@ -57,19 +54,18 @@ class View:
         self._journal.record((key, None), version)
         return True
 
-    def set_endpoint(self, key: str, address: str, endpoint: Endpoint | None, version: int) -> bool:
-        """Put an endpoint of a cluster that exists, or (None) take it away. Whether that changed anything."""
-        cluster = self._entries[key]
-        if not isinstance(cluster, Cluster):
-            raise TypeError(f"{key} is not a cluster")
-        if cluster.endpoints.get(address) == endpoint:
+    def set_endpoint(self, name: str, address: str, endpoint: Endpoint | None, version: int) -> bool:
+        """Put an endpoint or (None) take it away. Whether that changed anything: not where there is no such cluster."""
+        key = cluster_key(name)
+        cluster = self._entries.get(key)
+        if not isinstance(cluster, Cluster) or cluster.endpoints.get(address) == endpoint:
             return False
         self._encoded.pop(key, None)
         if endpoint is None:
             del cluster.endpoints[address]
         else:
             cluster.endpoints[address] = endpoint
-        self._journal.record((key, address), version)
+        self._journal.record((name, address), version)
         return True
 
     def since(self, version: int) -> list[Touch] | None:

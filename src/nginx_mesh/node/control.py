@@ -72,14 +72,14 @@ class ControlSocket:
             return Conflict()
         if status == 400:
             return Refused(key=_text(answer.get("key")), reason=_text(answer.get("error")))
-        raise UnreachableError(f"unexpected answer with status {status}")
+        raise UnreachableError(f"it answered with status {status}: {_text(answer.get('error'))}")
 
     async def version(self) -> int:
         """The version that the sidecar has, 0 when it has no state."""
         status, answer = await self._request("GET", None)
         version = answer.get("version")
         if status != 200 or not isinstance(version, int):
-            raise UnreachableError(f"unexpected answer with status {status}")
+            raise UnreachableError(f"it answered with status {status}")
         return version
 
     async def _request(self, method: str, body: bytes | None) -> tuple[int, dict[str, Any]]:

@@ -185,10 +185,11 @@ class SidecarState:
         self.entries.update(wire["set"])
         for key in wire["delete"]:
             self.entries.pop(key, None)
-        for key, endpoints in wire["endpoints"].items():
+        for name, endpoints in wire["endpoints"].items():
+            cluster = self.entries[f"cluster/{name}"]
             for address, endpoint in endpoints.items():
                 if endpoint is None:
-                    self.entries[key]["endpoints"].pop(address, None)
+                    cluster["endpoints"].pop(address, None)
                 else:
-                    self.entries[key]["endpoints"][address] = endpoint
+                    cluster["endpoints"][address] = endpoint
         self.version = wire["version"]

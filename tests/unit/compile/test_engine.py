@@ -62,10 +62,10 @@ def test_one_endpoint_of_three_thousand_costs_one_entry(large: Mesh) -> None:
     compiled, update = work(large, replica(7, 3, ready=False))
     assert compiled == 1
     assert (update.set_, update.delete) == ({}, [])
-    assert update.endpoints == {"cluster/default/web-7:80": {"10.0.7.4:8080": None}}
+    assert update.endpoints == {"default/web-7:80": {"10.0.7.4:8080": None}}
     compiled, update = work(large, replica(7, 3))
     assert compiled == 1
-    assert list(update.endpoints["cluster/default/web-7:80"]) == ["10.0.7.4:8080"]
+    assert list(update.endpoints["default/web-7:80"]) == ["10.0.7.4:8080"]
     assert len(msgspec.json.encode(update)) < 400
 
 
@@ -73,7 +73,7 @@ def test_a_pod_that_comes_or_goes_costs_its_own_entries(large: Mesh) -> None:
     compiled, update = work(large, replica(7, PODS_EACH))
     assert compiled <= 5
     assert set(update.set_) == {"destination/10.0.7.11:8080", "cluster/10.0.7.11:8080"}
-    assert list(update.endpoints) == ["cluster/default/web-7:80"]
+    assert list(update.endpoints) == ["default/web-7:80"]
     version = large.compiler.version
     large.delete(pod_key(f"web-7-{PODS_EACH}"))
     update = large.update(CALLER, version)

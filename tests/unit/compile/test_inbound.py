@@ -256,3 +256,13 @@ def test_what_cannot_be_acted_on_is_reported_with_object_field_and_reason(bad: O
 
 def test_sound_objects_are_not_complained_of() -> None:
     assert complaints(SERVICE, web(), GET, target("t", "web", ["c"], http("routes", "get"))) == []
+
+
+def test_numbers_that_a_sidecar_cannot_count_are_cut() -> None:
+    huge = limit("l", ("Service", "web"), "1r/s", burst=1 << 40, delay=1 << 40)
+    state = state_of(SERVICE, web(annotations={"config.nsm.nginx.com/client-max-body-size": "8000000000g"}), huge)
+    settings, entry = state["settings"], state["inbound/8080"]
+    assert isinstance(settings, Settings)
+    assert settings.client_max_body_size == (1 << 53) - 1
+    assert isinstance(entry, Inbound)
+    assert [(found.burst, found.delay) for found in entry.limits] == [((1 << 31) - 1, (1 << 31) - 1)]

@@ -231,3 +231,12 @@ def test_metrics_name_what_made_the_pod(
     state = compiled(made)
     found = endpoints(state, "cluster/10.0.0.1:8080")["10.0.0.1:8080"].labels
     assert found == {"dst_pod": "web-0", "dst_namespace": "default", **expected}
+
+
+def test_ports_and_addresses_that_nobody_can_dial_are_left_out() -> None:
+    # A sidecar refuses a state that names one, so a single bad object would keep all of them from changing.
+    state = compiled(
+        service("web", port(0), port(70000), port(80, target=70000), port(81, target=-1), vips=["fe80::1%eth0", "x"]),
+        pod("web", labels=WEB, ips=["10.0.0.1", "fe80::2%eth0"], ports=[(0, ""), (65536, ""), (8080, "")]),
+    )
+    assert set(state) == {"destination/10.0.0.1:8080", "cluster/10.0.0.1:8080"}

@@ -66,12 +66,8 @@ class Sidecar:
         self.state.update(update["set"])
         for key in update["delete"]:
             self.state.pop(key, None)
-        for key, endpoints in update["endpoints"].items():
-            for address, endpoint in endpoints.items():
-                if endpoint is None:
-                    self.state[key]["endpoints"].pop(address, None)
-                else:
-                    self.state[key]["endpoints"][address] = endpoint
+        for name, endpoints in update["endpoints"].items():
+            self.state[f"cluster/{name}"]["endpoints"].update(endpoints)
         self.version = update["version"]
         return web.json_response({"version": self.version})
 
@@ -90,7 +86,7 @@ class Author:
     def __call__(self, pod: ObjectKey, base: int | None) -> Update | None:
         if base is not None and self.first <= base <= self.version:
             added: dict[str, Endpoint | None] = {f"10.0.0.{n}:80": _PLAIN for n in range(base, self.version)}
-            return Update(base=base, version=self.version, set_=self.extra, endpoints={"cluster/a/b:80": added})
+            return Update(base=base, version=self.version, set_=self.extra, endpoints={"a/b:80": added})
         endpoints = {f"10.0.0.{n}:80": _PLAIN for n in range(self.first, self.version)}
         cluster = Cluster(lb_method="random", endpoints=endpoints)
         return Update(base=None, version=self.version, set_={"cluster/a/b:80": cluster, **self.extra})

@@ -90,7 +90,7 @@ class Authority:
         now = time.time()
         self.trust_domain = trust_domain
         self.certificate = issue_authority(key, trust_domain, now - 3600, now + 86400, x509.random_serial_number())
-        self._signer = Signer(self.certificate, key)
+        self.signer = Signer(self.certificate, key)
 
     @cached_property
     def bundle(self) -> str:
@@ -101,7 +101,7 @@ class Authority:
         key = generate_key("ec-p256")
         now = time.time()
         leaf = issue_svid(
-            self._signer, key.public_key(), spiffe_id, (), now + valid[0], now + valid[1], x509.random_serial_number()
+            self.signer, key.public_key(), spiffe_id, (), now + valid[0], now + valid[1], x509.random_serial_number()
         )
         return Identity(
             spiffe_id=str(spiffe_id), svid=certificate_pem(leaf), key=to_pem(key), bundle=bundle or self.bundle
@@ -344,7 +344,9 @@ class World:
                 process.stdout.close()
         for namespace in [pod.namespace for pod in self.pods] + [self._name]:
             subprocess.run(["ip", "netns", "del", namespace], check=False)
+        crashed = [pod.name for pod in self.pods if pod.meshed and "exited on signal 11" in pod.log]
         shutil.rmtree(self.directory, ignore_errors=True)
+        assert not crashed, f"a worker of the sidecar crashed in {crashed}"
 
     def _link(self, *arguments: str) -> None:
         _run("ip", "-n", self._name, *arguments)

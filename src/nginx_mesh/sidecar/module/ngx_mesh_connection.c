@@ -41,10 +41,11 @@ ngx_mesh_connection_original(ngx_connection_t *c, ngx_mesh_connection_t *mc)
         return;
     }
 
-    mc->socklen = len;
+    /* the kernel leaves `len` as it was */
+    mc->socklen = mc->original.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     mc->port = ngx_inet_get_port((struct sockaddr *) &mc->original);
     mc->name.data = p;
-    mc->name.len = ngx_sock_ntop((struct sockaddr *) &mc->original, len, p, NGX_SOCKADDR_STRLEN, 1);
+    mc->name.len = ngx_sock_ntop((struct sockaddr *) &mc->original, mc->socklen, p, NGX_SOCKADDR_STRLEN, 1);
 }
 
 

@@ -402,12 +402,27 @@ class Secret(Object, frozen=True, kw_only=True):
     string_data: dict[str, str] = {}
 
 
+class RollingUpdate(Model, frozen=True, kw_only=True):
+    """strategy.rollingUpdate: numbers of pods, or percentages such as "25%"."""
+
+    max_surge: IntOrString = "25%"
+    max_unavailable: IntOrString = "25%"
+
+
+class DeploymentStrategy(Model, frozen=True, kw_only=True):
+    """How a Deployment replaces pods: RollingUpdate or Recreate."""
+
+    type: str = "RollingUpdate"
+    rolling_update: RollingUpdate = RollingUpdate()
+
+
 class DeploymentSpec(Model, frozen=True, kw_only=True):
     """Deployment spec."""
 
     selector: LabelSelector
     template: PodTemplateSpec
     replicas: int = 1
+    strategy: DeploymentStrategy = DeploymentStrategy()
 
 
 class WorkloadStatus(Model, frozen=True, kw_only=True):

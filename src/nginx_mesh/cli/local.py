@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 import click
 
-from nginx_mesh.api import kinds
-from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.core import Pod
+from nginx_mesh.api.meta import Object
+from nginx_mesh.local import registry
 from nginx_mesh.local.paths import MeshPaths
 
 from . import meshes
@@ -31,6 +32,7 @@ _POLL_SECONDS = 0.2
 _FAILED_LOG_LINES = 10
 _DURATION = re.compile(r"([0-9]+)(s|m|h|)")
 _DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_RESTARTED_ANNOTATION = "kubectl.kubernetes.io/restartedAt"
 _ALL = ("pods", "services", "daemonsets", "deployments", "statefulsets", "jobs")
 _SCALABLE = ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController")
 _RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
@@ -60,30 +62,20 @@ class _Group(click.Group):
             raise Failure(str(error)) from None
 
 
-class _Duration(click.ParamType):
+def duration(text: str) -> int:
     """Seconds, from text such as 90, 90s, 5m or 1h."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = _DURATION.fullmatch(str(value))
-        if found is None:
-            self.fail(f'"{value}" is not a duration such as 90s, 5m or 1h', param, ctx)
-        return int(found[1]) * _DURATION_UNITS[found[2]]
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f'"{text}" is not a duration such as 90s, 5m or 1h')
+    return int(found[1]) * _DURATION_UNITS[found[2]]
 
 
-class _MeshName(click.ParamType):
+def mesh_name(text: str) -> MeshPaths:
     """The paths of the mesh with that name."""
-
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MeshPaths:
-        if isinstance(value, MeshPaths):
-            return value
-        try:
-            return MeshPaths(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    try:
+        return MeshPaths(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _on_mesh(command: F) -> F:
@@ -98,7 +90,7 @@ def _on_mesh(command: F) -> F:
 
 
 _name_option = click.option(
-    "--name", "paths", type=_MeshName(), default="local", show_default=True, help="Which local mesh."
+    "--name", "paths", type=mesh_name, default="local", show_default=True, metavar="NAME", help="Which local mesh."
 )
 _namespace_option = click.option("-n", "--namespace", default="default", show_default=True, help="The namespace.")
 _files_help = "A manifest (YAML or JSON), a directory of manifests, or - for stdin. May be repeated."
@@ -124,7 +116,12 @@ def local() -> None:
 @click.option("-f", "--filename", "files", multiple=True, metavar="PATH", help=_files_help)
 @_namespace_option
 @click.option(
-    "--wait-timeout", type=_Duration(), default="120s", show_default=True, help="How long to wait for the pods."
+    "--wait-timeout",
+    type=duration,
+    metavar="DURATION",
+    default="120s",
+    show_default=True,
+    help="How long to wait for the pods.",
 )
 @mesh_flags
 @click.pass_context
@@ -219,7 +216,7 @@ def delete(
     if files:
         documents = {"files": _read_files(files), "namespace": namespace}
         found = [
-            (kinds.KINDS[item["kind"]], item["namespace"], item["name"])
+            (registry.by_kind(item["kind"]), item["namespace"], item["name"])
             for item in client.request("POST", "/mesh/parse", documents)
         ]
     elif everything:
@@ -236,7 +233,7 @@ def delete(
             if error.reason == "NotFound" and ignore_not_found:
                 continue
             raise
-        click.echo(f'{_qualified(kind)} "{name}" deleted')
+        click.echo(f'{registry.title(kind)} "{name}" deleted')
     if wait:
         for kind, where, name in found:
             _wait_gone(client, _path(kind, where, name))
@@ -261,7 +258,7 @@ def get(
       nginx-meshctl local get deploy,svc -n shop
       nginx-meshctl local get pod/web-0 -o yaml
     """
-    names: list[tuple[Any, str]] = []
+    names: list[tuple[type[Object], str]] = []
     if "/" in what[0] or len(what) > 1:
         names = _named(what)
         found = [client.get(_path(kind, namespace if kind.NAMESPACED else "", name)) for kind, name in names]
@@ -277,7 +274,7 @@ def get(
         _print_whole(found[0] if len(names) == 1 else _as_list(found), output)
     elif output == "name":
         for item in found:
-            click.echo(f"{_qualified(kinds.KINDS[item['kind']])}/{item['metadata']['name']}")
+            click.echo(f"{registry.title(registry.by_kind(item['kind']))}/{item['metadata']['name']}")
     elif not found:
         anywhere = all_namespaces or not any(kind.NAMESPACED for kind in wanted)
         click.echo("No resources found" if anywhere else f"No resources found in {namespace} namespace.", err=True)
@@ -291,7 +288,7 @@ def get(
                 now=time.time(),
                 wide=output == "wide",
                 with_namespace=all_namespaces and kind.NAMESPACED,
-                prefix=f"{_qualified(kind)}/" if len(wanted) > 1 else "",
+                prefix=f"{registry.title(kind)}/" if len(wanted) > 1 else "",
             )
             for kind, items in shown
         ]
@@ -346,7 +343,7 @@ def logs(
         "tailLines": tail if tail >= 0 else None,
     }
     try:
-        for chunk in client.stream(_path(kinds.KINDS["Pod"], namespace, pod["metadata"]["name"]) + "/log", **query):
+        for chunk in client.stream(_path(Pod, namespace, pod["metadata"]["name"]) + "/log", **query):
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
     except KeyboardInterrupt:
@@ -407,9 +404,9 @@ def scale(_paths: MeshPaths, client: Client, what: tuple[str, ...], namespace: s
     """
     for kind, name in _named(what):
         if kind.KIND not in _SCALABLE:
-            raise Failure(f"{_qualified(kind)} cannot be scaled")
+            raise Failure(f"{registry.title(kind)} cannot be scaled")
         client.request("PATCH", _path(kind, namespace, name), {"spec": {"replicas": replicas}})
-        click.echo(f"{_qualified(kind)}/{name} scaled")
+        click.echo(f"{registry.title(kind)}/{name} scaled")
 
 
 @local.command()
@@ -417,7 +414,9 @@ def scale(_paths: MeshPaths, client: Client, what: tuple[str, ...], namespace: s
 @click.argument("what", nargs=-1, required=True, metavar="KIND/NAME")
 @_namespace_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the new pods are ready.")
-@click.option("--wait-timeout", type=_Duration(), default="120s", show_default=True, help="How long to wait.")
+@click.option(
+    "--wait-timeout", type=duration, metavar="DURATION", default="120s", show_default=True, help="How long to wait."
+)
 def restart(
     _paths: MeshPaths, client: Client, what: tuple[str, ...], namespace: str, wait: bool, wait_timeout: int
 ) -> None:
@@ -429,16 +428,16 @@ def restart(
     """
     from datetime import UTC, datetime
 
-    restarted = {kinds.RESTARTED_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")}
+    restarted = {_RESTARTED_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")}
     patch = {"spec": {"template": {"metadata": {"annotations": restarted}}}}
     targets = _named(what)
     for kind, name in targets:
         if kind.KIND not in _RESTARTABLE:
-            raise Failure(f"{_qualified(kind)} cannot be restarted")
+            raise Failure(f"{registry.title(kind)} cannot be restarted")
         client.request("PATCH", _path(kind, namespace, name), patch)
-        click.echo(f"{_qualified(kind)}/{name} restarted")
+        click.echo(f"{registry.title(kind)}/{name} restarted")
     if wait:
-        _wait_ready(client, wait_timeout, [f"{_qualified(kind)}/{name}" for kind, name in targets], namespace)
+        _wait_ready(client, wait_timeout, [f"{kind.KIND}/{name}" for kind, name in targets], namespace)
 
 
 @local.command()
@@ -560,7 +559,7 @@ def _reasons(client: Client, waiting: list[Resource], after: str) -> Iterator[st
 
 
 def _last_lines(client: Client, namespace: str, pod: str, container: str) -> list[str]:
-    path = _path(kinds.KINDS["Pod"], namespace, pod) + "/log"
+    path = _path(Pod, namespace, pod) + "/log"
     try:
         written = b"".join(client.stream(path, container=container, tailLines=_FAILED_LOG_LINES))
     except ApiError:
@@ -579,15 +578,15 @@ def _wait_gone(client: Client, path: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _kind(title: str) -> Any:
+def _kind(title: str) -> type[Object]:
     """The kind with that resource name, such as pods, po or deployment.apps."""
-    try:
-        return kinds.find(title)
-    except FieldError:
-        raise Failure(f'the server doesn\'t have a resource type "{title}"') from None
+    kind = registry.find(title)
+    if kind is None:
+        raise Failure(f'the server doesn\'t have a resource type "{title}"')
+    return kind
 
 
-def _named(what: tuple[str, ...]) -> list[tuple[Any, str]]:
+def _named(what: tuple[str, ...]) -> list[tuple[type[Object], str]]:
     """`KIND NAME...` or `KIND/NAME...` as kinds and names."""
     if any("/" in part for part in what):
         if not all(part.count("/") == 1 for part in what):
@@ -599,17 +598,10 @@ def _named(what: tuple[str, ...]) -> list[tuple[Any, str]]:
     return [(_kind(what[0]), name) for name in what[1:]]
 
 
-def _qualified(kind: Any) -> str:
-    """`deployment.apps`, `pod`: how kubectl names a kind in its output."""
-    group = kind.API_VERSION.rpartition("/")[0]
-    return f"{kind.KIND.lower()}.{group}" if group else kind.KIND.lower()
-
-
-def _path(kind: Any, namespace: str, name: str = "") -> str:
+def _path(kind: type[Object], namespace: str, name: str = "") -> str:
     """Where the API has objects of a kind, or one of them; an empty namespace means all."""
-    prefix = f"/apis/{kind.API_VERSION}" if "/" in kind.API_VERSION else f"/api/{kind.API_VERSION}"
     parts = ["namespaces", namespace, kind.PLURAL] if namespace else [kind.PLURAL]
-    return "/".join([prefix, *(quote(part, safe="") for part in [*parts, *([name] if name else [])])])
+    return "/".join([registry.path(kind), *(quote(part, safe="") for part in [*parts, *([name] if name else [])])])
 
 
 def _as_list(items: list[Resource]) -> Resource:
@@ -629,7 +621,7 @@ def _print_whole(content: Resource, output: str) -> None:
 def _pod(client: Client, target: str, namespace: str) -> Resource:
     """A pod by its name, or one of the pods of a workload by KIND/NAME."""
     if "/" not in target:
-        return _resource(client.get(_path(kinds.KINDS["Pod"], namespace, target)))
+        return _resource(client.get(_path(Pod, namespace, target)))
     ((kind, name),) = _named((target,))
     owner = client.get(_path(kind, namespace, name))
     if kind.KIND == "Pod":
@@ -637,7 +629,7 @@ def _pod(client: Client, target: str, namespace: str) -> Resource:
     uid = owner["metadata"]["uid"]
     pods = [
         pod
-        for pod in client.get(_path(kinds.KINDS["Pod"], namespace))["items"]
+        for pod in client.get(_path(Pod, namespace))["items"]
         if any(reference["uid"] == uid for reference in pod["metadata"].get("ownerReferences", []))
     ]
     if not pods:

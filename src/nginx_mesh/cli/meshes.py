@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.local.locks import is_locked
 from nginx_mesh.local.paths import MeshPaths
 
 from .client import Client, UnreachableError
 
 _START_SECONDS = 30.0
+_STOP_SECONDS = 15.0
 _LOG_LINES = 15
 
 
@@ -24,6 +28,11 @@ class MeshError(Exception):
 def api_socket(paths: MeshPaths) -> Path:
     """Where the daemon's API listens."""
     return paths.run / "api.sock"
+
+
+def exec_socket(paths: MeshPaths) -> Path:
+    """Where the daemon takes commands for containers."""
+    return paths.run / "exec.sock"
 
 
 def daemon_log(paths: MeshPaths) -> Path:
@@ -41,16 +50,14 @@ def exists(paths: MeshPaths) -> bool:
     return settings_file(paths).exists()
 
 
+def daemon_lock(paths: MeshPaths) -> Path:
+    """What the daemon holds as long as it lives."""
+    return paths.run / "daemon.lock"
+
+
 def is_running(paths: MeshPaths) -> bool:
-    """Whether the mesh's daemon runs: it holds a lock as long as it lives."""
-    try:
-        with (paths.run / "daemon.lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    """Whether the mesh's daemon runs."""
+    return is_locked(daemon_lock(paths))
 
 
 def all_meshes() -> list[MeshPaths]:
@@ -71,15 +78,17 @@ def connect(paths: MeshPaths) -> Client:
     return Client(api_socket(paths))
 
 
-def create(paths: MeshPaths, settings: bytes) -> None:
-    """Make the mesh's directories and write down the settings (JSON) it is made with."""
+def create(paths: MeshPaths, settings: MeshSettings) -> None:
+    """Make the mesh's directories and write down the settings it is made with."""
+    from nginx_mesh.local.container import write_private
+
     paths.make()
-    target = settings_file(paths)
-    new = target.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(settings)
-    new.replace(target)
+    write_private(settings_file(paths), msgspec.json.encode(settings))
+
+
+def encode_settings(settings: dict[str, Any]) -> Any:
+    """Settings by name, ready to be sent as JSON."""
+    return msgspec.to_builtins(settings)
 
 
 def start_daemon(paths: MeshPaths, image: Path | None) -> Client:
@@ -110,14 +119,14 @@ def start_daemon(paths: MeshPaths, image: Path | None) -> Client:
 
 def destroy(paths: MeshPaths) -> None:
     """End the mesh: its daemon, its pods and all it kept. Raises MeshError."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nginx_mesh.local.daemon", "--name", paths.name, "--destroy"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise MeshError(f'mesh "{paths.name}" could not be ended: {done.stderr.strip()}')
+    from nginx_mesh.local.leftovers import LeftoverError, destroy_node
+    from nginx_mesh.local.pidlock import DaemonError, end_holder
+
+    try:
+        end_holder(daemon_lock(paths), _STOP_SECONDS)
+        destroy_node(paths)
+    except (DaemonError, LeftoverError, OSError) as error:
+        raise MeshError(f'mesh "{paths.name}" cannot be ended: {error}') from None
 
 
 def _paths_or_none(name: str) -> MeshPaths | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import random
+import re
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
@@ -13,6 +14,7 @@ import orjson
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME
 
 from .allocator import AddressError, AddressPool
 from .network import POD_NETWORKS, SERVICE_NETWORKS, ipv6_available
@@ -35,7 +37,11 @@ _IMMUTABLE: dict[str, tuple[str, ...]] = {
     "DaemonSet": ("selector",),
     "Job": ("completions", "template"),
 }
-_TEMPLATED = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController", "Job")
+# What a manifest may hold and only the mesh can say.
+_OURS = ("uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "managedFields")
+_DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
+_PERCENTAGE = re.compile(r"(100|[0-9]{1,2})%")
+_STRATEGIES = ("RollingUpdate", "Recreate")
 
 Inject = Callable[[Resource, dict[str, str]], Resource]
 
@@ -54,26 +60,29 @@ class Admission:
         key = key_of(resource)
         old = self._tx.get(key)
         self._check_namespace(key)
+        resource = _own_words(resource, old)
         if key.kind == "Pod":
             return self._admit_pod(resource, old)
         if old is not None:
             resource = _carried_over(resource, old)
+            _check_unchanged(resource, old, _IMMUTABLE.get(key.kind, ()))
         if key.kind == "Service":
             resource = self._with_cluster_ips(resource, old)
         elif key.kind == "Secret":
             resource = _with_string_data(resource)
+        elif key.kind == "MeshConfig" and (key.namespace, key.name) != (CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME):
+            heeded = f"{CONTROL_PLANE_NAMESPACE}/{MESH_CONFIG_NAME}"
+            raise FieldError("metadata.name", f"the only MeshConfig that the mesh heeds is {heeded}")
         elif key.kind == "Namespace":
             resource = {"status": {"phase": "Active"}, **resource}
-        elif key.kind in _TEMPLATED:
-            if old is not None:
-                _check_unchanged(resource, old, _IMMUTABLE.get(key.kind, ()))
-            self._check_account(key.namespace, resource["spec"]["template"]["spec"], "spec.template.spec")
+        elif key.kind == "Deployment":
+            _check_strategy(resource["spec"].get("strategy", {}))
         return resource
 
     def new_pod(self, pod: Resource) -> Resource:
         """A pod that is new: named, injected, with its addresses. Raises FieldError."""
         namespace = pod["metadata"]["namespace"]
-        self._check_account(namespace, pod["spec"], "spec")
+        self._check_account(namespace, pod["spec"])
         owner = self._tx.get(ObjectKey("Namespace", "", namespace)) or {"metadata": {}}
         metadata = dict(pod["metadata"])
         if not metadata.get("name"):
@@ -110,13 +119,12 @@ class Admission:
         if "deletionTimestamp" in namespace["metadata"]:
             raise FieldError("metadata.namespace", f'namespace "{key.namespace}" is being deleted')
 
-    def _check_account(self, namespace: str, pod_spec: Resource, path: str) -> None:
+    def _check_account(self, namespace: str, pod_spec: Resource) -> None:
         name = pod_spec.get("serviceAccountName") or "default"
         # Every namespace gets its default account at the end of the transaction that makes it.
         if name != "default" and self._tx.get(ObjectKey("ServiceAccount", namespace, name)) is None:
-            raise FieldError(
-                f"{path}.serviceAccountName", f'there is no service account "{name}" in namespace "{namespace}"'
-            )
+            reason = f'there is no ServiceAccount "{name}" in namespace "{namespace}"'
+            raise FieldError("spec.serviceAccountName", reason)
 
     def _generated_name(self, prefix: str) -> str:
         suffix = "".join(self._random.choices(_SUFFIX_LETTERS, k=5))
@@ -181,6 +189,14 @@ def _cursor(kind: str, version: int) -> str:
     return f"cursor/{kind}/{version}"
 
 
+def _own_words(resource: Resource, old: Resource | None) -> Resource:
+    """The object without what is the mesh's to say, so that what `get` printed can be applied again."""
+    metadata = {name: value for name, value in resource["metadata"].items() if name not in (*_OURS, *_DELETION)}
+    if old is not None:
+        metadata |= {name: old["metadata"][name] for name in _DELETION if name in old["metadata"]}
+    return {**{name: value for name, value in resource.items() if name != "status"}, "metadata": metadata}
+
+
 def _carried_over(resource: Resource, old: Resource) -> Resource:
     """What a manifest does not say and the object has: its status, and that its pods were restarted."""
     kept: dict[str, Any] = {"status": old["status"]} if "status" in old else {}
@@ -211,3 +227,14 @@ def _check_unchanged(resource: Resource, old: Resource, fields: Iterable[str]) -
     for field in fields:
         if resource["spec"].get(field) != old["spec"].get(field):
             raise FieldError(f"spec.{field}", "may not change; delete the object first")
+
+
+def _check_strategy(strategy: Resource) -> None:
+    kind = strategy.get("type", "RollingUpdate")
+    if kind not in _STRATEGIES:
+        raise FieldError("spec.strategy.type", f'"{kind}" is not one of {", ".join(_STRATEGIES)}')
+    for name, value in strategy.get("rollingUpdate", {}).items():
+        if isinstance(value, str) and not _PERCENTAGE.fullmatch(value):
+            raise FieldError(f"spec.strategy.rollingUpdate.{name}", f'"{value}" is not a percentage such as "25%"')
+        if isinstance(value, int) and value < 0:
+            raise FieldError(f"spec.strategy.rollingUpdate.{name}", f"{value} is less than 0")

@@ -8,14 +8,20 @@ from pathlib import Path
 CHUNK = 1 << 16
 
 
-def read_from(path: Path, position: int) -> bytes:
-    """Up to `CHUNK` bytes from a position on; nothing when there is no such file."""
+def read_from(path: Path, position: int) -> tuple[int, bytes]:
+    """Up to `CHUNK` bytes from a position on, and the position after them; nothing when there is no such file.
+
+    A file that has become shorter was emptied: reading begins anew.
+    """
     try:
         with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < position:
+                position = 0
             file.seek(position)
-            return file.read(CHUNK)
+            content = file.read(CHUNK)
+            return position + len(content), content
     except FileNotFoundError:
-        return b""
+        return 0, b""
 
 
 def start_of_tail(path: Path, lines: int) -> int:

@@ -25,6 +25,10 @@ _ACKNOWLEDGE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.7
 
 
+# Reasons to wait that are no trouble.
+_ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
+
+
 class Runner(Protocol):
     """What runs pods: the kubelet."""
 
@@ -148,10 +152,13 @@ class PodKeeper:
                     was.get("state") != "running" or was.get("restartCount", 0) != container.get("restartCount", 0)
                 ):
                     self._events.record(key, "Normal", "Started", f"Started container {name}")
+                message = container.get("message", "")
+                if state == "running" and message not in ("", was.get("message", "")):
+                    self._events.record(key, "Warning", "Unhealthy", f"container {name}: {message}")
                 reason = container.get("reason", "")
-                failed = state == "waiting" or container.get("exitCode", 0) != 0
+                failed = (state == "waiting" and reason not in _ON_ITS_WAY) or container.get("exitCode", 0) != 0
                 if reason and failed and (reason, state) != (was.get("reason", ""), was.get("state", "waiting")):
-                    message = container.get("message", "") or f"exit code {container.get('exitCode', 0)}"
+                    message = message or f"exit code {container.get('exitCode', 0)}"
                     self._events.record(key, "Warning", reason, f"container {name}: {message}")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

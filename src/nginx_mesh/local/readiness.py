@@ -69,7 +69,7 @@ def _pod_reason(pod: Resource, latest_warning: LatestWarning) -> Unready | None:
         if state == "terminated" and "exitCode" in container:
             details.append(f"exit code {container['exitCode']}")
         if state == "running":
-            details = ["running, but not ready", *([warning] if warning else [])]
+            details = ["running, but not ready", *([container["message"]] if container.get("message") else [])]
         hopeless = phase == "Failed" or reason in _HOPELESS
         if details:
             return Unready(key, f"container {name}: {': '.join(details)}", name, hopeless)

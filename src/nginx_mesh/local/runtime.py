@@ -6,27 +6,30 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from nginx_mesh.api import kinds, manifest
-from nginx_mesh.api.core import Pod, PodStatus, Service
+from nginx_mesh.api import kinds
+from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.loaded import LoadedObject
+from nginx_mesh.api.manifest import load
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import MeshConfig
 from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME, MeshSettings
+from nginx_mesh.api.validate import validate, validate_references
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.identity.keymanager.disk import DiskKeyManager
 from nginx_mesh.inject.pod import inject_pod
 
-from . import lifecycle
+from . import lifecycle, registry
 from .admission import Admission
 from .events import EventLog
 from .exec_server import ExecAnswer, ExecRequest
-from .kubelet import Kubelet
+from .kubelet import Kubelet, NotRunningError
 from .mesh import Mesh
 from .paths import MeshPaths
 from .pods import PodKeeper
@@ -42,7 +45,6 @@ SIDECAR_IMAGE = "nginx-mesh/sidecar"
 _CONFIG_KEY = ObjectKey("MeshConfig", CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME)
 # What others refer to comes first.
 _ORDER = ("Namespace", "ServiceAccount", "ConfigMap", "Secret", "Service")
-_SEED_KINDS = ("MeshConfigClass",)
 
 
 class RefusedError(Exception):
@@ -81,11 +83,11 @@ class Runtime:
         )
         self._pods = PodKeeper(self._store, self._kubelet, self._mesh, self._events, self._clock, _decode_pod)
         self._services_stale = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Take up what an earlier daemon left, and follow the store from now on."""
-        await self._kubelet.start()
+        await self._kubelet.start(self._typed_pods(None))
         self._store.watch(self._changed)
         await self._mesh.start()
         self._pods.start()
@@ -93,12 +95,12 @@ class Runtime:
             self._store, lambda tx, pod: self._admission(tx).new_pod(pod), self._events, self._clock
         )
         self._services_stale.set()
-        self._tasks.append(asyncio.create_task(self._keep_services()))
+        self._spawn(self._keep_services())
 
     async def close(self) -> None:
         """Stop; pods and sidecars go on."""
         self._reconciler.close()
-        for task in self._tasks:
+        for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pods.close()
@@ -108,21 +110,26 @@ class Runtime:
 
     async def parse(self, files: Iterable[tuple[str, bytes]], namespace: str) -> list[Resource]:
         """The objects of manifests. Raises RefusedError."""
-        return [resource for _, resource in await asyncio.to_thread(_parse, files, namespace)]
+        return [loaded.raw for loaded in await asyncio.to_thread(_parse, files, namespace)]
 
     async def apply(self, files: Iterable[tuple[str, bytes]], namespace: str) -> list[tuple[ObjectKey, str]]:
         """Create or replace all objects of the manifests or, raising RefusedError, none; what became of each."""
         parsed = await asyncio.to_thread(_parse, files, namespace)
-        return self._put(parsed)
+        unmet = validate_references(
+            parsed, lambda key: self._store.get(key) is not None, namespace_labels=self._namespace_labels
+        )
+        if unmet:
+            raise RefusedError("Invalid", str(unmet[0]), map(str, unmet))
+        return self._put([(loaded.raw, _wording(loaded)) for loaded in parsed])
 
     def get(self, key: ObjectKey) -> Resource:
         """One object. Raises RefusedError."""
         resource = self._store.get(key)
         if resource is None:
-            raise RefusedError("NotFound", f'{kinds.KINDS[key.kind].PLURAL} "{key.name}" not found')
+            raise RefusedError("NotFound", f'{_plural(key)} "{key.name}" not found')
         return resource
 
-    def list(self, kind: str, namespace: str | None) -> list[Resource]:
+    def objects(self, kind: str, namespace: str | None) -> list[Resource]:
         """All objects of a kind, of one namespace or all."""
         return self._events.list(namespace) if kind == "Event" else self._store.list(kind, namespace)
 
@@ -132,10 +139,12 @@ class Runtime:
         if not isinstance(merged, dict) or key_of(merged) != key:
             raise RefusedError("Invalid", "kind, name and namespace may not change")
         try:
-            manifest.check(merged)
+            faults = validate(kinds.decode(merged))
         except FieldError as error:
-            raise RefusedError("Invalid", f"{key}: {error}") from None
-        self._put([(str(key), merged)])
+            faults = [error]
+        if faults:
+            raise RefusedError("Invalid", f"{key}: {faults[0]}", [f"{key}: {fault}" for fault in faults])
+        self._put([(merged, lambda error: f"{key}: {error}")])
         return self.get(key)
 
     def configure(self, changes: Resource) -> None:
@@ -148,7 +157,7 @@ class Runtime:
         if self._install_settings.with_config(settings.to_config()) != settings:
             fixed = ", ".join(sorted(changes))
             raise RefusedError("Invalid", f"not all of these may change while the mesh runs: {fixed}")
-        self._put([(str(_CONFIG_KEY), wanted)])
+        self._put([(wanted, str)])
 
     def delete(self, key: ObjectKey, grace_seconds: int | None) -> Resource:
         """Ask for an object to go; the object. Raises RefusedError."""
@@ -208,7 +217,10 @@ class Runtime:
         names = [entry["name"] for entry in [*spec.get("initContainers", []), *spec["containers"]]]
         if container not in names:
             raise RefusedError("BadRequest", f"container {container} is not valid for pod {key.name}")
-        return self._kubelet.log_path(key, container)
+        try:
+            return self._kubelet.log_path(key, container)
+        except NotRunningError as error:
+            raise RefusedError("BadRequest", str(error)) from None
 
     async def exec(self, request: ExecRequest, files: list[int]) -> ExecAnswer:
         """Run a command in a container, reading and writing these descriptors (stdin, stdout, stderr)."""
@@ -221,27 +233,27 @@ class Runtime:
         except RefusedError as error:
             return ExecAnswer(error=str(error), reason=error.reason)
         stdin, stdout, stderr = files
-        code = await self._kubelet.exec(key, container, request.command, stdin, stdout, stderr, tty=request.tty)
+        try:
+            code = await self._kubelet.exec(key, container, request.command, stdin, stdout, stderr, tty=request.tty)
+        except NotRunningError as error:
+            return ExecAnswer(error=str(error), reason="BadRequest")
         return ExecAnswer(exit_code=code)
 
-    def _put(self, parsed: list[tuple[str, Resource]]) -> list[tuple[ObjectKey, str]]:
-        """Store objects, each with where it came from; all or none. Raises RefusedError."""
+    def _put(self, resources: list[tuple[Resource, Callable[[FieldError], str]]]) -> list[tuple[ObjectKey, str]]:
+        """Store objects, all or none; each comes with how to word what is wrong with it. Raises RefusedError."""
         faults: list[str] = []
         outcomes: dict[int, tuple[ObjectKey, str]] = {}
-        try:
-            with self._store.transaction() as tx:
-                admission = self._admission(tx)
-                for number in sorted(range(len(parsed)), key=lambda n: _rank(parsed[n][1])):
-                    source, resource = parsed[number]
-                    try:
-                        outcomes[number] = key_of(resource), tx.put(admission.admit(resource))
-                    except FieldError as error:
-                        faults.append(f"{source}: {error}")
-                if faults:
-                    raise RefusedError("Invalid", faults[0], faults)
-                lifecycle.settle(tx, self._clock())
-        except RefusedError:
-            raise
+        with self._store.transaction() as tx:
+            admission = self._admission(tx)
+            for number in sorted(range(len(resources)), key=lambda n: _rank(resources[n][0])):
+                resource, worded = resources[number]
+                try:
+                    outcomes[number] = key_of(resource), tx.put(admission.admit(resource))
+                except FieldError as error:
+                    faults.append(worded(error))
+            if faults:
+                raise RefusedError("Invalid", faults[0], faults)
+            lifecycle.settle(tx, self._clock())
         return [outcomes[number] for number in sorted(outcomes)]
 
     def _admission(self, tx: Transaction) -> Admission:
@@ -249,6 +261,11 @@ class Runtime:
             return inject_pod(pod, namespace_labels, self._settings)
 
         return Admission(tx, inject, self._random)
+
+    def _namespace_labels(self, name: str) -> dict[str, str]:
+        namespace = self._store.get(ObjectKey("Namespace", "", name)) or {"metadata": {}}
+        labels: dict[str, str] = namespace["metadata"].get("labels", {})
+        return labels
 
     def _seed(self) -> None:
         """What every mesh has from the start."""
@@ -278,6 +295,8 @@ class Runtime:
             self._mesh.configure(self._settings)
         if key.kind in ("Pod", "Service"):
             self._services_stale.set()
+        if key.kind in ("ConfigMap", "Secret"):
+            self._spawn(self._kubelet.object_changed(key))
 
     async def _keep_services(self) -> None:
         """Keep the table of services, for DNS and for what dials them without a sidecar."""
@@ -291,6 +310,11 @@ class Runtime:
                 log.exception("cannot update the services")
                 await asyncio.sleep(1)
                 self._services_stale.set()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _typed_pods(self, namespace: str | None) -> list[Pod]:
         return [_decode_pod(item) for item in self._store.list("Pod", namespace)]
@@ -317,8 +341,31 @@ def _rank(resource: Resource) -> int:
     return _ORDER.index(resource["kind"]) if resource["kind"] in _ORDER else len(_ORDER)
 
 
-def _parse(files: Iterable[tuple[str, bytes]], namespace: str) -> list[tuple[str, Resource]]:
-    raise NotImplementedError
+def _plural(key: ObjectKey) -> str:
+    """`deployments.apps`, `pods`: how errors name a kind."""
+    kind = registry.by_kind(key.kind)
+    return registry.title(kind).replace(key.kind.lower(), kind.PLURAL, 1)
+
+
+def _parse(files: Iterable[tuple[str, bytes]], namespace: str) -> list[LoadedObject]:
+    """The objects of manifests, of which no two may be the same. Raises RefusedError."""
+    loaded: list[LoadedObject] = []
+    faults: list[str] = []
+    seen: dict[ObjectKey, str] = {}
+    for source, data in files:
+        manifest = load(data, source, namespace=namespace)
+        faults += map(str, manifest.errors)
+        for item in manifest.objects:
+            if (earlier := seen.setdefault(item.object.key, item.source)) != item.source:
+                faults.append(str(item.error(FieldError("metadata.name", f"the same object is in {earlier}"))))
+        loaded += manifest.objects
+    if faults:
+        raise RefusedError("Invalid", faults[0], faults)
+    return loaded
+
+
+def _wording(loaded: LoadedObject) -> Callable[[FieldError], str]:
+    return lambda error: str(loaded.error(error))
 
 
 def _decode(resource: Resource) -> Object:
@@ -331,6 +378,3 @@ def _decode_pod(resource: Resource) -> Pod:
 
 def _decode_service(resource: Resource) -> Service:
     return msgspec.convert(resource, Service)
-
-
-__all__ = ["PodStatus", "RefusedError", "Runtime", "merge_patch"]

@@ -28,10 +28,9 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from nginx_mesh.api import kinds
-from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import Object, ObjectKey
 
+from . import registry
 from .logs import read_from, start_of_tail
 from .runtime import RefusedError, Runtime
 from .store import Resource, StoreError
@@ -103,7 +102,8 @@ class ApiServer:
     async def _apply(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)
         outcomes = await self._runtime.apply(manifests.contents(), manifests.namespace)
-        return _json([{"object": kinds.qualified(key), "outcome": outcome} for key, outcome in outcomes])
+        named = [(f"{registry.title(registry.by_kind(key.kind))}/{key.name}", outcome) for key, outcome in outcomes]
+        return _json([{"object": name, "outcome": outcome} for name, outcome in named])
 
     async def _parse(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)
@@ -132,7 +132,7 @@ class ApiServer:
 
     async def _list(self, request: web.Request) -> web.Response:
         kind = _kind_of(request)
-        items = self._runtime.list(kind.KIND, request.match_info.get("namespace"))
+        items = self._runtime.objects(kind.KIND, request.match_info.get("namespace"))
         return _json({"apiVersion": kind.API_VERSION, "kind": f"{kind.KIND}List", "metadata": {}, "items": items})
 
     async def _get(self, request: web.Request) -> web.Response:
@@ -163,9 +163,8 @@ class ApiServer:
         await response.prepare(request)
         position = 0 if tail is None else await asyncio.to_thread(start_of_tail, path, int(tail))
         while True:
-            chunk = await asyncio.to_thread(read_from, path, position)
+            position, chunk = await asyncio.to_thread(read_from, path, position)
             if chunk:
-                position += len(chunk)
                 await response.write(chunk)
             elif follow and self._still_writes(key):
                 await asyncio.sleep(_LOG_POLL_SECONDS)
@@ -217,10 +216,10 @@ async def _body(request: web.Request, shape: type[Any]) -> Any:
 
 
 def _kind_named(title: str) -> type[Object]:
-    try:
-        return kinds.find(title)
-    except FieldError as error:
-        raise RefusedError("NotFound", str(error)) from None
+    kind = registry.find(title)
+    if kind is None:
+        raise RefusedError("NotFound", f'there is no resource type "{title}"')
+    return kind
 
 
 def _kind_of(request: web.Request) -> type[Object]:

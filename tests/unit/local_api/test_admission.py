@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -153,17 +154,33 @@ def test_the_address_of_a_gone_pod_is_not_used_at_once(store: Store, put: Put) -
 
 
 def test_what_a_pod_refers_to_must_be_there(put: Put) -> None:
-    with pytest.raises(FieldError, match='no service account "api"') as refused:
+    with pytest.raises(FieldError, match='no ServiceAccount "api"') as refused:
         put(pod(serviceAccountName="api"))
     assert refused.value.field == "spec.serviceAccountName"
-    broken = deployment()
-    broken["spec"]["template"]["spec"]["serviceAccountName"] = "api"
-    with pytest.raises(FieldError) as refused:
-        put(broken)
-    assert refused.value.field == "spec.template.spec.serviceAccountName"
     elsewhere = {**pod(), "metadata": {"name": "web", "namespace": "none"}}
     with pytest.raises(FieldError, match='no namespace "none"'):
         put(elsewhere)
+
+
+def test_what_get_printed_can_be_applied_again(store: Store, put: Put) -> None:
+    printed = put(service())
+    printed = {**printed, "metadata": {**printed["metadata"], "deletionTimestamp": "1970-01-01T00:00:00Z"}}
+    with store.transaction() as tx:
+        assert tx.put(admission(tx).admit({**printed, "status": {"loadBalancer": {}}})) == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "field"),
+    [
+        ({"type": "Blue"}, "spec.strategy.type"),
+        ({"rollingUpdate": {"maxSurge": "many"}}, "spec.strategy.rollingUpdate.maxSurge"),
+        ({"rollingUpdate": {"maxUnavailable": -1}}, "spec.strategy.rollingUpdate.maxUnavailable"),
+    ],
+)
+def test_a_strategy_that_makes_no_sense_is_refused_by_field(put: Put, strategy: dict[str, Any], field: str) -> None:
+    with pytest.raises(FieldError) as refused:
+        put(deployment(strategy=strategy))
+    assert refused.value.field == field
 
 
 def test_a_selector_may_not_change(put: Put) -> None:
@@ -174,10 +191,10 @@ def test_a_selector_may_not_change(put: Put) -> None:
 
 
 def test_applying_again_keeps_the_status_and_restarts_nothing(store: Store, put: Put) -> None:
-    put(deployment())
-    restarted = deployment()
+    restarted = copy.deepcopy(put(deployment()))
     restarted["spec"]["template"]["metadata"]["annotations"] = {RESTARTED_ANNOTATION: "now"}
-    put({**restarted, "status": {"replicas": 1}})
+    with store.transaction() as tx:
+        tx.put({**restarted, "status": {"replicas": 1}})
     with store.transaction() as tx:
         assert tx.put(admission(tx).admit(deployment())) == "unchanged"
     with store.transaction() as tx:

@@ -146,6 +146,13 @@ def test_scaling_down_gives_up_pods_that_serve_nothing_first() -> None:
     assert not cluster.pods[plan.delete[0]].ready
 
 
+def test_scaling_down_gives_up_the_youngest_of_equals() -> None:
+    cluster = Cluster()
+    settle(cluster, plan_deployment, workload("Deployment", replicas=3))
+    plan = plan_deployment(workload("Deployment", replicas=1), cluster.views(), 0.0)
+    assert plan.delete == list(reversed(cluster.pods))[:2]
+
+
 def test_a_broken_revision_is_replaced_without_touching_the_serving_pods() -> None:
     cluster = Cluster()
     settle(cluster, plan_deployment, workload("Deployment", replicas=2))

@@ -26,4 +26,12 @@ def test_the_tail_is_what_tail_prints(tmp_path: Path, content: str, lines: int, 
 
 def test_a_file_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert logs.start_of_tail(tmp_path / "none", 5) == 0
-    assert logs.read_from(tmp_path / "none", 0) == b""
+    assert logs.read_from(tmp_path / "none", 0) == (0, b"")
+
+
+def test_reading_begins_anew_when_the_file_was_emptied(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text("one\ntwo\n")
+    assert logs.read_from(file, 4) == (8, b"two\n")
+    file.write_text("new\n")
+    assert logs.read_from(file, 8) == (4, b"new\n")

@@ -66,12 +66,16 @@ def test_a_pod_on_its_way_out_is_not_waited_for() -> None:
             "container a: Error: exit code 3",
             False,
         ),
-        ({"state": "running"}, "container a: running, but not ready: probe failed", False),
+        (
+            {"state": "running", "message": "Readiness probe failed: refused"},
+            "container a: running, but not ready: Readiness probe failed: refused",
+            False,
+        ),
     ],
 )
 def test_the_container_in_the_way_is_named_with_its_reason(status: dict[str, Any], reason: str, hopeless: bool) -> None:
     statuses = [{"name": "ok", "ready": True, "state": "running"}, {"name": "a", **status}]
-    (found,) = unready([pod(phase="Pending", containerStatuses=statuses)], lambda _: "probe failed")
+    (found,) = unready([pod(phase="Pending", containerStatuses=statuses)], no_warning)
     assert found.reason == reason
     assert (found.container, found.hopeless) == ("a", hopeless)
 

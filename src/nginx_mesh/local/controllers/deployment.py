@@ -18,9 +18,9 @@ def plan_deployment(deployment: Resource, pods: Sequence[PodView], now: float) -
     revision = template_hash(deployment)
     live = [pod for pod in pods if not pod.terminating]
     current = [pod for pod in live if pod.labels.get(HASH_LABEL) == revision]
-    outdated = sorted((pod for pod in live if pod.labels.get(HASH_LABEL) != revision), key=expendable_first)
+    outdated = expendable_first(pod for pod in live if pod.labels.get(HASH_LABEL) != revision)
 
-    delete = sorted(current, key=expendable_first)[: max(0, len(current) - replicas)]
+    delete = expendable_first(current)[: max(0, len(current) - replicas)]
     missing = replicas - len(current)
     if spec.get("strategy", {}).get("type") == "Recreate":
         delete += outdated

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -90,9 +90,9 @@ def new_pod(workload: Resource, metadata: dict[str, Any], *, labels: Mapping[str
     }
 
 
-def expendable_first(pod: PodView) -> tuple[bool, str, str]:
-    """Sort key for pods to give up: those that serve nothing first. Reverse it to get those to keep."""
-    return (pod.ready, pod.created, pod.name)
+def expendable_first(pods: Iterable[PodView]) -> list[PodView]:
+    """Pods in the order to give them up: those that serve nothing first, then the youngest."""
+    return sorted(sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True), key=lambda pod: pod.ready)
 
 
 def replica_status(workload: Resource, live: list[PodView]) -> Resource:

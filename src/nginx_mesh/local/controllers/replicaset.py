@@ -11,7 +11,7 @@ from .plan import Plan, PodView, expendable_first, new_pod, replica_status
 def plan_replicaset(workload: Resource, pods: Sequence[PodView], now: float) -> Plan:
     """Keep `replicas` pods."""
     replicas: int = workload["spec"].get("replicas", 1)
-    live = sorted((pod for pod in pods if not pod.terminating), key=expendable_first)
+    live = expendable_first(pod for pod in pods if not pod.terminating)
     name = workload["metadata"]["name"]
     return Plan(
         create=[new_pod(workload, {"generateName": f"{name}-"}, labels={}) for _ in range(replicas - len(live))],

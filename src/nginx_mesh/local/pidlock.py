@@ -1,0 +1,47 @@
+"""One daemon per mesh: a lock that its process holds as long as it lives, with its pid in the file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .locks import is_locked
+
+_POLL_SECONDS = 0.05
+
+
+class DaemonError(Exception):
+    """There is a daemon already, or one that does not end."""
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock. Raises DaemonError when another process does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DaemonError(f"{path}: the mesh has a daemon already") from None
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def end_holder(path: Path, seconds: float) -> None:
+    """Ask the process that holds the lock to end, and wait for it. Raises DaemonError after that time."""
+    deadline = time.monotonic() + seconds
+    asked = False
+    while is_locked(path):
+        if time.monotonic() >= deadline:
+            raise DaemonError(f"{path}: the daemon does not end")
+        if not asked and (pid := path.read_text()).isdecimal():
+            os.kill(int(pid), signal.SIGTERM)
+            asked = True
+        time.sleep(_POLL_SECONDS)

@@ -20,7 +20,7 @@ from nginx_mesh.catalog.changes import Changes
 
 from .annotated import effective_mode
 from .check import ObjectWarning, check
-from .inbound import own_entries
+from .inbound import ProbeReader, no_probes, own_entries
 from .journal import Journal
 from .outbound import (
     cluster_name,
@@ -35,13 +35,19 @@ from .state import Endpoint, Identity, MtlsMode, State, StateEntry, Update, clus
 from .view import Touch, View
 
 
-def compile_state(catalog: Catalog, settings: MeshSettings, pod: ObjectKey, identity: Identity | None) -> State | None:
+def compile_state(
+    catalog: Catalog,
+    settings: MeshSettings,
+    pod: ObjectKey,
+    identity: Identity | None,
+    probes: ProbeReader = no_probes,
+) -> State | None:
     """The whole state of one sidecar, None when there is no such meshed pod."""
     workload = catalog.topology.pod(pod)
     if workload is None or not workload.meshed:
         return None
     state = outbound(catalog, settings, effective_mode(settings, workload))
-    state.update(own_entries(catalog, settings, workload))
+    state.update(own_entries(catalog, settings, workload, probes))
     if identity is not None:
         state["identity"] = identity
     return state
@@ -82,11 +88,20 @@ class Compiler:
     `memory` is how many changed entries each view remembers; who is further behind gets a full state.
     """
 
-    def __init__(self, catalog: Catalog, settings: MeshSettings, *, first_version: int, memory: int = 16384) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        settings: MeshSettings,
+        *,
+        first_version: int,
+        memory: int = 16384,
+        probes: ProbeReader = no_probes,
+    ) -> None:
         self._catalog = catalog
         self._settings = settings
         self._version = first_version
         self._memory = memory
+        self._probes = probes
         self._views: dict[MtlsMode, View] = {}
         self._sidecars: dict[ObjectKey, _Sidecar] = {}
         self._in_view: dict[MtlsMode, set[ObjectKey]] = {"off": set(), "permissive": set(), "strict": set()}
@@ -227,7 +242,7 @@ class Compiler:
             sidecar = self._sidecars[pod] = _Sidecar(mode, self._version, self._memory)
             self._in_view[mode].add(pod)
             self._open_view(mode)
-        entries = own_entries(self._catalog, self._settings, workload)
+        entries = own_entries(self._catalog, self._settings, workload, self._probes)
         self._compiled += len(entries)
         if pod in self._identities:
             entries["identity"] = self._identities[pod]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.records import Workload
@@ -9,11 +13,22 @@ from nginx_mesh.catalog.records import Workload
 from .access import grants
 from .annotated import client_max_body_size, effective_mode
 from .limits import limits
-from .state import Inbound, Settings, State
+from .state import Inbound, Probe, Settings, State
+
+ProbeReader = Callable[[Mapping[str, str]], Mapping[str, Probe]]
+"""Reads what the injector noted of a pod's own health checks, by the path that stands for each. Raises FieldError."""
 
 
-def own_entries(catalog: Catalog, settings: MeshSettings, pod: Workload) -> State:
-    """All entries that belong to one sidecar alone, except its identity. Only declared ports are let in."""
+def no_probes(annotations: Mapping[str, str]) -> Mapping[str, Probe]:
+    """For pods whose health checks are not redirected."""
+    return {}
+
+
+def own_entries(catalog: Catalog, settings: MeshSettings, pod: Workload, probes: ProbeReader) -> State:
+    """All entries that belong to one sidecar alone, except its identity. Only declared ports are let in.
+
+    Notes of health checks that cannot be read count as absent.
+    """
     state: State = {
         "settings": Settings(
             mtls_mode=effective_mode(settings, pod),
@@ -33,4 +48,6 @@ def own_entries(catalog: Catalog, settings: MeshSettings, pod: Workload) -> Stat
                 grants=grants(catalog, settings, pod, number, use.protocols),
                 limits=[] if use.protocols == ("tcp",) else limited,
             )
+    with suppress(FieldError):
+        state.update({f"probe/{path}": probe for path, probe in probes(pod.annotations).items()})
     return state

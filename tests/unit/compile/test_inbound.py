@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import Grant, Inbound, Limit, PathRule, Settings, State
+from nginx_mesh.compile.state import Grant, Inbound, Limit, PathRule, Probe, Settings, State
 
 from .objects import group, http, limit, pod, pod_key, port, service, target, tcp, tcp_route
 
@@ -266,3 +268,20 @@ def test_numbers_that_a_sidecar_cannot_count_are_cut() -> None:
     assert settings.client_max_body_size == (1 << 53) - 1
     assert isinstance(entry, Inbound)
     assert [(found.burst, found.delay) for found in entry.limits] == [((1 << 31) - 1, (1 << 31) - 1)]
+
+
+def test_health_checks_are_read_from_what_the_injector_noted() -> None:
+    def read(annotations: Mapping[str, str]) -> Mapping[str, Probe]:
+        if "bad" in annotations["injector.nsm.nginx.com/probes"]:
+            raise FieldError("injector.nsm.nginx.com/probes", "is not JSON")
+        return {"/health-redirects/app/live": Probe(scheme="http", port=8080, path="/live")}
+
+    for noted, expected in (
+        ("some", {"probe//health-redirects/app/live": Probe(scheme="http", port=8080, path="/live")}),
+        ("bad", {}),
+    ):
+        catalog = catalog_of(web(annotations={"injector.nsm.nginx.com/probes": noted}))
+        state = compile_state(catalog, MeshSettings(), pod_key("web-0"), None, read)
+        assert state is not None
+        assert {key: entry for key, entry in state.items() if key.startswith("probe/")} == expected
+        assert "inbound/8080" in state

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast, get_args
 
-from .errors import FieldError
+from .errors import FieldError, located
 from .values import LbMethod, MtlsMode, parse_boolean, parse_choice, parse_ports, parse_size
 
 T = TypeVar("T")
@@ -31,6 +31,9 @@ INTERNAL_ROUTE = "nsm.nginx.com/internal-route"
 STATUS = "injector.nsm.nginx.com/status"
 PROBES = "injector.nsm.nginx.com/probes"
 INJECTED = "injected"
+
+# Besides those of the annotation: DNS, metrics, and the sidecar's ports for health checks.
+ALWAYS_IGNORED_INCOMING_PORTS = (53, 8887, 8895, 8896)
 
 AutoInject = Literal["enabled", "disabled"]
 
@@ -125,10 +128,8 @@ def check_service(annotations: Mapping[str, str]) -> list[FieldError]:
 
 def _read(values: Mapping[str, str], key: str, parse: Callable[[str], T]) -> T | None:
     text = values.get(key)
-    try:
+    with located(key):
         return None if text is None else parse(text)
-    except FieldError as error:
-        raise error.within(key) from None
 
 
 def _choice(values: Mapping[str, str], key: str, choices: tuple[str, ...]) -> str | None:

@@ -9,10 +9,11 @@ and there are no base-60 numbers. Mapping keys are always taken as strings.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import yaml
@@ -35,6 +36,8 @@ _BOOLEANS = {
     for word in words
     for form in (word, word.capitalize(), word.upper())
 }
+# Booleans to readers of all of YAML 1.1.
+_AMBIGUOUS = ("y", "Y", "n", "N")
 _NULLS = ("", "~", "null", "Null", "NULL")
 _TAG = "tag:yaml.org,2002:"
 _MERGE = "<<"
@@ -309,3 +312,32 @@ def _unfit(value: Any, depth: int = 0) -> FieldError | None:
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         return FieldError("", f"{one_line(str(value), 30)} does not fit 64 bits")
     return None
+
+
+def is_json(data: bytes) -> bool:
+    """Whether a manifest is meant as JSON rather than YAML."""
+    return data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+
+
+def write_yaml(values: Iterable[Any]) -> str:
+    """Documents as YAML that both `read` and `kubectl` read back as they were."""
+    return str(
+        yaml.dump_all(
+            values, Dumper=_Dumper, explicit_start=True, sort_keys=False, default_flow_style=False, allow_unicode=True
+        )
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what any reader of YAML might take for something else than a string; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Text over several lines stays readable."""
+        style = "|" if "\n" in text else "'" if text in _AMBIGUOUS or not isinstance(_plain(text), str) else None
+        return self.represent_scalar(_TAG + "str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -21,6 +23,15 @@ class FieldError(ValueError):
     def within(self, path: str) -> FieldError:
         """The same error, its field seen from further outside."""
         return FieldError(join(path, self.field), self.reason)
+
+
+@contextmanager
+def located(path: str) -> Iterator[None]:
+    """What goes wrong in the block went wrong inside `path`."""
+    try:
+        yield
+    except FieldError as error:
+        raise error.within(path) from None
 
 
 def join(path: str, field: str) -> str:

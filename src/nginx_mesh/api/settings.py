@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from .errors import FieldError
+from .errors import FieldError, located
 from .meta import ObjectMeta
 from .nsm import MeshConfig, MeshConfigSpec, MtlsConfig, OtlpExporter, TelemetryConfig, TelemetryExporters
 from .values import (
@@ -83,17 +83,13 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise FieldError("clientMaxBodySize", f"{self.client_max_body_size} is less than 0")
         if not 0 <= self.sampler_ratio <= 1:
             raise FieldError("telemetry.samplerRatio", f"{self.sampler_ratio} is not between 0 and 1")
-        try:
+        with located("mtls.trustDomain"):
             parse_dns_name(self.trust_domain)
-        except FieldError as error:
-            raise error.within("mtls.trustDomain") from None
 
     def with_config(self, config: MeshConfig) -> MeshSettings:
         """These settings with what a MeshConfig says. Raises FieldError, its field a path inside the MeshConfig."""
-        try:
+        with located("spec"):
             return msgspec.structs.replace(self, **_overlay(config.spec))
-        except FieldError as error:
-            raise error.within("spec") from None
 
     def to_config(self, namespace: str = CONTROL_PLANE_NAMESPACE) -> MeshConfig:
         """The MeshConfig that says what these settings say, as far as that may change while the mesh runs.
@@ -147,10 +143,8 @@ def _overlay(spec: MeshConfigSpec) -> dict[str, Any]:
 
 
 def _parsed(field: str, parse: Callable[[str], T], text: str | None) -> T | None:
-    try:
+    with located(field):
         return None if text is None else parse(text)
-    except FieldError as error:
-        raise error.within(field) from None
 
 
 def _otlp(exporter: OtlpExporter) -> HostPort:

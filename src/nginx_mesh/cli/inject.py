@@ -1,0 +1,90 @@
+"""`nginx-meshctl inject`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nginx_mesh.api.documents import MAX_BYTES, is_json, read, write_yaml
+from nginx_mesh.api.errors import FieldError, one_line
+from nginx_mesh.inject import InjectSettings, inject_document
+
+from .errors import CommandError
+from .options import PORTS
+
+
+@click.command()
+@click.option(
+    "-f",
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default="-",
+    help="Manifest with the resources to inject; by default stdin.",
+)
+@click.option(
+    "--ignore-incoming-ports",
+    "incoming",
+    type=PORTS,
+    multiple=True,
+    help="Ports whose incoming connections bypass the sidecar, for example 80,443.",
+)
+@click.option(
+    "--ignore-outgoing-ports",
+    "outgoing",
+    type=PORTS,
+    multiple=True,
+    help="Ports to which outgoing connections bypass the sidecar.",
+)
+def inject(path: Path, incoming: Sequence[tuple[int, ...]], outgoing: Sequence[tuple[int, ...]]) -> None:
+    """Inject sidecars into the pods of a manifest, YAML or JSON, and print the result.
+
+    \b
+    Examples:
+      nginx-meshctl inject -f ./my-app.yaml | kubectl apply -f -
+      nginx-meshctl inject < ./my-app.json > ./my-injected-app.json
+      nginx-meshctl inject --ignore-outgoing-ports 1433,1434 -f ./my-app.yaml
+    """
+    settings = InjectSettings(ignore_incoming_ports=sum(incoming, ()), ignore_outgoing_ports=sum(outgoing, ()))
+    source, data = _read(path)
+    documents, warnings, errors = [], [], []
+    for document in read(data):
+        where = f"{source} document {document.number}"
+        try:
+            if document.error is not None:
+                raise document.error
+            result = inject_document(document.value, settings)
+        except FieldError as error:
+            errors.append(f"{where}: {one_line(str(error))}")
+            continue
+        documents.append(result.document)
+        warnings += [
+            f"{where}: {one_line(outcome.object)} is not injected: {one_line(outcome.reason)}"
+            for outcome in result.outcomes
+            if not outcome.injected
+        ]
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if errors:
+        raise CommandError("\nerror: ".join(errors))
+    click.echo(_json(documents) if is_json(data) else write_yaml(documents), nl=False)
+
+
+def _read(path: Path) -> tuple[str, bytes]:
+    # One byte more than is allowed is enough to be refused.
+    if str(path) == "-":
+        return "stdin", sys.stdin.buffer.read(MAX_BYTES + 1)
+    try:
+        with path.open("rb") as file:
+            return str(path), file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _json(documents: Sequence[Any]) -> str:
+    return "".join(json.dumps(document, indent=2, ensure_ascii=False) + "\n" for document in documents)

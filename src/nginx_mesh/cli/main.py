@@ -1,0 +1,138 @@
+"""The entry point: the command group, whose commands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from nginx_mesh.api.errors import FieldError
+
+from .options import Parsed
+
+_TIMEOUT = re.compile(r"(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6}(?:\.[0-9]+)?)s)?")
+_EXAMPLES = """\b
+Examples:
+  # Try the mesh on this machine
+  nginx-meshctl local up -f app.yaml
+\b
+  # Put sidecars into the pods of a manifest
+  nginx-meshctl inject -f app.yaml | kubectl apply -f -
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How commands reach the cluster: the global flags. `timeout` is seconds."""
+
+    kubeconfig: Path
+    namespace: str
+    timeout: float
+
+
+def parse_timeout(text: str) -> float:
+    """A duration such as 5s, 1m30s or 2h, in seconds. Raises FieldError."""
+    found = _TIMEOUT.fullmatch(text)
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if total <= 0:
+        raise FieldError("", f'"{text}" is not a duration such as 5s or 1m30s')
+    return total
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are `module:attribute`, with a line of help so that listing them imports nothing."""
+
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, sorted."""
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in --help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._lazy[name][1]) for name in self.list_commands(ctx)])
+
+
+COMMANDS: Final = {
+    "completion": ("nginx_mesh.cli.completion:completion", "Generate the completion script of a shell."),
+    "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),
+    "local": ("nginx_mesh.cli.local:local", "Run a mesh on this machine."),
+    "version": ("nginx_mesh.cli.version:version", "Print the version."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXAMPLES,
+)
+@click.option(
+    "-k",
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    default=lambda: Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config"),
+    show_default="$KUBECONFIG or ~/.kube/config",
+    help="Path to the kubectl configuration.",
+)
+@click.option("-n", "--namespace", default="nginx-mesh", show_default=True, help="Namespace of the control plane.")
+@click.option(
+    "-t",
+    "--timeout",
+    type=Parsed("duration", parse_timeout),
+    default="5s",
+    show_default=True,
+    help="Timeout of communication with the control plane.",
+)
+@click.pass_context
+def cli(ctx: click.Context, kubeconfig: Path, namespace: str, timeout: float) -> None:
+    """Control NGINX Mesh, a service mesh on open-source NGINX."""
+    ctx.obj = Connection(kubeconfig, namespace, timeout)
+
+
+def main() -> None:
+    """`nginx-meshctl`. Errors read `error: …` on stderr; the exit code is 1, or 2 for wrong usage."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        code = cli.main(arguments, prog_name="nginx-meshctl", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message())
+        return 0
+    except click.UsageError as error:
+        if error.ctx is not None:
+            click.echo(f"{error.ctx.get_usage()}\n\nSee '{error.ctx.command_path} --help'.", err=True)
+        click.echo(f"error: {error.format_message()}", err=True)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Nothing more may be written when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,19 @@
+"""Injection: a pod becomes a meshed pod. Pure functions over objects as they are written, so that no field is lost."""
+
+from __future__ import annotations
+
+from .document import DocumentResult, Outcome, inject_document
+from .pod import InjectResult, inject_pod
+from .probes import ProbeRedirect, probes
+from .settings import InjectSettings
+
+__all__ = [
+    "DocumentResult",
+    "InjectResult",
+    "InjectSettings",
+    "Outcome",
+    "ProbeRedirect",
+    "inject_document",
+    "inject_pod",
+    "probes",
+]

@@ -1,0 +1,94 @@
+"""The containers and volumes that injection adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nginx_mesh.api.values import format_ports
+
+from .probes import HTTP_PORT, READY
+from .settings import InjectSettings
+
+INIT_NAME = "nginx-mesh-init"
+SIDECAR_NAME = "nginx-mesh-sidecar"
+SIDECAR_UID = 2102
+METRICS_PORT = 8887
+CSI_DRIVER = "csi.nginx-mesh.nginx.com"
+SOCKET_VOLUME = "nginx-mesh-socket"
+TMP_VOLUME = "nginx-mesh-tmp"
+# Where SPIFFE clients look for the Workload API.
+WORKLOAD_API_DIRECTORY = "/run/spire/sockets"
+
+Resource = dict[str, Any]
+
+
+def init_container(settings: InjectSettings, incoming: Sequence[int], outgoing: Sequence[int]) -> Resource:
+    """Redirects the pod's traffic, except for these ports. It needs root for that, and no more."""
+    args = [
+        f"--ignore-{direction}-ports={format_ports(ports)}"
+        for direction, ports in (("incoming", incoming), ("outgoing", outgoing))
+        if ports
+    ]
+    return {
+        "name": INIT_NAME,
+        "image": settings.init_image,
+        "command": ["/usr/lib/nginx-mesh/redirect"],
+        "args": args,
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "runAsNonRoot": False,
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
+        },
+    }
+
+
+def sidecar_container(settings: InjectSettings) -> Resource:
+    """nginx, without privileges. The pod is ready only when its sidecar has its state and identity."""
+    return {
+        "name": SIDECAR_NAME,
+        "image": settings.sidecar_image,
+        "command": ["/usr/lib/nginx-mesh/sidecar"],
+        # Names of ports have 15 characters at most.
+        "ports": [{"name": "mesh-metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
+        "readinessProbe": {
+            "httpGet": {"path": READY, "port": HTTP_PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 3,
+        },
+        "securityContext": {
+            "runAsUser": SIDECAR_UID,
+            "runAsGroup": SIDECAR_UID,
+            "runAsNonRoot": True,
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": SOCKET_VOLUME, "mountPath": "/run/nginx-mesh"},
+            {"name": TMP_VOLUME, "mountPath": "/tmp"},  # noqa: S108 - the sidecar's own
+        ],
+    }
+
+
+def sidecar_volumes() -> list[Resource]:
+    """Where the node's agent reaches the sidecar, and a place for temporary files."""
+    return [
+        {"name": SOCKET_VOLUME, "csi": {"driver": CSI_DRIVER}},
+        {"name": TMP_VOLUME, "emptyDir": {}},
+    ]
+
+
+def workload_api_volume() -> Resource:
+    """The SPIFFE Workload API of the node's agent."""
+    return {"name": SOCKET_VOLUME, "csi": {"driver": CSI_DRIVER, "readOnly": True}}
+
+
+def workload_api_mount() -> Resource:
+    """The Workload API inside a container."""
+    return {"name": SOCKET_VOLUME, "mountPath": WORKLOAD_API_DIRECTORY, "readOnly": True}

@@ -60,7 +60,7 @@ def _in_terminal(connection: socket.socket, content: bytes) -> bytes:
     before = termios.tcgetattr(0)
     old_handler = signal.signal(signal.SIGWINCH, copy_size)
     try:
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)
         watched = [0, ours, connection.fileno()]
         while True:
             ready, _, _ = select.select(watched, [], [])

@@ -6,15 +6,17 @@ import base64
 import binascii
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 
 import orjson
 
-from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME
+from nginx_mesh.inject import InjectSettings, inject_pod
+from nginx_mesh.inject.document import WORKLOADS
 
 from .allocator import AddressError, AddressPool
 from .network import POD_NETWORKS, SERVICE_NETWORKS, ipv6_available
@@ -43,15 +45,13 @@ _DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
 _PERCENTAGE = re.compile(r"(100|[0-9]{1,2})%")
 _STRATEGIES = ("RollingUpdate", "Recreate")
 
-Inject = Callable[[Resource, dict[str, str]], Resource]
-
 
 class Admission:
-    """Admits objects in one transaction. `inject(pod, namespace labels)` adds the sidecar where there is to be one."""
+    """Admits objects in one transaction. `injection` is what pods that are to be meshed get."""
 
-    def __init__(self, tx: Transaction, inject: Inject, rng: random.Random) -> None:
+    def __init__(self, tx: Transaction, injection: InjectSettings, rng: random.Random) -> None:
         self._tx = tx
-        self._inject = inject
+        self._injection = injection
         self._random = rng
         self._pools: dict[str, list[AddressPool]] = {}
 
@@ -75,21 +75,22 @@ class Admission:
             raise FieldError("metadata.name", f"the only MeshConfig that the mesh heeds is {heeded}")
         elif key.kind == "Namespace":
             resource = {"status": {"phase": "Active"}, **resource}
-        elif key.kind == "Deployment":
-            _check_strategy(resource["spec"].get("strategy", {}))
+        elif key.kind in WORKLOADS:
+            if key.kind == "Deployment":
+                _check_strategy(resource["spec"].get("strategy", {}))
+            self._check_injection(resource)
         return resource
 
     def new_pod(self, pod: Resource) -> Resource:
         """A pod that is new: named, injected, with its addresses. Raises FieldError."""
         namespace = pod["metadata"]["namespace"]
         self._check_account(namespace, pod["spec"])
-        owner = self._tx.get(ObjectKey("Namespace", "", namespace)) or {"metadata": {}}
         metadata = dict(pod["metadata"])
         if not metadata.get("name"):
             metadata["name"] = self._generated_name(metadata.pop("generateName"))
         defaults = {"serviceAccountName": "default", "restartPolicy": "Always", "nodeName": NODE_NAME}
         pod = {**pod, "metadata": metadata, "spec": {**defaults, **pod["spec"]}}
-        pod = self._inject(pod, owner["metadata"].get("labels", {}))
+        pod = inject_pod(pod, self._namespace_labels(namespace), self._injection).pod
         if pod["spec"].get("hostNetwork"):
             raise FieldError("spec.hostNetwork", "the local mesh runs no pods in the host's network")
         addresses = [pool.allocate() for pool in self._pool("Pod")]
@@ -106,9 +107,23 @@ class Admission:
             return self.new_pod(pod)
         if old["metadata"].get("annotations", {}).get(LAST_APPLIED_ANNOTATION) != written:
             raise FieldError("spec", "a pod cannot be changed; delete it first")
-        labels = {**old["metadata"].get("labels", {}), **pod["metadata"].get("labels", {})}
-        annotations = {**old["metadata"].get("annotations", {}), **annotations}
-        return {**old, "metadata": {**old["metadata"], "labels": labels, "annotations": annotations}}
+        metadata = dict(old["metadata"])
+        for name in ("labels", "annotations"):
+            if given := pod["metadata"].get(name):
+                metadata[name] = {**metadata.get(name, {}), **given}
+        return {**old, "metadata": metadata}
+
+    def _check_injection(self, workload: Resource) -> None:
+        """See now, and not at every pod, that the pods can get their sidecars."""
+        namespace = workload["metadata"]["namespace"]
+        with located("spec.template"):
+            template = workload["spec"]["template"]
+            inject_pod(template, self._namespace_labels(namespace), self._injection, namespace=namespace)
+
+    def _namespace_labels(self, name: str) -> dict[str, str]:
+        namespace = self._tx.get(ObjectKey("Namespace", "", name)) or {"metadata": {}}
+        labels: dict[str, str] = namespace["metadata"].get("labels", {})
+        return labels
 
     def _check_namespace(self, key: ObjectKey) -> None:
         if not key.namespace:

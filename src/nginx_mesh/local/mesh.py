@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 
 from nginx_mesh.api.core import Pod
@@ -15,11 +15,11 @@ from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Event, Upsert
 from nginx_mesh.compile.check import ObjectWarning
 from nginx_mesh.compile.engine import Compiler, Touched
-from nginx_mesh.compile.state import Identity
+from nginx_mesh.compile.state import Identity, Probe
 from nginx_mesh.identity.issuer import IdentitySettings, SvidIssuer
 from nginx_mesh.identity.keymanager.base import KeyManager
 from nginx_mesh.identity.spiffe import workload_id
-from nginx_mesh.inject.pod import INJECTED, STATUS_ANNOTATION
+from nginx_mesh.inject import probes
 from nginx_mesh.node.push import Pusher, StateRefusedError
 
 log = logging.getLogger(__name__)
@@ -30,22 +30,30 @@ _REFUSED_SECONDS = 1.0
 Warn = Callable[[ObjectKey, str, str], None]
 
 
-def is_meshed(pod: Pod) -> bool:
-    """Whether the pod has a sidecar."""
-    return pod.metadata.annotations.get(STATUS_ANNOTATION) == INJECTED
-
-
 def identity_settings(settings: MeshSettings) -> IdentitySettings:
     """The part of the mesh's settings that is about identity."""
     return IdentitySettings(settings.trust_domain, settings.svid_ttl, settings.ca_ttl, settings.ca_key_type)
+
+
+def _probes(annotations: Mapping[str, str]) -> dict[str, Probe]:
+    """The health checks that a pod's sidecar passes on, by the path that it is asked for."""
+    return {
+        redirect.path: Probe(
+            scheme=redirect.scheme,
+            port=redirect.port,
+            path=redirect.original_path,
+            headers=redirect.headers,
+            host=redirect.host,
+        )
+        for redirect in probes(annotations)
+    }
 
 
 class Mesh:
     """Follows objects, and keeps the sidecars of meshed pods at the newest state.
 
     `objects` are those there are at the start. `control_socket` tells where the sidecar of the pod with a uid listens.
-    `warn(key, reason, message)` hears what is wrong with objects, and of sidecars that refuse their state;
-    `live(key)` that a pod's sidecar has its first whole state.
+    `warn(key, reason, message)` hears what is wrong with objects, and of sidecars that refuse their state.
     """
 
     def __init__(
@@ -56,11 +64,9 @@ class Mesh:
         *,
         control_socket: Callable[[str], Path],
         warn: Warn,
-        live: Callable[[ObjectKey], None],
     ) -> None:
         self._control_socket = control_socket
         self._warn = warn
-        self._on_live = live
         self._issuer = SvidIssuer(identity_settings(settings), key_manager)
         self._settings = settings
         self._pods: dict[str, ObjectKey] = {}
@@ -71,7 +77,7 @@ class Mesh:
         for obj in objects:
             self._catalog.apply(Upsert(obj))
         # Milliseconds: greater than any version that an earlier daemon gave out.
-        self._compiler = Compiler(self._catalog, settings, first_version=time.time_ns() // 1_000_000)
+        self._compiler = Compiler(self._catalog, settings, first_version=time.time_ns() // 1_000_000, probes=_probes)
         self._pusher = Pusher(self._compiler.update_for, refused=self._refused)
         self._warn_about(self._compiler.warnings)
 
@@ -120,10 +126,6 @@ class Mesh:
         self._issuer.unregister(uid)
         self._publish(self._compiler.set_identity(key, None))
 
-    def is_live(self, key: ObjectKey) -> bool:
-        """Whether the pod's sidecar acknowledged a whole state, its identity included."""
-        return key in self._live
-
     async def synced(self, timeout: float) -> None:
         """Wait until every live sidecar acknowledged all that was applied so far, at most `timeout` seconds."""
         waiting = [asyncio.ensure_future(self._pusher.synced(key)) for key in self._live]
@@ -148,7 +150,6 @@ class Mesh:
                 self._live.add(key)
             except StateRefusedError:
                 await asyncio.sleep(_REFUSED_SECONDS)
-        self._on_live(key)
 
     def _refused(self, error: StateRefusedError) -> None:
         self._warn(error.pod, "StateRefused", str(error))

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from nginx_mesh.api.core import Pod, PodCondition, PodStatus
+from nginx_mesh.api.annotations import is_injected
+from nginx_mesh.api.core import Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
 
 from . import lifecycle
 from .events import EventLog
-from .mesh import Mesh, is_meshed
+from .mesh import Mesh
 from .readiness import is_ready
 from .store import Change, Resource, Store, key_of, timestamp
 
@@ -57,17 +58,12 @@ class PodKeeper:
         self._events = events
         self._clock = clock
         self._decode = decode
-        self._reported: dict[ObjectKey, PodStatus] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # Their sidecars had their first state from an earlier daemon, and serve by it.
-        self._served_before: set[ObjectKey] = set()
 
     def start(self) -> None:
         """Take up the pods that are in the store, and follow it from now on."""
         for pod in self._store.list("Pod"):
-            if is_ready(pod):
-                self._served_before.add(key_of(pod))
             self._begin(pod)
             if "deletionTimestamp" in pod["metadata"]:
                 self._end(pod)
@@ -78,16 +74,6 @@ class PodKeeper:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def report(self, key: ObjectKey, status: PodStatus) -> None:
-        """The kubelet's word on a pod."""
-        self._reported[key] = status
-        self._record(key)
-
-    def sidecar_is_live(self, key: ObjectKey) -> None:
-        """A pod's sidecar has its first state: nothing more keeps the pod from being ready."""
-        self._served_before.discard(key)
-        self._record(key)
 
     def _changed(self, change: Change) -> None:
         if change.key.kind != "Pod" or change.new is None:
@@ -101,7 +87,7 @@ class PodKeeper:
 
     def _begin(self, resource: Resource) -> None:
         pod = self._decode(resource)
-        if is_meshed(pod):
+        if is_injected(pod.metadata.annotations):
             self._mesh.serve(pod)
         self._spawn(self._runner.run_pod(pod), f"run {pod.key}")
 
@@ -119,21 +105,16 @@ class PodKeeper:
             await asyncio.sleep(min(_DRAIN_SECONDS, grace))
         await self._runner.stop_pod(pod.key, grace)
         await self._mesh.drop(pod)
-        self._reported.pop(pod.key, None)
-        self._served_before.discard(pod.key)
         with self._store.transaction() as tx:
             tx.remove(pod.key)
             lifecycle.settle(tx, self._clock())
         self._stopping.pop(pod.metadata.uid, None)
 
-    def _record(self, key: ObjectKey) -> None:
-        """Store the status that the kubelet reported, with the sidecar's part in it."""
-        resource, status = self._store.get(key), self._reported.get(key)
-        if resource is None or status is None:
+    def report(self, key: ObjectKey, status: PodStatus) -> None:
+        """Store what the kubelet says of a pod."""
+        resource = self._store.get(key)
+        if resource is None:
             return
-        meshed = is_meshed(self._decode(resource))
-        if meshed and status.ready and not self._mesh.is_live(key) and key not in self._served_before:
-            status = msgspec.structs.replace(status, conditions=[_without_sidecar(c) for c in status.conditions])
         old = resource.get("status", {})
         new = {**msgspec.to_builtins(status), **{name: old[name] for name in ("podIP", "podIPs") if name in old}}
         new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), timestamp(self._clock()))
@@ -171,14 +152,6 @@ class PodKeeper:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("cannot %s", task.get_name(), exc_info=error)
-
-
-def _without_sidecar(condition: PodCondition) -> PodCondition:
-    if condition.type not in ("Ready", "ContainersReady"):
-        return condition
-    return PodCondition(
-        type=condition.type, status="False", reason="SidecarNotReady", message="the sidecar has no state yet"
-    )
 
 
 def _dated(conditions: list[Resource], before: list[Resource], now: str) -> list[Resource]:

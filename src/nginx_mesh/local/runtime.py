@@ -23,7 +23,7 @@ from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME, M
 from nginx_mesh.api.validate import validate, validate_references
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.identity.keymanager.disk import DiskKeyManager
-from nginx_mesh.inject.pod import inject_pod
+from nginx_mesh.inject import InjectSettings
 
 from . import lifecycle, registry
 from .admission import Admission
@@ -73,7 +73,6 @@ class Runtime:
             DiskKeyManager(paths.state / "identity"),
             control_socket=lambda uid: paths.pod_socket_dir(uid) / "control.sock",
             warn=lambda key, reason, message: self._events.record(key, "Warning", reason, message),
-            live=lambda key: self._pods.sidecar_is_live(key),
         )
         self._kubelet = Kubelet(
             paths,
@@ -257,10 +256,7 @@ class Runtime:
         return [outcomes[number] for number in sorted(outcomes)]
 
     def _admission(self, tx: Transaction) -> Admission:
-        def inject(pod: Resource, namespace_labels: dict[str, str]) -> Resource:
-            return inject_pod(pod, namespace_labels, self._settings)
-
-        return Admission(tx, inject, self._random)
+        return Admission(tx, InjectSettings(), self._random)
 
     def _namespace_labels(self, name: str) -> dict[str, str]:
         namespace = self._store.get(ObjectKey("Namespace", "", name)) or {"metadata": {}}

@@ -13,6 +13,7 @@ import pytest
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.inject import InjectSettings
 from nginx_mesh.local.admission import RESTARTED_ANNOTATION, Admission
 from nginx_mesh.local.network import POD_NETWORKS, SERVICE_NETWORKS
 from nginx_mesh.local.store import Resource, Store, Transaction
@@ -24,17 +25,12 @@ Put = Callable[[Resource], Resource]
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "store.db", lambda: 0.0)
     with store.transaction() as tx:
-        tx.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": {"l": "1"}}})
+        tx.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
     return store
 
 
-def inject(pod: Resource, namespace_labels: dict[str, str]) -> Resource:
-    labels = {**pod["metadata"].get("labels", {}), **namespace_labels}
-    return {**pod, "metadata": {**pod["metadata"], "labels": labels}}
-
-
 def admission(tx: Transaction) -> Admission:
-    return Admission(tx, inject, random.Random(1))
+    return Admission(tx, InjectSettings(), random.Random(1))
 
 
 @pytest.fixture
@@ -128,14 +124,28 @@ def test_secret_text_becomes_data(put: Put) -> None:
     assert refused.value.field == "data.a"
 
 
-def test_a_pod_is_injected_and_addressed_when_it_is_made(put: Put) -> None:
+def test_a_pod_is_addressed_when_it_is_made(put: Put) -> None:
     stored = put(pod())
-    assert stored["metadata"]["labels"] == {"l": "1"}
+    assert [container["name"] for container in stored["spec"]["containers"]] == ["a"]
     assert stored["spec"]["serviceAccountName"] == "default"
     assert stored["status"]["phase"] == "Pending"
     for entry, network in zip(stored["status"]["podIPs"], POD_NETWORKS, strict=False):
         assert ip_address(entry["ip"]) in network
     assert put(pod("other"))["status"]["podIP"] != stored["status"]["podIP"]
+
+
+def test_pods_of_a_labelled_namespace_are_injected_and_their_workloads_stay_as_written(store: Store, put: Put) -> None:
+    labels = {"injector.nsm.nginx.com/auto-inject": "enabled"}
+    put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": labels}})
+    assert [container["name"] for container in put(pod())["spec"]["containers"]] == ["a", "nginx-mesh-sidecar"]
+    assert put(deployment())["spec"] == deployment()["spec"]
+    with store.transaction() as tx:
+        assert tx.put(admission(tx).admit(pod())) == "unchanged"
+    clash = deployment()
+    clash["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"containerPort": 8900}]
+    with pytest.raises(FieldError, match="a port of the sidecar") as refused:
+        put(clash)
+    assert refused.value.field == "spec.template.spec.containers[0].ports[0].containerPort"
 
 
 def test_the_same_pod_again_changes_nothing_and_another_is_refused(store: Store, put: Put) -> None:

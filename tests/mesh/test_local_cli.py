@@ -1,0 +1,357 @@
+"""The local mesh's commands, against a real daemon and real pods (without sidecars)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .localcli import CTL, Load, LocalCli
+
+pytestmark = pytest.mark.mesh
+
+APP = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 3
+      containers:
+      - name: web
+        command: [python3, -u, -m, http.server, "8080", --bind, "::"]
+        ports: [{containerPort: 8080}]
+        readinessProbe: {httpGet: {port: 8080}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  clusterIP: 10.96.5.5
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalCli]:
+    with LocalCli() as mesh:
+        mesh.ok("up", "-f", "-", stdin=APP.encode())
+        yield mesh
+
+
+def pod(name: str, *command: str, **spec: object) -> str:
+    container = {"name": "main", "command": list(command)}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [container], **spec},
+        }
+    )
+
+
+def test_get_shows_what_kubectl_would(mesh: LocalCli) -> None:
+    lines = mesh.ok("get", "deploy", "-n", "shop").splitlines()
+    assert lines[0].split() == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
+    assert lines[1].split()[:4] == ["web", "2/2", "2", "2"]
+    pods = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))
+    assert pods["kind"] == "List"
+    assert len(pods["items"]) == 2
+    service = yaml.safe_load(mesh.ok("get", "svc/web", "-n", "shop", "-o", "yaml"))
+    assert service["spec"]["clusterIP"] == "10.96.5.5"
+    assert "service/web" in mesh.ok("get", "all", "-n", "shop")
+    result = mesh.run("get", "jobs")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "No resources found in default namespace.\n")
+    assert 'Error from server (NotFound): pods "none" not found' in mesh.fails("get", "pod", "none")
+    assert 'the server doesn\'t have a resource type "nones"' in mesh.fails("get", "nones")
+
+
+def test_apply_says_what_became_of_each_object(mesh: LocalCli) -> None:
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '%s'}\n"
+    assert mesh.apply(config % 1) == "configmap/c created\n"
+    assert mesh.apply(config % 1) == "configmap/c unchanged\n"
+    assert mesh.apply(config % 2) == "configmap/c configured\n"
+    assert mesh.ok("delete", "cm", "c") == 'configmap "c" deleted\n'
+    assert 'configmaps "c" not found' in mesh.fails("delete", "cm", "c")
+    assert mesh.ok("delete", "cm", "c", "--ignore-not-found") == ""
+    assert set(mesh.apply(APP).split()[1::2]) == {"unchanged"}
+
+
+def test_a_directory_is_applied_file_by_file(mesh: LocalCli, tmp_path: Path) -> None:
+    for name in ("b.yaml", "a.yml", "note.txt"):
+        (tmp_path / name).write_text(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: dir-{name[0]}}}\n")
+    assert mesh.ok("apply", "-f", str(tmp_path)).split()[::2] == ["configmap/dir-a", "configmap/dir-b"]
+    assert mesh.ok("delete", "-f", str(tmp_path)).count("deleted") == 2
+
+
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: bad, namespace: shop}
+spec:
+  replicas: %s
+  selector: {matchLabels: {app: bad}}
+  template:
+    metadata: {labels: {app: bad}}
+    spec:
+      serviceAccountName: %s
+      containers: [{name: a, command: [sleep, "9"]}]
+"""
+SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: shop}\nspec: {clusterIP: %s, ports: %s}\n"
+GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n---\n"
+
+
+TWO_OF_A_PORT = "[{port: 80, name: a}, {port: 80, name: b}]"
+ANOTHER_SELECTOR = APP.replace("matchLabels: {app: web}", "matchLabels: {app: new}").replace(
+    "    metadata: {labels: {app: web}}", "    metadata: {labels: {app: new}}"
+)
+BAD: dict[str, tuple[str | bytes, list[str]]] = {
+    "malformed": ("a: [1,", ["bad.yaml document 1"]),
+    "not UTF-8": (b"\xff\xfe\x00", ["bad.yaml", "not UTF-8"]),
+    "unknown kind": (
+        GOOD + "apiVersion: v1\nkind: Widget\nmetadata: {name: w}",
+        ["bad.yaml document 2", "Widget w", "kind", "unknown kind"],
+    ),
+    "wrong type": (
+        GOOD + DEPLOYMENT % ("two", "default"),
+        ["Deployment shop/bad", "spec.replicas", "must be an integer"],
+    ),
+    "no service account": (
+        GOOD + DEPLOYMENT % (1, "ghost"),
+        ["Deployment shop/bad", "spec.template.spec.serviceAccountName", 'no ServiceAccount "ghost"'],
+    ),
+    "no namespace": (
+        GOOD + SERVICE.replace("shop", "ghost") % ("s", "None", "[{port: 80}]"),
+        ["Service ghost/s", "metadata.namespace", 'no Namespace "ghost"'],
+    ),
+    "port twice": (GOOD + SERVICE % ("s", "None", TWO_OF_A_PORT), ["Service shop/s", "spec.ports[1].port"]),
+    "address taken": (
+        GOOD + SERVICE % ("s", "10.96.5.5", "[{port: 80}]"),
+        ["Service shop/s", "spec.clusterIP", "already allocated"],
+    ),
+    "object twice": (GOOD + GOOD, ["bad.yaml document 2", "ConfigMap default/good", "document 1"]),
+    "too many documents": (GOOD * 10_000, ["bad.yaml", "more than"]),
+    "immutable field": (GOOD + ANOTHER_SELECTOR, ["Deployment shop/web", "spec.selector", "may not change"]),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), BAD.values(), ids=BAD)
+def test_a_bad_manifest_names_what_is_wrong_and_changes_nothing(
+    mesh: LocalCli, tmp_path: Path, content: str | bytes, words: list[str]
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = mesh.everything()
+    said = mesh.fails("apply", "-f", str(file))
+    assert said.startswith("error: ")
+    for word in words:
+        assert word in said
+    assert mesh.everything() == before
+
+
+def test_what_cannot_be_read_is_an_error(mesh: LocalCli) -> None:
+    assert 'error: the path "/none.yaml" does not exist' in mesh.fails("apply", "-f", "/none.yaml")
+    assert "no objects passed to apply" in mesh.fails("apply", "-f", "-")
+
+
+def test_exec_passes_files_and_exit_code_through(mesh: LocalCli) -> None:
+    result = mesh.run("exec", "deploy/web", "-n", "shop", "-i", "--", "sh", "-c", "cat; id -u >&2; exit 5", stdin=b"in")
+    assert (result.returncode, result.stdout) == (5, "in")
+    assert result.stderr.splitlines()[-1] == "65534"
+    assert mesh.run("exec", "deploy/web", "-n", "shop", "--", "cat", stdin=b"in").stdout == ""
+    assert 'pods "none" not found' in mesh.fails("exec", "none", "--", "true")
+    assert "container none is not valid" in mesh.fails("exec", "deploy/web", "-n", "shop", "-c", "none", "--", "true")
+
+
+def test_exec_gives_a_terminal(mesh: LocalCli) -> None:
+    command = [*CTL, "exec", "--name", mesh.name, "-n", "shop", "-it", "deploy/web", "--", "sh"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(command[0], command, mesh.env)  # noqa: S606 - this is the command under test
+    try:
+        os.write(terminal, b"test -t 0 && echo 'a'terminal; exit 4\n")
+        shown = b""
+        while True:
+            assert select.select([terminal], [], [], 20)[0], shown
+            try:
+                shown += os.read(terminal, 4096)
+            except OSError:
+                break
+        assert b"aterminal" in shown
+    finally:
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
+
+
+def test_logs_are_shown_and_followed(mesh: LocalCli) -> None:
+    script = "for i in 1 2 3 4 5; do echo line $i; done; sleep 2; echo last"
+    mesh.apply(pod("talker", "sh", "-c", script, restartPolicy="Never"))
+    mesh.wait(lambda: "line 5" in mesh.ok("logs", "talker"))
+    assert mesh.ok("logs", "talker", "--tail", "2") == "line 4\nline 5\n"
+    assert mesh.ok("logs", "-f", "talker", "--tail", "1").endswith("last\n")
+    assert "container x is not valid for pod talker" in mesh.fails("logs", "talker", "-c", "x")
+    mesh.ok("delete", "pod", "talker")
+
+
+def test_a_job_runs_to_its_end(mesh: LocalCli) -> None:
+    mesh.apply(
+        """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: sum}
+spec:
+  completions: 2
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: a, command: [sh, -c, "echo $((1 + 2))"]}]
+"""
+    )
+    mesh.wait(lambda: "Complete" in mesh.ok("get", "job", "sum"))
+    assert mesh.ok("logs", "job/sum") == "3\n"
+    described = mesh.ok("describe", "job", "sum")
+    assert described.count("Created pod: sum-") == 2
+    mesh.ok("delete", "job/sum")
+    mesh.wait(lambda: "sum-" not in mesh.ok("get", "pods"))
+
+
+def test_a_statefulset_has_stable_names(mesh: LocalCli) -> None:
+    manifest = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: a, command: [sh, -c, "hostname; sleep 600"]}]
+"""
+    mesh.apply(manifest)
+    mesh.wait(lambda: "2/2" in mesh.ok("get", "sts", "db"))
+    assert mesh.ok("logs", "db-1") == "db-1\n"
+    uids = "-o", "json"
+    before = json.loads(mesh.ok("get", "pod", "db-0", *uids))["metadata"]["uid"]
+    mesh.ok("restart", "sts/db")
+    assert json.loads(mesh.ok("get", "pod", "db-0", *uids))["metadata"]["uid"] != before
+    mesh.ok("scale", "sts/db", "--replicas", "0")
+    mesh.wait(lambda: "db-" not in mesh.ok("get", "pods"))
+    mesh.ok("delete", "sts", "db")
+
+
+def test_no_request_fails_while_pods_come_go_and_are_replaced_and_the_daemon_is_killed(mesh: LocalCli) -> None:
+    with Load(mesh, "10.96.5.5") as load:
+        mesh.ok("scale", "deploy/web", "--replicas", "4", "-n", "shop")
+        mesh.wait(lambda: "4/4" in mesh.ok("get", "deploy", "web", "-n", "shop"))
+        mesh.ok("restart", "deploy/web", "-n", "shop")
+        mesh.ok("scale", "deploy", "web", "--replicas", "1", "-n", "shop")
+        mesh.wait(lambda: len(mesh.ok("get", "pods", "-n", "shop").splitlines()) == 2)
+        os.kill(mesh.daemon_pid(), signal.SIGKILL)
+        mesh.wait(lambda: mesh.run("get", "pods").returncode != 0)
+        assert f'mesh "{mesh.name}" has no daemon' in mesh.fails("get", "pods")
+        time.sleep(0.5)
+        mesh.ok("up")
+        mesh.ok("scale", "deploy", "web", "--replicas", "2", "-n", "shop")
+        mesh.wait(lambda: "2/2" in mesh.ok("get", "deploy", "web", "-n", "shop"))
+    assert load.failures == []
+    assert load.requests > 100
+
+
+def test_up_fails_with_the_reason_and_the_last_words_of_what_is_not_ready(mesh: LocalCli) -> None:
+    image_only = """
+apiVersion: v1
+kind: Pod
+metadata: {name: image-only}
+spec: {containers: [{name: a, image: nginx}]}
+"""
+    said = mesh.fails("up", "-f", "-", stdin=image_only.encode())
+    assert "pod/image-only" in said
+    assert "spec.containers[0].command" in said
+    mesh.ok("delete", "pod", "image-only")
+    broken = pod("broken", "sh", "-c", "echo no database; exit 3")
+    said = mesh.fails("up", "-f", "-", "--wait-timeout", "3s", stdin=broken.encode())
+    assert "pod/broken in namespace default: container main: CrashLoopBackOff" in said
+    assert "no database" in said
+    assert "CrashLoopBackOff" in mesh.ok("describe", "pod", "broken")
+    mesh.ok("delete", "pod", "broken")
+
+
+def test_a_namespace_takes_everything_in_it_along(mesh: LocalCli) -> None:
+    mesh.apply(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: gone}\n---\n" + APP.split("---")[1].replace("shop", "gone")
+    )
+    mesh.wait(lambda: "2/2" in mesh.ok("get", "deploy", "-n", "gone"))
+    mesh.ok("delete", "ns", "gone")
+    assert "No resources found" in mesh.run("get", "all", "-n", "gone").stderr
+    assert "forbidden" in mesh.fails("delete", "ns", "default")
+
+
+def test_the_mesh_config_is_there_and_changes_live(mesh: LocalCli) -> None:
+    config = yaml.safe_load(mesh.ok("get", "meshconfig", "nginx-mesh-config", "-n", "nginx-mesh", "-o", "yaml"))
+    assert config["spec"]["mtls"]["mode"] == "permissive"
+    config["spec"]["mtls"]["mode"] = "strict"
+    assert "configured" in mesh.apply(yaml.safe_dump(config))
+    mesh.ok("up", "--mtls-mode", "off", "--nginx-lb-method", "random two")
+    config = yaml.safe_load(mesh.ok("get", "meshconfig", "nginx-mesh-config", "-n", "nginx-mesh", "-o", "yaml"))
+    assert (config["spec"]["mtls"]["mode"], config["spec"]["nginxLBMethod"]) == ("off", "random two")
+    assert "trust_domain" in mesh.fails("up", "--mtls-trust-domain", "other.example")
+    config["spec"]["nginxLBMethod"] = "best"
+    assert "spec.nginxLBMethod" in mesh.fails("apply", "-f", "-", stdin=yaml.safe_dump(config).encode())
+
+
+def test_meshes_live_side_by_side(mesh: LocalCli) -> None:
+    other = f"{mesh.name}-b"
+    assert mesh.run("up", name=other).returncode == 0
+    listed = mesh.run("list", name=None).stdout
+    assert {line.split()[0] for line in listed.splitlines()[1:]} == {mesh.name, other}
+    assert "No resources found" in mesh.run("get", "pods", "-A", name=other).stderr
+    assert mesh.run("down", name=other).stdout == f'mesh "{other}" is down\n'
+    result = mesh.run("down", name=other)
+    assert (result.returncode, result.stderr) == (1, f'error: there is no mesh named "{other}"\n')
+
+
+def test_a_mesh_that_was_never_started_and_a_user_that_is_not_root_get_a_clear_error(mesh: LocalCli) -> None:
+    result = mesh.run("get", "pods", name="never")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert 'there is no mesh named "never"' in result.stderr
+    result = mesh.run("get", "pods", user=65534)
+    assert result.returncode == 1
+    assert "need root" in result.stderr
+
+
+def test_a_refused_manifest_leaves_no_mesh_behind(mesh: LocalCli, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("apiVersion: v1\nkind: Widget\n")
+    result = mesh.run("up", "-f", str(file), name=f"{mesh.name}-c")
+    assert result.returncode == 1
+    assert "unknown kind" in result.stderr
+    assert f"{mesh.name}-c" not in mesh.run("list", name=None).stdout
+
+
+def test_commands_start_quickly() -> None:
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import nginx_mesh.cli.local"], check=True)
+    assert time.monotonic() - start < 2

@@ -90,31 +90,45 @@ lb_pool_remove(lb_pool *pool, const lb_endpoint *endpoint)
 }
 
 
+/* An endpoint's first measurement is weighed against what is known of the others: one outlier is no judgement. */
 static void
-lb_average_feed(lb_average *average, double us, int64_t now)
+lb_average_feed(lb_average *own, lb_average *pool, double us, int64_t now)
 {
-    average->us = average->at ? average->us + LB_ALPHA * (us - average->us) : us;
-    average->at = now ? now : 1;
+    if (own->at == 0) {
+        own->us = pool->at ? pool->us : us;
+    }
+
+    if (pool->at == 0) {
+        pool->us = us;
+    }
+
+    own->us += LB_ALPHA * (us - own->us);
+    pool->us += LB_ALPHA * (us - pool->us);
+    own->at = pool->at = now ? now : 1;
 }
 
 
-/* What to expect of an endpoint: its own average, the more like the pool's the older it is. */
+/*
+ * What to expect of an endpoint, microseconds. A new one is expected to be twice as good as the others: it is tried at
+ * once, but not by more than two requests at a time before it is known.
+ */
 static double
 lb_expected(const lb_average *own, const lb_average *pool, int64_t now)
 {
-    double  weight;
+    double  age;
 
     if (own->at == 0) {
-        return pool->us;
+        return pool->us / 2;
     }
 
-    weight = (double) LB_HALF_AGE_US / (double) (LB_HALF_AGE_US + (now > own->at ? now - own->at : 0));
+    age = now > own->at ? (double) (now - own->at) / LB_DECAY_US : 0;
 
-    return weight * own->us + (1 - weight) * pool->us;
+    /* close to exp(-age), and cheap */
+    return own->us / (1 + age + age * age / 2);
 }
 
 
-/* The lower, the better. One microsecond is added so that the connections count even when all times are 0. */
+/* The lower, the better. One microsecond is added so that connections count even when all times are 0. */
 static double
 lb_score(const lb_pool *pool, const lb_endpoint *e, lb_method method, int64_t now)
 {
@@ -368,8 +382,7 @@ lb_begin(lb_endpoint *endpoint, int64_t now)
 void
 lb_first_byte(lb_pool *pool, lb_endpoint *endpoint, int64_t started, int64_t now)
 {
-    lb_average_feed(&endpoint->first_byte, (double) (now - started), now);
-    lb_average_feed(&pool->first_byte, (double) (now - started), now);
+    lb_average_feed(&endpoint->first_byte, &pool->first_byte, (double) (now - started), now);
 }
 
 
@@ -383,8 +396,7 @@ lb_end(lb_pool *pool, lb_endpoint *endpoint, lb_outcome outcome, int64_t started
 
     case LB_DONE:
         endpoint->fails = 0;
-        lb_average_feed(&endpoint->last_byte, (double) (now - started), now);
-        lb_average_feed(&pool->last_byte, (double) (now - started), now);
+        lb_average_feed(&endpoint->last_byte, &pool->last_byte, (double) (now - started), now);
         break;
 
     case LB_FAILED:

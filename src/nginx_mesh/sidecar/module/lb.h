@@ -14,8 +14,11 @@
 /* An endpoint that failed is left alone for so long, then given one request as a trial (nginx: max_fails=1). */
 #define LB_FAIL_TIMEOUT_US  (10 * 1000000LL)
 
-/* A measurement counts half when it is this old: an endpoint that was slow once is tried again. */
-#define LB_HALF_AGE_US      (10 * 1000000LL)
+/*
+ * An average that is not fed sinks, by about e in this time: an endpoint that was slow once is tried again, the later the
+ * slower it was (as Finagle's and Linkerd's peak EWMA do).
+ */
+#define LB_DECAY_US         (2 * 1000000LL)
 
 typedef enum {
     LB_ROUND_ROBIN = 0,
@@ -51,7 +54,7 @@ typedef struct {
     size_t         capacity;
     size_t         cursor;                  /* where round robin goes on */
     uint64_t       rng;                     /* state of the random numbers, not 0 */
-    lb_average     first_byte;              /* over all endpoints: what an unmeasured one is taken for */
+    lb_average     first_byte;              /* over all endpoints */
     lb_average     last_byte;
 } lb_pool;
 

@@ -17,6 +17,7 @@
 typedef struct {
     ngx_mesh_attempts_t   attempts;
     ngx_uint_t            balanced;     /* attempts is in use */
+    ngx_int_t           (*process_header)(ngx_http_request_t *r);
     in_port_t             forward_port; /* 0: the port the caller dialled */
     off_t                 body_limit;   /* 0: none */
     off_t                 body_seen;
@@ -301,6 +302,53 @@ ngx_http_mesh_lengthen_timeouts(ngx_http_request_t *r)
 }
 
 
+/* Whether the answer is the endpoint's sidecar's own, because its application did not answer. */
+static ngx_uint_t
+ngx_http_mesh_is_refusal(ngx_http_upstream_t *u)
+{
+    ngx_uint_t         i;
+    ngx_list_part_t   *part;
+    ngx_table_elt_t   *h;
+    static ngx_str_t   name = ngx_string("x-nginx-mesh-refused");
+
+    if (u->headers_in.status_n != NGX_HTTP_BAD_GATEWAY) {
+        return 0;
+    }
+
+    for (part = &u->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (h[i].key.len == name.len && ngx_strncasecmp(h[i].key.data, name.data, name.len) == 0) {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+/* An endpoint whose application refuses is like one that refuses itself: another is tried, where that is allowed. */
+static ngx_int_t
+ngx_http_mesh_process_header(ngx_http_request_t *r)
+{
+    ngx_int_t             rc;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    rc = ctx->process_header(r);
+
+    if (rc == NGX_OK && ngx_http_mesh_is_refusal(r->upstream)) {
+        ctx->attempts.refused = 1;
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
+    return rc;
+}
+
+
 static ngx_int_t
 ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 {
@@ -322,6 +370,9 @@ ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
     u->peer.set_session = ngx_http_mesh_balance_secure;
     u->peer.save_session = ngx_mesh_save_no_session;
     u->peer.tries = ngx_mesh_attempts_tries(&ctx->attempts);
+
+    ctx->process_header = u->process_header;
+    u->process_header = ngx_http_mesh_process_header;
 
     return ngx_http_mesh_lengthen_timeouts(r);
 }

@@ -84,6 +84,7 @@ typedef struct {
     ngx_uint_t            ntried;
     ngx_uint_t            tls;
     ngx_uint_t            got_first_byte;
+    ngx_uint_t            refused;      /* the endpoint's sidecar answered, its application did not */
     int64_t               started;
     ngx_str_t             last_name;    /* the last endpoint chosen, for the log; in the pool */
     ngx_str_t             last_id;

@@ -109,6 +109,7 @@ ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_poo
     e->refs++;
     a->current = e;
     a->got_first_byte = 0;
+    a->refused = 0;
     a->tried[a->ntried++] = &e->lb;
 
     lb_begin(&e->lb, a->started);
@@ -149,7 +150,7 @@ ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_ui
     a->current = NULL;
     outcome = answered ? LB_DONE : LB_ABANDONED;
 
-    if ((state & NGX_PEER_FAILED) && (pc == NULL || !pc->cached)) {
+    if ((state & NGX_PEER_FAILED) && (a->refused || pc == NULL || !pc->cached)) {
         outcome = LB_FAILED;
     }
 

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from dnslib import AAAA, CLASS, EDNS0, PTR, QTYPE, RCODE, RD, RR, SOA, SRV, A, DNSHeader, DNSRecord
@@ -215,8 +216,8 @@ class _Udp(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - what asyncio promises
-        self._transport = transport
+        # Not isinstance: before Python 3.12 asyncio's own UDP transport is not a DatagramTransport.
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
         reply = answer(self._zone.current(), data, udp=True)

@@ -148,6 +148,11 @@ class ContainerDir:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
+    def main_pid(self) -> int | None:
+        """The command's process as the host sees it; None when the container does not run."""
+        processes = self.processes() if self.running() else None
+        return processes.main if processes else None
+
     def processes(self) -> _Processes | None:
         """The pids, once the launcher has written them."""
         try:
@@ -180,7 +185,7 @@ class RunningContainer:
         """
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
         spawning = asyncio.ensure_future(
-            netns.run_aside(lambda: _spawn(directory, spec, attempt, namespace, log, ready_write))
+            netns.run_aside(lambda: _spawn(directory, spec, attempt, log, ready_write), namespace)
         )
         try:
             popen = await _finish(spawning)
@@ -218,12 +223,6 @@ class RunningContainer:
             await asyncio.sleep(_RECORD_POLL)
         return None
 
-    @property
-    def main_pid(self) -> int | None:
-        """The command's process as the host sees it."""
-        processes = self._directory.processes()
-        return processes.main if processes else None
-
     async def wait(self) -> Exit:
         """Wait until everything in the container has ended."""
         await asyncio.shield(self._ended)
@@ -237,8 +236,8 @@ class RunningContainer:
 
     def signal_main(self, number: signal.Signals) -> None:
         """Send a signal to the command's main process only."""
-        pid = self.main_pid
-        if pid is not None and self._directory.running():
+        pid = self._directory.main_pid()
+        if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -263,9 +262,9 @@ class RunningContainer:
 
 
 def _spawn(
-    directory: ContainerDir, spec: LaunchSpec, attempt: Attempt, namespace: str, log: Path, ready_fd: int
+    directory: ContainerDir, spec: LaunchSpec, attempt: Attempt, log: Path, ready_fd: int
 ) -> subprocess.Popen[bytes]:
-    """Start the supervisor; runs in a thread of its own, whose namespaces the supervisor gets."""
+    """Start the supervisor; runs in a thread of its own, in the pod's network namespace."""
     status = directory.prepare(spec, attempt)
     try:
         shutil.rmtree(spec.disk, ignore_errors=True)
@@ -274,7 +273,6 @@ def _spawn(
         try:
             # So that the command may open /dev/stdout, which is this file.
             os.fchown(log_fd, spec.uid, spec.gid)
-            netns.enter(namespace)
             linux.unshare(linux.CLONE_NEWPID)
             launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), "run", str(directory.spec), str(ready_fd)]
             return subprocess.Popen(

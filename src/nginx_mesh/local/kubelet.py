@@ -74,14 +74,15 @@ class Kubelet:
         Given the pods that there should be, those that run already are taken up again, and what else runs is ended.
         """
         self._paths.make()
-        await netns.run_aside(network.set_up_node)
+        await netns.run_aside(network.set_up_node, self._paths.node_netns)
         await self._dns.ensure()
         self._tasks.append(asyncio.create_task(self._dns.keep()))
         self._tasks.append(asyncio.create_task(self._keep_logs_small()))
         if pods is None:
             return
         pods = list(pods)
-        await netns.run_aside(lambda: remove_strangers(self._paths, [pod.metadata.uid for pod in pods]))
+        uids = [pod.metadata.uid for pod in pods]
+        await netns.run_aside(lambda: remove_strangers(self._paths, uids), self._paths.node_netns)
         for pod in pods:
             if self._paths.pod_dir(pod.metadata.uid).exists():
                 await self.run_pod(pod)

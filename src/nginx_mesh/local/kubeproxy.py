@@ -76,7 +76,10 @@ def render_rules(entries: Iterable[ServiceEntry]) -> str:
     # After translation: what still goes to a service address has nowhere to go.
     for hook in ("prerouting", "output"):
         lines.append(f"chain refuse-{hook} {{ type filter hook {hook} priority filter;")
-        lines += [f"{_KEYWORD[network.version]} daddr {network} reject" for network in SERVICE_NETWORKS]
+        for network in SERVICE_NETWORKS:
+            # The kernel limits the rate of ICMP errors, but not of resets.
+            what = f"{_KEYWORD[network.version]} daddr {network}"
+            lines += [f"{what} meta l4proto tcp reject with tcp reset", f"{what} reject"]
         lines.append("}")
     lines.append("}")
     return "\n".join(lines) + "\n"

@@ -152,13 +152,17 @@ def _mount_overlay(spec: dict[str, Any], disk: str) -> str:
 
 
 def _bind_source(bind: dict[str, Any]) -> int:
-    """A detached copy of what a volume mount shows, its subPath walked without following any symbolic link."""
+    """A detached copy of what a volume mount shows.
+
+    Its subPath is walked without following any symbolic link, and made, as open to all as the volume, if need be.
+    """
     fd = os.open(bind["source"], os.O_PATH | os.O_CLOEXEC)
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
     for part in bind["sub_path"].split("/") if bind["sub_path"] else ():
         try:
             child = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         except FileNotFoundError:
-            os.mkdir(part, 0o777, dir_fd=fd)
+            _make_directory(part, fd, mode)
             child = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         except OSError as error:
             raise SetupError(f"subPath {bind['sub_path']!r} of {bind['target']}: {error.strerror}") from None
@@ -169,6 +173,12 @@ def _bind_source(bind: dict[str, Any]) -> int:
     tree = linux.open_tree(fd)
     linux.restrict_mount(tree, read_only=bind["read_only"])
     return tree
+
+
+def _make_directory(name: str, parent_fd: int, mode: int) -> None:
+    mask = os.umask(0)
+    os.mkdir(name, mode, dir_fd=parent_fd)
+    os.umask(mask)
 
 
 def _open_read_only(path: str) -> int:

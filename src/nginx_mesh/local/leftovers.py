@@ -39,7 +39,7 @@ def destroy_node(paths: MeshPaths) -> None:
     for name in names:
         netns.delete(name)
     if netns.exists(node):
-        netns.run_in_thread(lambda: _empty_node(node))
+        netns.run_in_thread(network.tear_down_node, node)
     netns.delete(node)
     for directory in (paths.run, paths.state):
         remove_tree(directory)
@@ -85,12 +85,6 @@ def _remove_pods(paths: MeshPaths, short_ids: set[str]) -> None:
         netns.delete(f"{paths.node_netns}.{short}")
         for directory in (paths.pod_disks, paths.sockets, paths.logs, paths.pods):
             remove_tree(directory / short)
-
-
-def _empty_node(node: str) -> None:
-    """Take away what the node's namespace has: it stays as long as the calling process is in it."""
-    netns.enter(node)
-    network.tear_down_node()
 
 
 def _find(targets: set[tuple[int, int]], supervised: Path | None) -> list[int]:

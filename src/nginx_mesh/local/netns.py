@@ -89,13 +89,18 @@ def identity(namespace: Path = _THREAD_NETNS) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def run_in_thread(function: Callable[[], T]) -> T:
-    """Call `function` in a thread of its own, whose namespaces die with it, and wait for the result."""
+def run_in_thread(function: Callable[[], T], namespace: str | None = None) -> T:
+    """Call `function` in a thread of its own, in the named namespace if one is given, and wait for the result.
+
+    What namespaces `function` takes the thread to dies with it.
+    """
     outcome: list[T] = []
     failure: list[BaseException] = []
 
     def call() -> None:
         try:
+            if namespace is not None:
+                enter(namespace)
             outcome.append(function())
         except BaseException as error:
             failure.append(error)
@@ -108,6 +113,6 @@ def run_in_thread(function: Callable[[], T]) -> T:
     return outcome[0]
 
 
-async def run_aside(function: Callable[[], T]) -> T:
+async def run_aside(function: Callable[[], T], namespace: str | None = None) -> T:
     """`run_in_thread` that lets the event loop go on."""
-    return await asyncio.to_thread(run_in_thread, function)
+    return await asyncio.to_thread(run_in_thread, function, namespace)

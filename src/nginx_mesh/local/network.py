@@ -90,7 +90,7 @@ def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
     netns.create(namespace)
     node_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        netns.run_in_thread(lambda: _wire_pod(namespace, _interface_name(short_id(uid)), node_fd, usable))
+        netns.run_in_thread(lambda: _wire_pod(_interface_name(short_id(uid)), node_fd, usable), namespace)
         _wire_node(_interface_name(short_id(uid)), usable)
     except NetlinkError as error:
         remove_pod(paths, uid)
@@ -131,8 +131,7 @@ def _interface_name(short: str) -> str:
     return f"{_INTERFACE_PREFIX}{short}"
 
 
-def _wire_pod(namespace: str, node_interface: str, node_fd: int, addresses: list[IPAddress]) -> None:
-    netns.enter(namespace)
+def _wire_pod(node_interface: str, node_fd: int, addresses: list[IPAddress]) -> None:
     _set_sysctls(_POD_SYSCTLS)
     with IPRoute() as netlink:
         netlink.link("set", index=_LOOPBACK, state="up")

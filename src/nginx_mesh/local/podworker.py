@@ -147,11 +147,11 @@ class PodWorker:
         self._end()
 
     async def _make_network(self) -> None:
-        addresses = self.pod.status.ips
+        paths, uid, addresses = self._node.paths, self.pod.metadata.uid, self.pod.status.ips
         while True:
             try:
                 if not self.pod.spec.host_network:
-                    await netns.run_aside(lambda: network.add_pod(self._node.paths, self.pod.metadata.uid, addresses))
+                    await netns.run_aside(lambda: network.add_pod(paths, uid, addresses), paths.node_netns)
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_private(self._directory / "start_time", self._start_time.encode())
                 self._problem = ("", "")
@@ -204,7 +204,7 @@ class PodWorker:
         await asyncio.gather(*(worker.stop(signal.SIGTERM, self._seconds_left) for worker in first))
         left = self._seconds_left()
         await self._stop_sidecars(min(max(left, 1.0), _SIDECAR_STOP_SECONDS) if left else 0.0)
-        await netns.run_aside(self._remove_everything)
+        await netns.run_aside(self._remove_everything, self._node.paths.node_netns)
 
     async def _stop_sidecars(self, seconds: float) -> None:
         # SIGQUIT is how nginx is told to finish what it is at.

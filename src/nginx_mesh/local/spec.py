@@ -230,7 +230,7 @@ def _python_binds(paths: MeshPaths) -> list[Bind]:
 
 def _masks(paths: MeshPaths) -> dict[str, int]:
     """Directories of the host that containers get an empty one for, with its mode."""
-    masks = {"/root": 0o711, "/run": 0o755, "/tmp": 0o1777}  # noqa: S108
+    masks = {"/root": 0o711, "/run": 0o755, "/tmp": 0o1777, "/var/lib/nginx-mesh": 0o700}  # noqa: S108
     meshes = (path for path in paths.shared_roots if not any(path.is_relative_to(mask) for mask in masks))
     return masks | {str(path): 0o700 for path in meshes}
 

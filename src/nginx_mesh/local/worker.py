@@ -95,11 +95,6 @@ class ContainerWorker:
         """Where stdout and stderr go."""
         return self._node.paths.pod_logs(self._pod.metadata.uid) / f"{self.container.name}.log"
 
-    @property
-    def main_pid(self) -> int | None:
-        """The command's process, as the host sees it, when it runs."""
-        return self._process.main_pid if self._process else None
-
     def ended(self) -> Exit | None:
         """How the container ended, if it did and is not to run again, before this worker ran it."""
         last = None if self.directory.running() else self.directory.exit()
@@ -154,7 +149,7 @@ class ContainerWorker:
 
     async def execute(self, argv: list[str], stdin: int, stdout: int, stderr: int, tty: bool = False) -> int:
         """Run another command in the container; returns its exit code. Raises ProcessLookupError when it is not up."""
-        pid = self.main_pid
+        pid = self.directory.main_pid()
         if pid is None:
             raise ProcessLookupError(f"container {self.container.name!r} is not running")
         return await run_in_container(self.directory, pid, argv, stdin, stdout, stderr, tty)

@@ -104,7 +104,7 @@ class LocalCli:
 
 
 class Load:
-    """GET requests to a host from the mesh's node, one connection each, until it is left. `failures` says what failed."""
+    """GET requests from the mesh's node, a connection each, until it is left. `failures` are the errors."""
 
     def __init__(self, mesh: LocalCli, host: str, interval: float = 0.005) -> None:
         self.requests = 0

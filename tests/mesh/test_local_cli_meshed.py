@@ -1,0 +1,193 @@
+"""The local mesh's commands with sidecars: readiness, live settings, and no request lost whatever is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+import pytest
+
+from .localcli import CTL, LocalCli
+
+pytestmark = pytest.mark.mesh
+
+APP = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+      - name: web
+        command: [python3, -u, -m, http.server, "8080", --bind, "::"]
+        ports: [{containerPort: 8080}]
+        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  clusterIP: 10.96.6.6
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: client, command: [sleep, infinity]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: outsider, namespace: default}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: client, command: [sleep, infinity]}]}
+"""
+MESH_CONFIG = """
+apiVersion: nsm.nginx.com/v1alpha2
+kind: MeshConfig
+metadata: {name: nginx-mesh-config, namespace: nginx-mesh}
+spec: {meshConfigClassName: nginx-mesh-config-class, mtls: {mode: %s}}
+"""
+GET = """
+import http.client, sys
+connection = http.client.HTTPConnection("10.96.6.6", timeout=5)
+connection.request("GET", "/")
+print(connection.getresponse().status)
+"""
+# Until stdin ends: a request on a new connection and one on a kept connection in turn; then what went wrong.
+LOAD = """
+import http.client, json, select, sys, time
+failures, requests, kept = [], 0, http.client.HTTPConnection("10.96.6.6", timeout=5)
+while not select.select([sys.stdin], [], [], 0.004)[0]:
+    requests += 1
+    connection = kept if requests % 2 else http.client.HTTPConnection("10.96.6.6", timeout=5)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            failures.append(f"{time.time()} status {answer.status}")
+    except (OSError, http.client.HTTPException) as error:
+        failures.append(f"{time.time()} {error!r}")
+        kept.close()
+    if connection is not kept:
+        connection.close()
+print(json.dumps([requests, failures]))
+"""
+
+
+class MeshedLoad:
+    """Requests from the client pod to the service until it is left."""
+
+    def __init__(self, mesh: LocalCli) -> None:
+        self._mesh = mesh
+
+    def __enter__(self) -> MeshedLoad:
+        command = [*CTL, "exec", "-i", "--name", self._mesh.name, "-n", "shop", "-c", "client", "client", "--"]
+        self._process = subprocess.Popen(
+            [*command, "python3", "-c", LOAD], env=self._mesh.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        output, _ = self._process.communicate(timeout=20)
+        if kind is None:
+            self.requests, self.failures = json.loads(output)
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalCli]:
+    with LocalCli() as mesh:
+        mesh.ok("up", "-f", "-", stdin=APP.encode())
+        yield mesh
+
+
+def status(mesh: LocalCli, pod: str, namespace: str) -> str:
+    """What the service answers a pod; what went wrong when it does not."""
+    result = mesh.run("exec", pod, "-n", namespace, "-c", "client", "--", "python3", "-c", GET)
+    return result.stdout.strip() or result.stderr.strip().splitlines()[-1]
+
+
+def test_pods_have_their_sidecars_and_workloads_stay_as_written(mesh: LocalCli) -> None:
+    lines = mesh.ok("get", "pods", "-n", "shop").splitlines()[1:]
+    assert [line.split()[1] for line in lines] == ["2/2"] * 3
+    assert "nginx-mesh-sidecar" not in mesh.ok("get", "deploy", "web", "-n", "shop", "-o", "yaml")
+    pod = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"][-1]
+    assert pod["metadata"]["labels"]["nsm.nginx.com/deployment"] == "web"
+    assert pod["metadata"]["ownerReferences"][0]["kind"] == "Deployment"
+
+
+def test_strict_shuts_the_outsider_out_within_a_second_and_live(mesh: LocalCli) -> None:
+    assert status(mesh, "outsider", "default") == "200"
+    assert status(mesh, "client", "shop") == "200"
+    mesh.apply(MESH_CONFIG % "strict")
+    time.sleep(1)
+    assert status(mesh, "outsider", "default") != "200"
+    assert status(mesh, "client", "shop") == "200"
+    mesh.apply(MESH_CONFIG % "permissive")
+    mesh.wait(lambda: status(mesh, "outsider", "default") == "200", 5)
+
+
+def test_no_request_is_lost_while_the_mesh_changes_under_load(mesh: LocalCli) -> None:
+    with MeshedLoad(mesh) as load:
+        mesh.ok("scale", "deploy/web", "--replicas", "4", "-n", "shop")
+        mesh.wait(lambda: "4/4" in mesh.ok("get", "deploy", "web", "-n", "shop"))
+        mesh.apply(MESH_CONFIG % "strict")
+        mesh.ok("restart", "deploy/web", "-n", "shop")
+        mesh.ok("scale", "deploy/web", "--replicas", "1", "-n", "shop")
+        mesh.wait(lambda: len(mesh.ok("get", "pods", "-n", "shop").splitlines()) == 3)
+        mesh.apply(MESH_CONFIG % "permissive")
+    assert load.failures == []
+    assert load.requests > 100
+
+
+def test_no_request_is_lost_when_the_daemon_is_killed_and_started_again(mesh: LocalCli) -> None:
+    # Not by `exec`, which ends with the daemon.
+    pod = json.loads(mesh.ok("get", "pod", "client", "-n", "shop", "-o", "json"))
+    (mesh.root / "load.py").write_text(LOAD)
+    namespace = mesh.paths.pod_netns(pod["metadata"]["uid"])
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", namespace, "python3", str(mesh.root / "load.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    os.kill(mesh.daemon_pid(), signal.SIGKILL)
+    time.sleep(1)
+    mesh.ok("up")
+    mesh.ok("scale", "deploy/web", "--replicas", "3", "-n", "shop")
+    mesh.wait(lambda: "3/3" in mesh.ok("get", "deploy", "web", "-n", "shop"))
+    output, _ = process.communicate(timeout=20)
+    requests, failures = json.loads(output)
+    assert failures == []
+    assert requests > 100
+
+
+def test_what_is_wrong_with_a_policy_is_an_event(mesh: LocalCli) -> None:
+    limit = """
+apiVersion: specs.smi.nginx.com/v1alpha2
+kind: RateLimit
+metadata: {name: %s, namespace: shop}
+spec:
+  name: ten
+  rate: 10r/s
+  destination: {kind: Service, name: web, namespace: shop}
+"""
+    mesh.apply(limit % "first")
+    mesh.apply(limit % "second")
+    mesh.wait(lambda: "UpsertRateLimitFailed" in mesh.ok("describe", "ratelimit", "second", "-n", "shop"), 5)
+    mesh.ok("delete", "rl", "first", "second", "-n", "shop")

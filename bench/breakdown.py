@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from bench import load
 from bench.pairs import Pair
 from bench.pairs.mesh import Features, MeshPair
 from bench.pairs.plain import PlainPair
@@ -77,8 +78,9 @@ def run(root: Path, directory: Path, say: Say) -> list[Table]:
             say("no profile: perf is not installed (apt-get install linux-perf)")
         else:
             plain, mesh = beds[0], beds[1]
-            taken = [(_profile(plain, directory), _profile(mesh, directory)) for _ in range(_PROFILES)]
-            tables.append(profile_table(*map(medians, zip(*taken, strict=True))))
+            taken = [(_shares(plain, directory), _shares(mesh, directory)) for _ in range(_PROFILES)]
+            shares = [medians([pair[which] for pair in taken]) for which in (0, 1)]
+            tables.append(profile_table(_scaled(shares[0], samples, "plain"), _scaled(shares[1], samples, "mesh")))
     return tables
 
 
@@ -142,8 +144,16 @@ def _difference(samples: Iterable[Sample], minuend: str, subtrahend: str) -> flo
     return statistics.median(costs[minuend] - costs[subtrahend] for costs in by_round.values())
 
 
-def _profile(each: Bed, directory: Path) -> Profile:
-    """CPU per request by component, in microseconds, sampled while the pair is under load."""
+def _scaled(shares: Profile, samples: Sequence[Sample], pair: str) -> Profile:
+    """Microseconds per request from shares: what the profile says of proportions, what the rounds say of the whole."""
+    found = figures(samples, HEADLINE, pair)
+    assert found is not None
+    whole = sum(shares.values())
+    return {component: share / whole * found.cpu_us for component, share in shares.items()}
+
+
+def _shares(each: Bed, directory: Path) -> Profile:
+    """Shares of CPU time by component, sampled while the pair is under load."""
     data = directory / f"{each.pair.name}.perf"
     pids = ",".join(map(str, each.pair.pids()))
     # cpu-clock: virtual machines often have no hardware counters.
@@ -152,7 +162,7 @@ def _profile(each: Bed, directory: Path) -> Profile:
         (*command, "--", "sleep", str(_PROFILE_SECONDS)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        sample = each.sample(HEADLINE, 1, _PROFILE_SECONDS)
+        load.run(each.topology, HEADLINE, _PROFILE_SECONDS)
     finally:
         recorder.wait()
     report = subprocess.run(
@@ -161,4 +171,4 @@ def _profile(each: Bed, directory: Path) -> Profile:
         text=True,
         check=True,
     )
-    return {component: share * sample.cpu_us for component, share in parse_report(report.stdout).items()}
+    return parse_report(report.stdout)

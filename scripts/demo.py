@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
+STRICT = DEMO / "strict.yaml"
 MESHCTL = Path(sys.executable).with_name("nginx-meshctl")
 TRUST_DOMAIN = "example.org"
 MESHED = ("shop", "data")
@@ -38,11 +39,9 @@ EDGES = {
 }
 VISITS = {("visitor", "front", "http"), ("visitor", "inventory", "tcp")}
 
-TRAFFIC_SECONDS = 4.0
+TRAFFIC_SECONDS = 3.0
 SETTLE_SECONDS = 1.0
 LOG_SECONDS = 1.2  # sidecars write their access log once a second
-
-_FETCH = "import sys, urllib.request as r; sys.stdout.buffer.write(r.urlopen(sys.argv[1], timeout=10).read())"
 
 Edge = tuple[str, str, str]
 """Who calls whom over which protocol."""
@@ -208,9 +207,8 @@ class Mesh:
 
     def report(self, workload: str, namespace: str, *, reset: bool = False) -> dict[Edge, Calls]:
         """What the driver `workload` has counted; with `reset` its next report begins anew."""
-        url = f"http://127.0.0.1:8080/report{'?reset=1' if reset else ''}"
-        text = self.output("exec", f"deploy/{workload}", "-n", namespace, "--", "python3", "-c", _FETCH, url)
-        return read_report(json.loads(text))
+        fetch = ["python3", "/app/calls.py", "GET", "127.0.0.1:8080", f"/report{'?reset=1' if reset else ''}"]
+        return read_report(json.loads(self.output("exec", f"deploy/{workload}", "-n", namespace, "--", *fetch)))
 
     def places(self) -> Places:
         """The addresses of pods and services."""
@@ -279,7 +277,7 @@ class Demo:
         self._headline("Turning the mesh strict while traffic runs")
         self._mesh.report("driver", "shop", reset=True)
         began = time.monotonic()
-        self._mesh.stream("apply", "-f", str(DEMO / "strict.yaml"), show=self._progress)
+        self._mesh.stream("apply", "-f", str(STRICT), show=self._progress)
         self._progress(f"took {time.monotonic() - began:.1f} s")
         time.sleep(SETTLE_SECONDS)
         self._mesh.report("visitor", "outside", reset=True)
@@ -296,19 +294,18 @@ class Demo:
 
     def suggest(self) -> None:
         """What to try in the mesh that is left running."""
-        ctl = f"{'' if os.environ.get('SUDO_USER') is None else 'sudo '}{_shown(MESHCTL)} local"
-        name = f"--name {self._mesh.name}"
+        sudo = "sudo " if "SUDO_USER" in os.environ else ""
+        ctl, name = f"{sudo}{_shown(MESHCTL)} local", f"--name {self._mesh.name}"
+        driver = f"{ctl} exec deploy/driver -n shop {name} -- python3 /app/calls.py GET"
         self._headline("The mesh is left running. What to try next:")
         for what, command in (
             ("see what runs", f"{ctl} get pods -A -o wide {name}"),
+            ("look at a page as the driver", f"{driver} front /page"),
+            ("see how the driver's calls went", f"{driver} 127.0.0.1:8080 /report"),
             ("read a sidecar's access log", f"{ctl} logs -f deploy/orders -n data -c nginx-mesh-sidecar {name}"),
-            ("call a service as another one", f"{ctl} exec deploy/driver -n shop {name} -- curl -s http://front/page"),
             ("scale while traffic runs", f"{ctl} scale deploy/catalogue-v2 --replicas 4 -n shop {name}"),
             ("replace pods while traffic runs", f"{ctl} restart deploy/front -n shop {name}"),
-            (
-                "let the outsider in again",
-                f"sed s/strict/permissive/ {_shown(DEMO / 'strict.yaml')} | {ctl} apply -f - {name}",
-            ),
+            ("let the outsider in again", f"sed s/strict/permissive/ {_shown(STRICT)} | {ctl} apply -f - {name}"),
             ("end it", f"{ctl} down {name}"),
         ):
             self._console.print(Text(f"  # {what}", style="dim"))

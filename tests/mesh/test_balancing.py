@@ -162,9 +162,7 @@ def test_only_idempotent_requests_are_repeated(mesh: Mesh, method: str, answers:
     victim = mesh.servers[0]
     for pid in victim.workers:
         victim.output("kill", "-9", str(pid))
-    statuses = sorted(
-        json.loads(process.communicate(timeout=30)[0])["answers"][0]["status"] for process in processes
-    )
+    statuses = sorted(json.loads(process.communicate(timeout=30)[0])["answers"][0]["status"] for process in processes)
     assert statuses == ([200, 200, 200] if answers else [200, 200, 502])
 
 

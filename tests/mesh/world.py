@@ -282,7 +282,10 @@ class Pod:
         for service in world.services:
             for port, (target, protocol) in service.ports.items():
                 name = f"test/{service.name}:{port}"
-                families = ((service.vip, "", lambda pod: pod.address), (service.vip6, "6", lambda p: f"[{p.address6}]"))
+                families = (
+                    (service.vip, "", lambda pod: pod.address),
+                    (service.vip6, "6", lambda p: f"[{p.address6}]"),
+                )
                 for vip, suffix, address in families:
                     host = f"[{vip}]" if ":" in vip else vip
                     state[f"destination/{host}:{port}"] = Destination(protocol=protocol, cluster=name + suffix)
@@ -352,7 +355,12 @@ class World:
         _run("ip", "-n", self._name, *arguments)
 
     def pod(
-        self, name: str, ports: Mapping[int, Protocol] | None = None, *, meshed: bool = True, mode: MtlsMode | None = None
+        self,
+        name: str,
+        ports: Mapping[int, Protocol] | None = None,
+        *,
+        meshed: bool = True,
+        mode: MtlsMode | None = None,
     ) -> Pod:
         """Add a pod and start its sidecar, which has no state before `push`."""
         number = len(self.pods) + 1
@@ -413,4 +421,3 @@ class World:
 
 def _run(*argv: str) -> None:
     subprocess.run(argv, check=True)
-

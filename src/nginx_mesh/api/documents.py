@@ -335,8 +335,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        """Text over several lines stays readable."""
-        style = "|" if "\n" in text else "'" if text in _AMBIGUOUS or not isinstance(_plain(text), str) else None
+        """Text over several lines stays readable; the emitter escapes what is not printable only in double quotes."""
+        style = None
+        if not text.replace("\n", "").isprintable():
+            style = '"'
+        elif "\n" in text:
+            style = "|"
+        elif text in _AMBIGUOUS or not isinstance(_plain(text), str):
+            style = "'"
         return self.represent_scalar(_TAG + "str", text, style=style)
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
@@ -145,7 +146,8 @@ def up(
     is_new = not meshes.exists(paths)
     given = {name: getattr(settings, name) for name in settings.__struct_fields__ if _is_given(ctx, name)}
     try:
-        image = ensure_image(click.echo)
+        with _progress() as show:
+            image = ensure_image(show)
     except ImageError as error:
         raise Failure(str(error)) from None
     if is_new:
@@ -226,17 +228,20 @@ def delete(
         found = [(kind, where, item["metadata"]["name"]) for item in items]
     else:
         found = [(kind, namespace if kind.NAMESPACED else "", name) for kind, name in _named(targets)]
+    deleted = []
     for kind, where, name in found:
+        path = _path(kind, where, name)
         try:
-            client.request("DELETE", _path(kind, where, name), query={"gracePeriodSeconds": grace_period})
+            gone = client.request("DELETE", path, query={"gracePeriodSeconds": grace_period})
+            deleted.append((path, gone["metadata"]["uid"]))
         except ApiError as error:
             if error.reason == "NotFound" and ignore_not_found:
                 continue
             raise
         click.echo(f'{registry.title(kind)} "{name}" deleted')
     if wait:
-        for kind, where, name in found:
-            _wait_gone(client, _path(kind, where, name))
+        for path, uid in deleted:
+            _wait_gone(client, path, uid)
 
 
 @local.command()
@@ -532,19 +537,32 @@ def _wait_ready(client: Client, timeout: int, only: list[str] | None = None, nam
     deadline = time.monotonic() + timeout
     query = {"object": ",".join(only) if only else None, "namespace": namespace}
     shown = ""
-    while True:
-        state = client.get("/mesh/readiness", **query)
-        progress = f"{state['ready']}/{state['pods']} pods are ready"
-        if progress != shown:
-            click.echo(progress)
-            shown = progress
-        if not state["waiting"]:
-            return
-        hopeless = [entry for entry in state["waiting"] if entry["hopeless"]]
-        if hopeless or time.monotonic() >= deadline:
-            after = "" if hopeless else f" after {timeout} s"
-            raise Failure("\n".join(_reasons(client, hopeless or state["waiting"], after)))
-        time.sleep(_POLL_SECONDS)
+    with _progress() as show:
+        while True:
+            state = client.get("/mesh/readiness", **query)
+            progress = f"{state['ready']}/{state['pods']} pods are ready"
+            if progress != shown:
+                show(progress)
+                shown = progress
+            hopeless = [entry for entry in state["waiting"] if entry["hopeless"]]
+            if not state["waiting"] or hopeless or time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+    if state["waiting"]:
+        after = "" if hopeless else f" after {timeout} s"
+        raise Failure("\n".join(_reasons(client, hopeless or state["waiting"], after)))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Gives a function that says how far things are: beside a spinner on a terminal, else a line each."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        with Console().status("") as status:
+            yield status.update
+    else:
+        yield click.echo
 
 
 def _reasons(client: Client, waiting: list[Resource], after: str) -> Iterator[str]:
@@ -567,10 +585,12 @@ def _last_lines(client: Client, namespace: str, pod: str, container: str) -> lis
     return written.decode(errors="replace").splitlines()
 
 
-def _wait_gone(client: Client, path: str) -> None:
+def _wait_gone(client: Client, path: str, uid: str) -> None:
+    """Wait until the object is gone, even if another one has its name by then."""
     while True:
         try:
-            client.get(path)
+            if client.get(path)["metadata"]["uid"] != uid:
+                return
         except ApiError as error:
             if error.reason == "NotFound":
                 return

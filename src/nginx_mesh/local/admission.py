@@ -78,21 +78,20 @@ class Admission:
         elif key.kind in WORKLOADS:
             if key.kind == "Deployment":
                 _check_strategy(resource["spec"].get("strategy", {}))
-            self._check_injection(resource)
+            self._check_template(resource)
         return resource
 
     def new_pod(self, pod: Resource) -> Resource:
         """A pod that is new: named, injected, with its addresses. Raises FieldError."""
         namespace = pod["metadata"]["namespace"]
         self._check_account(namespace, pod["spec"])
+        _check_network(pod["spec"])
         metadata = dict(pod["metadata"])
         if not metadata.get("name"):
             metadata["name"] = self._generated_name(metadata.pop("generateName"))
         defaults = {"serviceAccountName": "default", "restartPolicy": "Always", "nodeName": NODE_NAME}
         pod = {**pod, "metadata": metadata, "spec": {**defaults, **pod["spec"]}}
         pod = inject_pod(pod, self._namespace_labels(namespace), self._injection).pod
-        if pod["spec"].get("hostNetwork"):
-            raise FieldError("spec.hostNetwork", "the local mesh runs no pods in the host's network")
         addresses = [pool.allocate() for pool in self._pool("Pod")]
         self._keep_cursors("Pod")
         status = {"phase": "Pending", "podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
@@ -113,11 +112,12 @@ class Admission:
                 metadata[name] = {**metadata.get(name, {}), **given}
         return {**old, "metadata": metadata}
 
-    def _check_injection(self, workload: Resource) -> None:
-        """See now, and not at every pod, that the pods can get their sidecars."""
+    def _check_template(self, workload: Resource) -> None:
+        """See now, and not at every pod, that the pods can be made."""
         namespace = workload["metadata"]["namespace"]
         with located("spec.template"):
             template = workload["spec"]["template"]
+            _check_network(template["spec"])
             inject_pod(template, self._namespace_labels(namespace), self._injection, namespace=namespace)
 
     def _namespace_labels(self, name: str) -> dict[str, str]:
@@ -242,6 +242,11 @@ def _check_unchanged(resource: Resource, old: Resource, fields: Iterable[str]) -
     for field in fields:
         if resource["spec"].get(field) != old["spec"].get(field):
             raise FieldError(f"spec.{field}", "may not change; delete the object first")
+
+
+def _check_network(pod_spec: Resource) -> None:
+    if pod_spec.get("hostNetwork"):
+        raise FieldError("spec.hostNetwork", "the local mesh runs no pods in the host's network")
 
 
 def _check_strategy(strategy: Resource) -> None:

@@ -26,6 +26,7 @@ _ACKNOWLEDGE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.7
 
 
+_ENDED = ("Succeeded", "Failed")
 # Reasons to wait that are no trouble.
 _ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
 
@@ -87,6 +88,8 @@ class PodKeeper:
 
     def _begin(self, resource: Resource) -> None:
         pod = self._decode(resource)
+        if pod.status.phase in _ENDED:
+            return
         if is_injected(pod.metadata.annotations):
             self._mesh.serve(pod)
         self._spawn(self._runner.run_pod(pod), f"run {pod.key}")
@@ -119,8 +122,10 @@ class PodKeeper:
         new = {**msgspec.to_builtins(status), **{name: old[name] for name in ("podIP", "podIPs") if name in old}}
         new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), timestamp(self._clock()))
         self._tell(key, old, new)
-        with self._store.transaction() as tx:
+        with self._store.transaction(durable=False) as tx:
             tx.put({**resource, "status": new})
+        if status.phase in _ENDED:
+            self._spawn(self._mesh.drop(self._decode(resource)), f"forget {key}")
 
     def _tell(self, key: ObjectKey, old: Resource, new: Resource) -> None:
         """Events about what changed in a pod's containers."""

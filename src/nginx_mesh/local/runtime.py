@@ -86,8 +86,8 @@ class Runtime:
 
     async def start(self) -> None:
         """Take up what an earlier daemon left, and follow the store from now on."""
-        await self._kubelet.start(self._typed_pods(None))
         self._store.watch(self._changed)
+        await self._kubelet.start(self._typed_pods(None))
         await self._mesh.start()
         self._pods.start()
         self._reconciler = Reconciler(

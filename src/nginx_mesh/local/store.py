@@ -7,6 +7,7 @@ change). Dicts that the store returns are shared: whoever wants to change one ma
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import uuid
 from collections import deque
@@ -19,6 +20,8 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from nginx_mesh.api.meta import ObjectKey
+
+log = logging.getLogger(__name__)
 
 Resource = dict[str, Any]
 Outcome = Literal["created", "configured", "unchanged"]
@@ -123,6 +126,7 @@ class Store:
         self._delivering = False
         self._objects: dict[str, dict[ObjectKey, Resource]] = {}
         self._facts: dict[str, str] = {}
+        self._unwritten: dict[ObjectKey, Resource | None] = {}
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -164,19 +168,38 @@ class Store:
         self._watchers.append(callback)
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """All that is changed in the block is kept and announced when it ends, or nothing when it raises."""
+    def transaction(self, *, durable: bool = True) -> Iterator[Transaction]:
+        """All that is changed in the block is kept and announced when it ends, or nothing when it raises.
+
+        What is not `durable` counts at once even if the disk is full; it is written as soon as that is possible.
+        """
         transaction = Transaction(self, self._clock())
         yield transaction
-        self._commit(transaction)
+        if transaction.objects or transaction.facts:
+            self._commit(transaction, durable)
 
-    def _commit(self, transaction: Transaction) -> None:
-        if not transaction.objects and not transaction.facts:
-            return
+    def _commit(self, transaction: Transaction, durable: bool) -> None:
         facts = {**transaction.facts, "resourceVersion": str(self._version)}
         try:
+            self._write({**self._unwritten, **transaction.objects}, facts)
+            self._unwritten.clear()
+        except StoreError as error:
+            if durable:
+                raise
+            log.warning("%s; kept in memory for now", error)
+            self._unwritten |= transaction.objects
+        self._facts |= facts
+        for key, resource in transaction.objects.items():
+            old = self.get(key)
+            self._keep(key, resource)
+            if old is not None or resource is not None:
+                self._undelivered.append(Change(key, old, resource))
+        self._deliver()
+
+    def _write(self, objects: dict[ObjectKey, Resource | None], facts: dict[str, str]) -> None:
+        try:
             self._db.execute("BEGIN IMMEDIATE")
-            for key, resource in transaction.objects.items():
+            for key, resource in objects.items():
                 row = (key.kind, key.namespace, key.name)
                 if resource is None:
                     self._db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", row)
@@ -190,13 +213,6 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise StoreError(f"cannot write {self._path}: {error}") from error
-        self._facts |= facts
-        for key, resource in transaction.objects.items():
-            old = self.get(key)
-            self._keep(key, resource)
-            if old is not None or resource is not None:
-                self._undelivered.append(Change(key, old, resource))
-        self._deliver()
 
     def _keep(self, key: ObjectKey, resource: Resource | None) -> None:
         table = self._objects.setdefault(key.kind, {})

@@ -256,6 +256,7 @@ def test_a_job_waits_longer_after_every_failure_and_gives_up_after_its_backoff_l
     plan = plan_job(job, [ended("a", "Failed", 100.0)], 104.0)
     assert (plan.create, plan.retry_after) == ([], 6.0)
     assert len(plan_job(job, [ended("a", "Failed", 100.0)], 110.0).create) == 1
+    assert plan_job(job, [ended("a", "Failed", 3700.0)], 100.0).retry_after == 10.0
     two = [ended("a", "Failed", 100.0), ended("b", "Failed", 120.0)]
     assert plan_job(job, two, 130.0).retry_after == 10.0
     given_up = plan_job(job, [*two, ended("c", "Failed", 150.0)], 1000.0)

@@ -143,3 +143,24 @@ def test_a_file_that_is_no_database_is_a_clear_error(path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to be read as one" * 100)
     with pytest.raises(StoreError, match=r"store\.db"):
         open_store(path)
+
+
+def test_on_a_full_disk_what_is_not_durable_counts_at_once_and_is_written_later(path: Path) -> None:
+    store = open_store(path)
+    with store.transaction() as tx:
+        tx.put(config_map("a", x="old"))
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    big = "x" * 100_000
+    with pytest.raises(StoreError, match="full"), store.transaction() as tx:
+        tx.put(config_map("a", x=big))
+    assert store.list("ConfigMap")[0]["data"] == {"x": "old"}
+    with store.transaction(durable=False) as tx:
+        tx.put(config_map("a", x=big))
+    assert store.list("ConfigMap")[0]["data"] == {"x": big}
+    assert open_store(path).list("ConfigMap")[0]["data"] == {"x": "old"}
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    with store.transaction() as tx:
+        tx.put(config_map("b"))
+    kept = {item["metadata"]["name"]: item["data"] for item in open_store(path).list("ConfigMap")}
+    assert kept == {"a": {"x": big}, "b": {}}

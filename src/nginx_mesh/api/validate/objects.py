@@ -148,17 +148,23 @@ def _job(job: Job) -> Errors:
 
 
 def _workload(selector: LabelSelector, template: PodTemplateSpec) -> Errors:
-    yield from labels("spec.selector.matchLabels", selector.match_labels)
+    wrong = list(_selector(selector))
+    yield from at("spec.selector", wrong)
+    if not wrong:
+        yield from _selects(selector, template)
+    yield from at("spec.template", pods.template(template, ("Always",)))
+
+
+def _selector(selector: LabelSelector) -> Errors:
+    yield from labels("matchLabels", selector.match_labels)
     for index, term in enumerate(selector.match_expressions):
-        path = f"spec.selector.matchExpressions[{index}]"
+        path = f"matchExpressions[{index}]"
         yield from must(f"{path}.key", qualified_key(term.key))
         yield from one_of(f"{path}.operator", term.operator, _OPERATORS)
         if (term.operator in ("In", "NotIn")) != bool(term.values):
             yield FieldError(f"{path}.values", "must be given for In and NotIn, and only for them")
         for value in term.values:
             yield from must(f"{path}.values", label_value(value))
-    yield from _selects(selector, template)
-    yield from at("spec.template", pods.template(template, ("Always",)))
 
 
 def _selects(selector: LabelSelector, template: PodTemplateSpec) -> Errors:

@@ -61,4 +61,5 @@ def _backoff(failed: Sequence[PodView], now: float) -> float:
     if not failed:
         return 0.0
     delay = min(_BACKOFF_SECONDS * 2.0 ** (len(failed) - 1), _BACKOFF_LIMIT_SECONDS)
-    return max(0.0, max(pod.finished or 0.0 for pod in failed) + delay - now)
+    # The clock may have been set back since: never wait for longer than the delay.
+    return min(delay, max(0.0, max(pod.finished or 0.0 for pod in failed) + delay - now))

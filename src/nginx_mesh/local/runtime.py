@@ -17,9 +17,9 @@ from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
 from nginx_mesh.api.manifest import load
-from nginx_mesh.api.meta import Object, ObjectKey
-from nginx_mesh.api.nsm import MeshConfig
-from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME, MeshSettings
+from nginx_mesh.api.meta import Object, ObjectKey, ObjectMeta
+from nginx_mesh.api.nsm import MeshConfig, MeshConfigClass, MeshConfigClassSpec
+from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_CLASS_NAME, MESH_CONFIG_NAME, MeshSettings
 from nginx_mesh.api.validate import validate, validate_references
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.identity.keymanager.disk import DiskKeyManager
@@ -40,6 +40,7 @@ from .store import Change, Resource, Store, Transaction, key_of
 
 log = logging.getLogger(__name__)
 
+_CONTROLLER_NAME = "nsm.nginx.com/nginx-mesh-controller"
 SIDECAR_IMAGE = "nginx-mesh/sidecar"
 
 _CONFIG_KEY = ObjectKey("MeshConfig", CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME)
@@ -271,6 +272,11 @@ class Runtime:
                 if tx.get(key_of(namespace)) is None:
                     tx.put({**namespace, "status": {"phase": "Active"}})
             if tx.fact("seeded") is None:
+                config_class = MeshConfigClass(
+                    metadata=ObjectMeta(name=MESH_CONFIG_CLASS_NAME),
+                    spec=MeshConfigClassSpec(controller_name=_CONTROLLER_NAME),
+                )
+                tx.put(kinds.to_dict(config_class))
                 tx.put(kinds.to_dict(self._install_settings.to_config()))
                 tx.set_fact("seeded", "1")
             lifecycle.settle(tx, self._clock())

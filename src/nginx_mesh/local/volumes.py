@@ -90,7 +90,7 @@ def write_projection(directory: Path, files: dict[str, ProjectedFile], group: in
     wanted = {directory / name: file for name, file in files.items()}
     for path in sorted(directory.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
-            if not any(other.is_relative_to(path) for other in wanted):
+            if not any(path in other.parents for other in wanted):
                 path.rmdir()
         elif path not in wanted:
             path.unlink()

@@ -46,9 +46,7 @@ async def server(answer: bytes, seen: list[bytes] | None = None) -> AsyncIterato
         yield listener.sockets[0].getsockname()[1]
 
 
-async def ask(
-    probe: Probe, container: Container = CONTAINER, run: Callable[[list[str]], Awaitable[int]] = never
-) -> str:
+async def ask(probe: Probe, container: Container = CONTAINER, run: ExecRunner = never) -> str:
     """What the probe complains of; "" for success."""
     try:
         await run_probe(probe, container, LOOPBACK, run)

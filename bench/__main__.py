@@ -70,8 +70,8 @@ def main(quick: bool, pairs: str, breakdown_: bool, output: Path) -> None:
         if breakdown_:
             _print(breakdown.run(root, directory, _say))
             return
-        chosen = [_PAIRS[name](root, directory) for name in names]
-        with run.all_up(root, directory, chosen) as beds:
+        chosen = [_PAIRS[name] for name in names]
+        with run.all_up(root, directory, [pair(root, directory) for pair in chosen]) as beds:
             samples = run.measure(beds, cells, rounds, seconds, _say)
         memory = run.weigh(root, directory, chosen, seconds, _say)
     result = Run(_machine(), names, rounds, seconds, samples, memory)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from bench.stats import HEADLINE, Memory, Sample
 from bench.topology import Topology
 
 Say = Callable[[str], None]
+# From a root filesystem and a directory for its files.
+PairFactory = Callable[[Path, Path], Pair]
 
 _REDIRECT = "/usr/lib/nginx-mesh/redirect"
 _START_SECONDS = 20.0
@@ -25,11 +28,10 @@ _MEMORY_CELLS = (HEADLINE, Cell(256, "64k"))
 
 
 class Bed(NamedTuple):
-    """A pair, its topology and the application behind it."""
+    """A pair and its topology, the application behind it."""
 
     pair: Pair
     topology: Topology
-    app: App
 
     def sample(self, cell: Cell, round_: int, seconds: int) -> Sample:
         """Load the pair and account for what both proxies used meanwhile."""
@@ -65,7 +67,7 @@ def bed(root: Path, directory: Path, pair: Pair) -> Iterator[Bed]:
         stack.callback(pair.stop)
         pair.start(topology, certs.issue(datetime.datetime.now(datetime.UTC)))
         load.prove(pair, topology, _START_SECONDS)
-        yield Bed(pair, topology, app)
+        yield Bed(pair, topology)
 
 
 @contextmanager
@@ -93,20 +95,20 @@ def measure(beds: Sequence[Bed], cells: Sequence[Cell], rounds: int, seconds: in
     return samples
 
 
-def weigh(root: Path, directory: Path, pairs: Sequence[Pair], seconds: int, say: Say) -> list[Memory]:
+def weigh(root: Path, directory: Path, pairs: Iterable[PairFactory], seconds: int, say: Say) -> list[Memory]:
     """PSS of every pair after load.
 
-    Each runs alone and the application is stopped for the reading: PSS divides shared pages among all who map them, so
-    another nginx from the same root filesystem would make a pair look smaller than it is.
+    PSS divides shared pages among all who map them, so any other nginx from the same files would make a pair look
+    smaller than it is: one pair runs after the other, from a copy of the root filesystem that nobody else uses.
     """
+    copy = directory / "root"
+    subprocess.run(("cp", "--archive", str(root), str(copy)), check=True)
     readings: list[Memory] = []
-    for pair in pairs:
+    for make in pairs:
+        pair = make(copy, directory)
         with bed(root, directory, pair) as each:
             for cell in _MEMORY_CELLS:
                 load.run(each.topology, cell, seconds)
-                each.app.stop()
                 readings.append(Memory(pair.name, cell, usage.pss_kib(pair.pids())))
-                each.app.start()
-                load.prove(pair, each.topology, _START_SECONDS)
             say(f"memory of {pair.name}: {readings[-2].pss_kib / 2048:.1f} MiB per proxy")
     return readings

@@ -24,6 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nginx_mesh.cli import meshes
+from nginx_mesh.local.paths import MeshPaths
+
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 STRICT = DEMO / "strict.yaml"
 MESHCTL = Path(sys.executable).with_name("nginx-meshctl")
@@ -201,9 +204,8 @@ class Mesh:
         return done.stdout
 
     def exists(self) -> bool:
-        """Whether there is a mesh of this name, from an earlier run."""
-        listed = subprocess.run([str(MESHCTL), "local", "list"], capture_output=True, text=True, check=True).stdout
-        return any(line.split()[:1] == [self.name] for line in listed.splitlines()[1:])
+        """Whether there is a mesh of this name: what an earlier run left, or ours."""
+        return meshes.exists(MeshPaths(self.name))
 
     def report(self, workload: str, namespace: str, *, reset: bool = False) -> dict[Edge, Calls]:
         """What the driver `workload` has counted; with `reset` its next report begins anew."""

@@ -104,15 +104,20 @@ def start_daemon(paths: MeshPaths, image: Path | None) -> Client:
         )
     client = Client(api_socket(paths))
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            client.get("/healthz")
-        except UnreachableError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.05)
-        else:
-            return client
+    answered = False
+    try:
+        while not answered and process.poll() is None and time.monotonic() < deadline:
+            try:
+                client.get("/healthz")
+                answered = True
+            except UnreachableError:
+                time.sleep(0.05)
+    finally:
+        if not answered:  # as after Ctrl-C: it may not hold its lock yet, so that nobody would find it to end it
+            process.kill()
+            process.wait()
+    if answered:
+        return client
     lines = daemon_log(paths).read_bytes()[start:].decode(errors="replace").splitlines()[-_LOG_LINES:]
     raise MeshError("\n".join([f'the daemon of mesh "{paths.name}" does not start ({daemon_log(paths)}):', *lines]))
 

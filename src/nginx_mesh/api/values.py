@@ -42,6 +42,7 @@ _MAX_SIZE = (1 << 63) - 1
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([hm])")
 _DURATION_UNITS = {"h": HOUR, "m": MINUTE}
 _RATE = re.compile(r"([0-9]{1,9})r/([sm])")
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,18})?|\.[0-9]{1,18}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _DNS_NAME = re.compile(rf"{_DNS_LABEL}(\.{_DNS_LABEL})*")
@@ -117,6 +118,13 @@ def parse_delay(value: int | str) -> int:
     if value < 0:
         raise FieldError("", f"{value} is less than 0")
     return value
+
+
+def parse_ratio(text: str) -> float:
+    """A number from 0 to 1."""
+    if not _DECIMAL.fullmatch(text) or float(text) > 1:
+        raise FieldError("", f'"{text}" is not a number from 0 to 1')
+    return float(text)
 
 
 def parse_boolean(text: str) -> bool:

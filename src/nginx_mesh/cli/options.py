@@ -30,6 +30,7 @@ from nginx_mesh.api.values import (
     parse_dns_name,
     parse_host_port,
     parse_ports,
+    parse_ratio,
     parse_service_address,
     parse_size,
     parse_svid_ttl,
@@ -71,8 +72,9 @@ def read_upstream_authority(path: Path) -> UpstreamAuthority:
 
 def _exporter(text: str) -> HostPort:
     """`type=otlp,host=…,port=…`."""
-    parts = dict(part.partition("=")[::2] for part in text.split(","))
-    if set(parts) != {"type", "host", "port"} or parts["type"] != "otlp":
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    parts = dict(pairs)
+    if sorted(name for name, _ in pairs) != ["host", "port", "type"] or parts["type"] != "otlp":
         raise FieldError("", f'"{text}" is not type=otlp,host=HOST,port=PORT')
     return parse_host_port(f"{parts['host']}:{parts['port']}")
 
@@ -155,8 +157,8 @@ _MESH_FLAGS = (
     click.option(
         "--telemetry-sampler-ratio",
         "sampler_ratio",
-        type=click.FloatRange(0, 1),
-        default=_DEFAULTS.sampler_ratio,
+        type=Parsed("ratio", parse_ratio),
+        default=str(_DEFAULTS.sampler_ratio),
         show_default=True,
         help="Share of traces that are exported.",
     ),

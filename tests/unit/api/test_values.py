@@ -91,6 +91,17 @@ def test_what_is_no_port_list_is_refused(text: str) -> None:
         values.parse_ports(text)
 
 
+@pytest.mark.parametrize(("text", "ratio"), [("0", 0), ("1", 1), ("0.01", 0.01), (".5", 0.5), ("1.0", 1)])
+def test_a_ratio_is_from_0_to_1(text: str, ratio: float) -> None:
+    assert values.parse_ratio(text) == ratio
+
+
+@pytest.mark.parametrize("text", ["", "-0.1", "1.1", "nan", "inf", "1e-3", "5%"])
+def test_what_is_no_ratio_is_refused(text: str) -> None:
+    with pytest.raises(FieldError):
+        values.parse_ratio(text)
+
+
 def test_addresses_of_servers() -> None:
     assert values.parse_service_address("prometheus.monitoring:9090") == ("prometheus.monitoring", 9090)
     assert str(values.parse_host_port("[::1]:4317")) == "[::1]:4317"
@@ -112,6 +123,7 @@ def test_no_text_breaks_a_parser(text: str) -> None:
         values.parse_svid_ttl,
         values.parse_rate,
         values.parse_delay,
+        values.parse_ratio,
         values.parse_ports,
         values.parse_boolean,
         values.parse_dns_name,

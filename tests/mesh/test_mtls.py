@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nginx_mesh.compile.state import Identity, MtlsMode
+from nginx_mesh.identity.keys import to_pem
 from nginx_mesh.identity.spiffe import SpiffeId, workload_id
 
 from .world import TRUST_DOMAIN, Authority, Pod, Service, World, wait_until
@@ -106,8 +108,6 @@ def test_a_kept_plaintext_connection_is_refused_once_the_mode_turns_strict(mesh:
         "sys.stdin.readline();"
         "c.request('GET','/echo');print(c.getresponse().status,flush=True)"
     )
-    import subprocess
-
     with subprocess.Popen(
         mesh.outsider.command("python3", "-c", script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -151,7 +151,7 @@ def test_an_impostor_among_endpoints_is_passed_over(mesh: Mesh) -> None:
     assert set(answer["served_by"]) == {"server"}
 
 
-BAD_SERVERS = {
+BAD_SERVERS: dict[str, Callable[[World], Identity]] = {
     "another authority": lambda world: Authority().identity(world_server(world), bundle=world.authority.bundle),
     "another trust domain": lambda world: Authority("evil.org").identity(
         SpiffeId.parse("spiffe://evil.org/ns/test/sa/server"), bundle=world.authority.bundle
@@ -192,8 +192,6 @@ def test_a_client_without_a_certificate_gets_400(strict: Mesh) -> None:
 def test_the_authoritys_own_certificate_is_no_identity(strict: Mesh) -> None:
     """A CA certificate carries the trust domain's ID and is no workload's."""
     authority = strict.world.authority
-    from nginx_mesh.identity.keys import to_pem
-
     path = strict.world.directory / "ca.pem"
     path.write_text(authority.bundle + to_pem(authority.signer.key))
     answer = strict.intrude(8080, "--cert", str(path))
@@ -247,9 +245,10 @@ def test_nothing_is_lost_while_modes_identities_and_authorities_change(mesh: Mes
     )
     time.sleep(1)
     meshed = [mesh.server, mesh.client]
-    for mode in ("permissive", "strict", "permissive", "strict"):
+    modes: tuple[MtlsMode, ...] = ("permissive", "strict", "permissive", "strict")
+    for mode in modes:
         # A server accepts what the new mode asks before clients send it, as the control plane does.
-        mesh.world.mode = mode  # type: ignore[assignment]
+        mesh.world.mode = mode
         mesh.world.push([mesh.server])
         mesh.world.push([mesh.client])
         time.sleep(0.5)

@@ -1,7 +1,7 @@
 """A small world for sidecar tests: pods as network namespaces on one bridge, real sidecars, states made by the test.
 
-The local runtime is not part of it, so that a test can tell a sidecar things that the control plane never would: a wrong
-identity at an endpoint's address, a malformed state, a certificate that expired.
+The local runtime is not part of it, so that a test can tell a sidecar things that the control plane never would: a
+wrong identity at an endpoint's address, a malformed state, a certificate that expired.
 
     with World() as world:
         server = world.pod("server", {8080: "http"})
@@ -164,6 +164,10 @@ class Pod:
     sidecar: subprocess.Popen[bytes] | None = None
     expected_id: str = ""
     log_level: str = "info"
+    log_path: Path = Path()
+
+    def __post_init__(self) -> None:
+        self.log_path = self.directory / "log"
 
     @property
     def spiffe_id(self) -> SpiffeId:
@@ -210,12 +214,12 @@ class Pod:
 
     @property
     def log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")
+        return self.log_path.read_text(errors="replace")
 
     def start_sidecar(self) -> None:
         image = self.world.image
         subprocess.run(self.command("chroot", str(image), "/usr/lib/nginx-mesh/redirect"), check=True)
-        log = (self.directory / "log").open("a")
+        log = self.log_path.open("a")
         os.fchown(log.fileno(), SIDECAR_UID, SIDECAR_UID)
         argv = self.command("unshare", "--mount", "sh", "-ec", _ENTER_IMAGE, "sh", str(image), str(self.socket_dir))
         self.sidecar = subprocess.Popen(argv, stdout=log, stderr=log)

@@ -1,0 +1,151 @@
+"""The nginx-free parts of the C module, compiled with all warnings as errors and loaded into the test."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import nginx_mesh.sidecar
+
+MODULE = Path(nginx_mesh.sidecar.__file__).parent / "module"
+METHODS = (
+    "round_robin",
+    "least_conn",
+    "least_time",
+    "least_time last_byte",
+    "least_time last_byte inflight",
+    "random",
+    "random two",
+    "random two least_conn",
+    "random two least_time",
+    "random two least_time=last_byte",
+)
+DONE, FAILED, ABANDONED = range(3)
+SECOND = 1_000_000
+
+
+class Average(ctypes.Structure):
+    """lb_average."""
+
+    _fields_ = (("us", ctypes.c_double), ("at", ctypes.c_int64))
+
+
+class Endpoint(ctypes.Structure):
+    """lb_endpoint."""
+
+    _fields_ = (
+        ("active", ctypes.c_uint32),
+        ("started_sum", ctypes.c_int64),
+        ("fails", ctypes.c_uint32),
+        ("down_until", ctypes.c_int64),
+        ("first_byte", Average),
+        ("last_byte", Average),
+    )
+
+
+class PoolStruct(ctypes.Structure):
+    """lb_pool."""
+
+    _fields_ = (
+        ("items", ctypes.POINTER(ctypes.POINTER(Endpoint))),
+        ("n", ctypes.c_size_t),
+        ("capacity", ctypes.c_size_t),
+        ("cursor", ctypes.c_size_t),
+        ("rng", ctypes.c_uint64),
+        ("first_byte", Average),
+        ("last_byte", Average),
+    )
+
+
+class Tried(ctypes.Structure):
+    """lb_tried."""
+
+    _fields_ = (("items", ctypes.POINTER(ctypes.POINTER(Endpoint))), ("n", ctypes.c_size_t))
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """lb.c and hello.c as a shared library that aborts on undefined behaviour."""
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "native.so"
+        sources = [str(MODULE / name) for name in ("lb.c", "hello.c")]
+        flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+        subprocess.run(["gcc", "-shared", "-fPIC", *flags, "-o", str(target), *sources], check=True)
+        loaded = ctypes.CDLL(str(target))
+    loaded.lb_pick.restype = ctypes.POINTER(Endpoint)
+    loaded.lb_pick.argtypes = (ctypes.POINTER(PoolStruct), ctypes.c_int, Tried, ctypes.c_int64)
+    loaded.lb_pool_init.argtypes = (ctypes.POINTER(PoolStruct), ctypes.c_uint64)
+    loaded.lb_pool_add.argtypes = loaded.lb_pool_remove.argtypes = (
+        ctypes.POINTER(PoolStruct),
+        ctypes.POINTER(Endpoint),
+    )
+    loaded.lb_begin.argtypes = (ctypes.POINTER(Endpoint), ctypes.c_int64)
+    loaded.lb_first_byte.argtypes = (
+        ctypes.POINTER(PoolStruct),
+        ctypes.POINTER(Endpoint),
+        ctypes.c_int64,
+        ctypes.c_int64,
+    )
+    loaded.lb_end.argtypes = (
+        ctypes.POINTER(PoolStruct),
+        ctypes.POINTER(Endpoint),
+        ctypes.c_int,
+        ctypes.c_int64,
+        ctypes.c_int64,
+    )
+    loaded.hello_classify.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    return loaded
+
+
+class Pool:
+    """A pool of endpoints, named by numbers."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self._pool = PoolStruct()
+        self._endpoints: dict[int, Endpoint] = {}
+        library().lb_pool_init(self._pool, seed)
+
+    def add(self, name: int) -> None:
+        self._endpoints[name] = Endpoint()
+        assert library().lb_pool_add(self._pool, self._endpoints[name]) == 0
+
+    def remove(self, name: int) -> None:
+        library().lb_pool_remove(self._pool, self._endpoints.pop(name))
+
+    @property
+    def names(self) -> set[int]:
+        return set(self._endpoints)
+
+    def active(self, name: int) -> int:
+        return int(self._endpoints[name].active)
+
+    def pick(self, method: str, now: int, tried: tuple[int, ...] = ()) -> int | None:
+        array = (ctypes.POINTER(Endpoint) * len(tried))(*(ctypes.pointer(self._endpoints[name]) for name in tried))
+        found = library().lb_pick(self._pool, METHODS.index(method), Tried(array, len(tried)), now)
+        if not found:
+            return None
+        address = ctypes.addressof(found.contents)
+        return next(name for name, e in self._endpoints.items() if ctypes.addressof(e) == address)
+
+    def begin(self, name: int, now: int) -> None:
+        library().lb_begin(self._endpoints[name], now)
+
+    def first_byte(self, name: int, started: int, now: int) -> None:
+        library().lb_first_byte(self._pool, self._endpoints[name], started, now)
+
+    def end(self, name: int, outcome: int, started: int, now: int) -> None:
+        library().lb_end(self._pool, self._endpoints[name], outcome, started, now)
+
+    def serve(self, name: int, now: int, first: int, last: int) -> None:
+        """A whole request: `first` and `last` are microseconds to the first and the last byte."""
+        self.begin(name, now)
+        self.first_byte(name, now, now + first)
+        self.end(name, DONE, now, now + last)
+
+
+def classify(data: bytes) -> str:
+    """hello_classify, by name."""
+    return ("more", "plain", "tls", "mesh")[library().hello_classify(data, len(data))]

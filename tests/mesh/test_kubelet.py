@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -592,6 +593,64 @@ async def test_an_heir_ends_what_should_not_be() -> None:
         assert processes_in(node, stranger) == []
         assert not node.paths.pod_dir(stranger.metadata.uid).exists()
         assert await node.exec(kept, "true") == (0, "")
+
+
+async def test_a_pod_whose_network_was_lost_begins_from_the_start() -> None:
+    async with LocalNode() as node:
+        setup = Container(name="setup", command=["true"])
+        pod = node.pod("p", app(*SLEEP), init_containers=[setup])
+        await node.run(pod)
+        await node.kubelet.close()
+        # After a reboot the records may still be there, but nothing that they speak of.
+        netns.delete(node.paths.pod_netns(pod.metadata.uid))
+        node.history.clear()
+        node.statuses.clear()
+        node.kubelet = node.new_kubelet()
+        await node.kubelet.start([pod])
+        await node.wait(pod, lambda s: s.ready)
+        assert {s.init_container_statuses[0].state for _, s in node.history} >= {"waiting", "running", "terminated"}
+        assert len([line for line in processes_in(node, pod) if line.startswith("/bin/sh -c")]) == 1
+
+
+async def test_a_disk_that_holds_no_writable_layer_is_replaced_by_memory() -> None:
+    async with LocalNode() as node:
+        layers = [node.root / name for name in ("lower", "upper", "work")]
+        for layer in layers:
+            layer.mkdir()
+        options = "lowerdir={},upperdir={},workdir={}".format(*layers)
+        # An overlay cannot be the upper layer of another: so it is inside a container.
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "none", str(node.paths.pod_disks)], check=True)
+        try:
+            pod = node.pod("p", app("sh", "-c", "touch /tmp/mine && exec sleep 1000"))
+            await node.run(pod)
+            assert await node.exec(pod, "ls", "/tmp") == (0, "mine\n")
+            await node.kubelet.stop_pod(pod.key, 1)
+        finally:
+            subprocess.run(["umount", "-l", str(node.paths.pod_disks)], check=True)
+            for layer in layers:
+                shutil.rmtree(layer)
+
+
+async def test_disks_mounted_below_the_hosts_root_are_seen_but_not_written() -> None:
+    async with LocalNode() as node:
+        point = Path("/mnt") / node.name
+        source = Path("/var/tmp") / node.name
+        point.mkdir()
+        source.mkdir(mode=0o777)
+        (source / "file").write_text("seen")
+        subprocess.run(["mount", "--bind", str(source), str(point)], check=True)
+        try:
+            command = ["sh", "-c", f"cat {point}/file; touch {point}/other; touch {source}/other"]
+            pod = node.pod("p", app(*command, security_context=as_root("CHOWN")), restart_policy="Never")
+            await node.kubelet.run_pod(pod)
+            await node.wait(pod, lambda s: s.phase in ("Succeeded", "Failed"))
+            assert node.logs(pod).startswith("seen")
+            assert "Read-only file system" in node.logs(pod)
+            assert [path.name for path in source.iterdir()] == ["file"]
+        finally:
+            subprocess.run(["umount", "-l", str(point)], check=True)
+            shutil.rmtree(source)
+            point.rmdir()
 
 
 async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> None:

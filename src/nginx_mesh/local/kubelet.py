@@ -13,7 +13,7 @@ from nginx_mesh.api.meta import ObjectKey
 from . import dns, netns, network
 from .dnsprocess import DnsProcess
 from .kubeproxy import apply_rules, render_rules
-from .leftovers import destroy_node, remove_strangers
+from .leftovers import destroy_node, forget_lost_containers, remove_strangers
 from .netns import enter_node
 from .paths import MeshPaths
 from .podworker import OnStatus, PodWorker
@@ -90,7 +90,8 @@ class Kubelet:
     async def run_pod(self, pod: Pod) -> None:
         """Begin to run a pod (already injected, with a uid and addresses); go on with it if it runs already.
 
-        Waits for an earlier pod of this name that is being stopped. Raises ValueError for a pod that cannot be run.
+        Waits for an earlier pod of this name that is being stopped. A pod that is marked as deleted is only taken up,
+        to be stopped. Raises ValueError for a pod that cannot be run.
         """
         for container in (*pod.spec.init_containers, *pod.spec.containers):
             if not _CONTAINER_NAME.fullmatch(container.name):
@@ -100,9 +101,13 @@ class Kubelet:
             if earlier.pod.metadata.uid == pod.metadata.uid:
                 return
             await self.stop_pod(pod.key, earlier.pod.spec.termination_grace_period_seconds)
+        if not pod.spec.host_network:
+            uid, node = pod.metadata.uid, self._paths.node_netns
+            await netns.run_aside(lambda: forget_lost_containers(self._paths, uid), node)
         worker = PodWorker(self._node, pod, self._on_status)
         self._pods[pod.key] = worker
-        worker.start()
+        if not pod.metadata.deletion_timestamp:
+            worker.start()
 
     async def stop_pod(self, key: ObjectKey, grace_seconds: float) -> None:
         """End a pod and remove all it had: first its containers, then its sidecar, with force after `grace_seconds`.

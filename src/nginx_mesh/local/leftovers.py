@@ -22,6 +22,17 @@ class LeftoverError(Exception):
     """Processes that do not end even when killed."""
 
 
+def forget_lost_containers(paths: MeshPaths, uid: str) -> None:
+    """End and forget a pod's containers when its network is gone, as after a reboot: it has to begin from the start.
+
+    Call it inside the node's namespace.
+    """
+    records = paths.pod_dir(uid) / "containers"
+    if records.exists() and not network.has_pod(paths, uid):
+        kill_in_namespaces([], supervised=records)
+        remove_tree(records)
+
+
 def remove_strangers(paths: MeshPaths, uids: Iterable[str]) -> None:
     """End and remove the pods of a mesh that are not among `uids`. Call it inside the node's namespace."""
     _remove_pods(paths, _known_pods(paths) - {short_id(uid) for uid in uids})

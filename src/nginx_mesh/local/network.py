@@ -75,6 +75,14 @@ def set_up_node() -> None:
                 netlink.route("replace", dst=str(network), oif=_LOOPBACK, prefsrc=node)
 
 
+def has_pod(paths: MeshPaths, uid: str) -> bool:
+    """Whether the pod has a namespace that is connected to the caller's, which is the node."""
+    if not netns.exists(paths.pod_netns(uid)):
+        return False
+    with IPRoute() as netlink:
+        return bool(netlink.link_lookup(ifname=_interface_name(short_id(uid))))
+
+
 def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
     """Make the pod's namespace and connect it to the caller's, which is the node. Does nothing when that is done.
 
@@ -82,10 +90,8 @@ def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
     """
     namespace = paths.pod_netns(uid)
     usable = _usable(ip_address(address) for address in addresses)
-    if netns.exists(namespace):
-        if _link_exists(_interface_name(short_id(uid))):
-            return
-        netns.delete(namespace)
+    if has_pod(paths, uid):
+        return
     remove_pod(paths, uid)
     netns.create(namespace)
     node_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -166,11 +172,6 @@ def _add_address(netlink: IPRoute, index: int, address: IPAddress) -> None:
     scope = _SCOPE_LINK if address.is_link_local else 0
     flags = _IFA_F_NODAD if address.version == 6 else 0
     netlink.addr("replace", index=index, address=str(address), prefixlen=prefix, scope=scope, flags=flags)
-
-
-def _link_exists(name: str) -> bool:
-    with IPRoute() as netlink:
-        return bool(netlink.link_lookup(ifname=name))
 
 
 def _usable(addresses: Iterable[IPAddress]) -> list[IPAddress]:

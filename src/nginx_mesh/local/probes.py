@@ -7,6 +7,7 @@ import contextlib
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 
 from nginx_mesh.api.core import Container, GRPCAction, HTTPGetAction, IntOrString, Probe
 
@@ -131,9 +132,10 @@ async def _http(action: HTTPGetAction, port: int, address: str) -> None:
         raise ProbeError(f"HTTP probe failed with statuscode: {int(status[1])}")
 
 
+@cache
 def _unverified() -> ssl.SSLContext:
     """Kubernetes does not verify certificates in probes: they tell whether something answers, not who."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

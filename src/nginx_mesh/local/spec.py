@@ -192,6 +192,8 @@ def _credentials(pod: Pod, container: Container, field: str) -> tuple[int, int, 
             raise ConfigError(f"{field}.securityContext.{name}: {number} is not between 0 and {_MAX_ID}")
     if uid == 0 and setting("run_as_non_root"):
         raise ConfigError(f"{field}.securityContext.runAsNonRoot: runAsUser is 0")
+    if own and own.privileged:
+        raise ConfigError(f"{field}.securityContext.privileged: the local runtime runs no privileged containers")
     added = own.capabilities.add if own and own.capabilities else []
     capabilities = sorted({name.upper().removeprefix("CAP_") for name in added})
     for name in capabilities:

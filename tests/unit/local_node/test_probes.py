@@ -20,7 +20,7 @@ from nginx_mesh.api.core import (
     Probe,
     TCPSocketAction,
 )
-from nginx_mesh.local.probes import ProbeCounter, ProbeError, eager_delays, run_probe
+from nginx_mesh.local.probes import ExecRunner, ProbeCounter, ProbeError, eager_delays, run_probe
 
 LOOPBACK = "127.0.0.1"
 CONTAINER = Container(name="app")

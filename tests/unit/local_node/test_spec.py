@@ -111,6 +111,7 @@ def test_the_containers_security_context_wins_over_the_pods(
             {"volumeMounts": [{"name": "data", "mountPath": "/a", "subPath": "../b"}]},
             "spec.containers[0].volumeMounts[0].subPath",
         ),
+        ({"securityContext": {"privileged": True}}, "spec.containers[0].securityContext.privileged"),
         ({"securityContext": {"runAsUser": -1}}, "spec.containers[0].securityContext.runAsUser"),
         (
             {"securityContext": {"runAsUser": 0, "runAsNonRoot": True}},

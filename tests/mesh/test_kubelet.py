@@ -198,7 +198,10 @@ async def test_the_socket_directory_is_the_sidecars_alone() -> None:
         mount = VolumeMount(name="socket", mount_path="/run/nginx-mesh")
         command = ["sh", "-c", "touch /run/nginx-mesh/control.sock; exec sleep 1000"]
         security = SecurityContext(run_as_user=2102)
-        sidecar = Container(name="proxy", command=command, volume_mounts=[mount], security_context=security)
+        up = Probe(exec=ExecAction(command=["test", "-e", "/run/nginx-mesh/control.sock"]), period_seconds=1)
+        sidecar = Container(
+            name="proxy", command=command, volume_mounts=[mount], security_context=security, readiness_probe=up
+        )
         pod = node.pod("p", app("sh", "-c", "ls /run; exec sleep 1000"), sidecar, volumes=volumes)
         await node.run(pod)
         assert (await node.exec(pod, "ls", "/run/nginx-mesh", container="proxy")) == (0, "control.sock\n")

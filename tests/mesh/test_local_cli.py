@@ -104,6 +104,25 @@ def test_a_directory_is_applied_file_by_file(mesh: LocalCli, tmp_path: Path) -> 
     assert mesh.ok("delete", "-f", str(tmp_path)).count("deleted") == 2
 
 
+def test_many_objects_are_applied_and_deleted_at_once(mesh: LocalCli, tmp_path: Path) -> None:
+    file = tmp_path / "many.yaml"
+    one = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: many-%d}\n"
+    file.write_text("---\n".join(one % number for number in range(3000)))
+    start = time.monotonic()
+    assert mesh.ok("apply", "-f", str(file)).count("created") == 3000
+    assert mesh.ok("delete", "--no-wait", "-f", str(file)).count("deleted") == 3000
+    assert time.monotonic() - start < 30
+    said = mesh.fails("delete", "-f", str(file))
+    assert 'Error from server (NotFound): configmaps "many-7" not found' in said
+    assert mesh.ok("delete", "--ignore-not-found", "-f", str(file)) == ""
+    mesh.apply(one % 1 + "---\n" + one % 2)
+    assert mesh.ok("delete", "cm", "--all").count("deleted") == 2
+
+
+def test_flags_without_a_meaning_here_are_refused(mesh: LocalCli) -> None:
+    assert "--enable-udp has no meaning for a local mesh" in mesh.fails("up", "--enable-udp")
+
+
 DEPLOYMENT = """
 apiVersion: apps/v1
 kind: Deployment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Client:
         """GET, decoded."""
         return self.request("GET", path, query=query)
 
-    def request(self, method: str, path: str, body: object = None, *, query: dict[str, object] | None = None) -> Any:
+    def request(self, method: str, path: str, body: object = None, *, query: Mapping[str, object] | None = None) -> Any:
         """Send `body` as JSON and return what comes back."""
         with self._answer(method, path, body, query) as answer:
             return json.loads(answer.read() or b"null")
@@ -59,7 +59,7 @@ class Client:
 
     @contextmanager
     def _answer(
-        self, method: str, path: str, body: object, query: dict[str, object] | None
+        self, method: str, path: str, body: object, query: Mapping[str, object] | None
     ) -> Iterator[http.client.HTTPResponse]:
         parameters = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(parameters)}" if parameters else path

@@ -33,6 +33,13 @@ _POLL_SECONDS = 0.2
 _FAILED_LOG_LINES = 10
 _DURATION = re.compile(r"([0-9]+)(s|m|h|)")
 _DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+# Settings of meshes in clusters, and their flags.
+_NOT_LOCAL = {
+    "upstream_authority": "--mtls-upstream-ca-conf",
+    "persistent_storage": "--persistent-storage",
+    "enable_udp": "--enable-udp",
+    "environment": "--environment",
+}
 _RESTARTED_ANNOTATION = "kubectl.kubernetes.io/restartedAt"
 _ALL = ("pods", "services", "daemonsets", "deployments", "statefulsets", "jobs")
 _SCALABLE = ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController")
@@ -59,8 +66,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ApiError as error:
             raise _refusal(error) from None
-        except (meshes.MeshError, UnreachableError) as error:
+        except meshes.MeshError as error:
             raise Failure(str(error)) from None
+        except UnreachableError as error:
+            raise Failure(f"the daemon of the mesh does not answer: {error}") from None
 
 
 def duration(text: str) -> int:
@@ -145,6 +154,8 @@ def up(
     documents = _read_files(files)
     is_new = not meshes.exists(paths)
     given = {name: getattr(settings, name) for name in settings.__struct_fields__ if _is_given(ctx, name)}
+    for name in given.keys() & _NOT_LOCAL.keys():
+        raise Failure(f"{_NOT_LOCAL[name]} has no meaning for a local mesh")
     try:
         with _progress() as show:
             image = ensure_image(show)
@@ -215,33 +226,35 @@ def delete(
     """
     if bool(files) == bool(targets):
         raise Failure("say what to delete: either files (-f) or a kind and names")
+    query = {"gracePeriodSeconds": grace_period}
+    missing: list[str] = []
+    deleted: list[tuple[str, str]] = []
     if files:
         documents = {"files": _read_files(files), "namespace": namespace}
-        found = [
-            (registry.by_kind(item["kind"]), item["namespace"], item["name"])
-            for item in client.request("POST", "/mesh/parse", documents)
-        ]
-    elif everything:
-        kind = _kind(targets[0])
-        where = namespace if kind.NAMESPACED else ""
-        items = client.get(_path(kind, where))["items"]
-        found = [(kind, where, item["metadata"]["name"]) for item in items]
+        for item in client.request("POST", "/mesh/delete", documents, query=query):
+            kind = registry.by_kind(item["kind"])
+            if item["uid"] is None:
+                missing.append(f'{kind.PLURAL} "{item["name"]}" not found')
+            else:
+                click.echo(f'{registry.title(kind)} "{item["name"]}" deleted')
+                deleted.append((_path(kind, item["namespace"], item["name"]), item["uid"]))
     else:
-        found = [(kind, namespace if kind.NAMESPACED else "", name) for kind, name in _named(targets)]
-    deleted = []
-    for kind, where, name in found:
-        path = _path(kind, where, name)
-        try:
-            gone = client.request("DELETE", path, query={"gracePeriodSeconds": grace_period})
-            deleted.append((path, gone["metadata"]["uid"]))
-        except ApiError as error:
-            if error.reason == "NotFound" and ignore_not_found:
-                continue
-            raise
-        click.echo(f'{registry.title(kind)} "{name}" deleted')
+        for kind, name in _all_of(client, targets, namespace) if everything else _named(targets):
+            path = _path(kind, namespace if kind.NAMESPACED else "", name)
+            try:
+                gone = client.request("DELETE", path, query=query)
+            except ApiError as error:
+                if error.reason != "NotFound":
+                    raise
+                missing.append(error.message)
+            else:
+                click.echo(f'{registry.title(kind)} "{name}" deleted')
+                deleted.append((path, gone["metadata"]["uid"]))
     if wait:
         for path, uid in deleted:
             _wait_gone(client, path, uid)
+    if missing and not ignore_not_found:
+        raise Failure("\n".join(f"Error from server (NotFound): {reason}" for reason in missing), prefix="")
 
 
 @local.command()
@@ -541,7 +554,7 @@ def _wait_ready(client: Client, timeout: int, only: list[str] | None = None, nam
         while True:
             state = client.get("/mesh/readiness", **query)
             progress = f"{state['ready']}/{state['pods']} pods are ready"
-            if progress != shown:
+            if progress != shown and state["pods"]:
                 show(progress)
                 shown = progress
             hopeless = [entry for entry in state["waiting"] if entry["hopeless"]]
@@ -604,6 +617,15 @@ def _kind(title: str) -> type[Object]:
     if kind is None:
         raise Failure(f'the server doesn\'t have a resource type "{title}"')
     return kind
+
+
+def _all_of(client: Client, what: tuple[str, ...], namespace: str) -> list[tuple[type[Object], str]]:
+    """Every object of the kinds, of one namespace."""
+    return [
+        (kind, item["metadata"]["name"])
+        for kind in map(_kind, what)
+        for item in client.get(_path(kind, namespace if kind.NAMESPACED else ""))["items"]
+    ]
 
 
 def _named(what: tuple[str, ...]) -> list[tuple[type[Object], str]]:

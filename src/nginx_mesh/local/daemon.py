@@ -16,6 +16,8 @@ from pathlib import Path
 import msgspec
 
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.identity.journal import JournalError
+from nginx_mesh.identity.keymanager import KeyManagerError
 
 from .exec_server import ExecServer
 from .netns import enter_node
@@ -23,6 +25,7 @@ from .paths import MeshPaths
 from .pidlock import DaemonError, held
 from .runtime import Runtime
 from .server import ApiServer
+from .store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +63,9 @@ def main() -> None:
         with held(paths.run / "daemon.lock"):
             enter_node(paths.name)
             asyncio.run(serve(paths, arguments.image))
-    except DaemonError as error:
-        sys.exit(str(error))
+    except (DaemonError, StoreError, KeyManagerError, JournalError, OSError) as error:
+        log.critical("%s", error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -46,3 +46,22 @@ def start_of_tail(path: Path, lines: int) -> int:
     except FileNotFoundError:
         pass
     return 0
+
+
+def earlier(path: Path, lines: int | None) -> tuple[Path, int] | None:
+    """The file that holds what was in a log before it was emptied, and where to begin in it.
+
+    `lines` is how many last lines are wanted in all, None for everything. None when the log itself has enough.
+    """
+    before = path.with_name(f"{path.name}.1")
+    if not before.exists():
+        return None
+    if lines is None:
+        return before, 0
+    if start_of_tail(path, lines) > 0 or lines == 0:
+        return None
+    try:
+        present = path.read_bytes()
+    except FileNotFoundError:
+        present = b""
+    return before, start_of_tail(before, lines - present.count(b"\n"))

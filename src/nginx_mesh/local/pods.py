@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # How long sidecars get to acknowledge that a pod is going, and what a request needs that was on its way when they did.
 _ACKNOWLEDGE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.7
+_RETRY_SECONDS = 2.0
 
 
 _ENDED = ("Succeeded", "Failed")
@@ -106,12 +107,22 @@ class PodKeeper:
         if grace and is_ready(resource):
             await self._mesh.synced(min(_ACKNOWLEDGE_SECONDS, grace))
             await asyncio.sleep(min(_DRAIN_SECONDS, grace))
-        await self._runner.stop_pod(pod.key, grace)
+        while not await self._stopped(pod.key, grace):
+            await asyncio.sleep(_RETRY_SECONDS)
         await self._mesh.drop(pod)
-        with self._store.transaction() as tx:
+        with self._store.transaction(durable=False) as tx:
             tx.remove(pod.key)
             lifecycle.settle(tx, self._clock())
         self._stopping.pop(pod.metadata.uid, None)
+
+    async def _stopped(self, key: ObjectKey, grace_seconds: float) -> bool:
+        try:
+            await self._runner.stop_pod(key, grace_seconds)
+        except Exception as error:
+            log.exception("cannot stop %s", key)
+            self._events.record(key, "Warning", "FailedKillPod", str(error))
+            return False
+        return True
 
     def report(self, key: ObjectKey, status: PodStatus) -> None:
         """Store what the kubelet says of a pod."""

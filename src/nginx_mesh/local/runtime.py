@@ -22,7 +22,7 @@ from nginx_mesh.api.nsm import MeshConfig, MeshConfigClass, MeshConfigClassSpec
 from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_CLASS_NAME, MESH_CONFIG_NAME, MeshSettings
 from nginx_mesh.api.validate import validate, validate_references
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.identity.keymanager.disk import DiskKeyManager
+from nginx_mesh.identity.keymanager import open_key_manager
 from nginx_mesh.inject import InjectSettings
 
 from . import lifecycle, registry
@@ -71,7 +71,7 @@ class Runtime:
         self._mesh = Mesh(
             [_decode(item) for item in self._store.list()],
             self._settings,
-            DiskKeyManager(paths.state / "identity"),
+            open_key_manager(settings.key_manager, paths.state / "identity"),
             control_socket=lambda uid: paths.pod_socket_dir(uid) / "control.sock",
             warn=lambda key, reason, message: self._events.record(key, "Warning", reason, message),
         )
@@ -107,10 +107,6 @@ class Runtime:
         await self._mesh.close()
         await self._kubelet.close()
         self._store.close()
-
-    async def parse(self, files: Iterable[tuple[str, bytes]], namespace: str) -> list[Resource]:
-        """The objects of manifests. Raises RefusedError."""
-        return [loaded.raw for loaded in await asyncio.to_thread(_parse, files, namespace)]
 
     async def apply(self, files: Iterable[tuple[str, bytes]], namespace: str) -> list[tuple[ObjectKey, str]]:
         """Create or replace all objects of the manifests or, raising RefusedError, none; what became of each."""
@@ -159,15 +155,30 @@ class Runtime:
             raise RefusedError("Invalid", f"not all of these may change while the mesh runs: {fixed}")
         self._put([(wanted, str)])
 
+    async def delete_all(
+        self, files: Iterable[tuple[str, bytes]], namespace: str, grace_seconds: int | None
+    ) -> list[tuple[ObjectKey, str | None]]:
+        """Ask for all objects of the manifests to go; their uids, None for those that are not there."""
+        keys = [loaded.object.key for loaded in await asyncio.to_thread(_parse, files, namespace)]
+        return self._delete(keys, grace_seconds)
+
     def delete(self, key: ObjectKey, grace_seconds: int | None) -> Resource:
         """Ask for an object to go; the object. Raises RefusedError."""
         resource = self.get(key)
-        if key.kind == "Namespace" and key.name in lifecycle.PERMANENT_NAMESPACES:
-            raise RefusedError("Forbidden", f'namespaces "{key.name}" is forbidden: this namespace may not be deleted')
-        with self._store.transaction() as tx:
-            lifecycle.delete(tx, key, self._clock(), grace_seconds)
-            lifecycle.settle(tx, self._clock())
+        self._delete([key], grace_seconds)
         return resource
+
+    def _delete(self, keys: Iterable[ObjectKey], grace_seconds: int | None) -> list[tuple[ObjectKey, str | None]]:
+        found: list[tuple[ObjectKey, str | None]] = []
+        with self._store.transaction() as tx:
+            for key in keys:
+                if key.kind == "Namespace" and key.name in lifecycle.PERMANENT_NAMESPACES:
+                    raise RefusedError("Forbidden", f'namespaces "{key.name}" is forbidden: it may not be deleted')
+                resource = tx.get(key)
+                found.append((key, None if resource is None else resource["metadata"]["uid"]))
+                lifecycle.delete(tx, key, self._clock(), grace_seconds)
+            lifecycle.settle(tx, self._clock())
+        return found
 
     def describe(self, key: ObjectKey) -> Resource:
         """An object with its events and, for a Service, the addresses behind it. Raises RefusedError."""

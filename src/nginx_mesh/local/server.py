@@ -5,7 +5,7 @@
 | GET, PATCH (merge patch), DELETE `/api/v1/…`, `/apis/GROUP/VERSION/…` | objects |
 | GET `…/pods/NAME/log?container=&tailLines=&follow=true` | what a container wrote |
 | GET `…/NAME/description` | an object with its events |
-| POST `/mesh/apply`, `/mesh/parse` | manifests: `{"files": [{"source", "data" (base64)}], "namespace"}` |
+| POST `/mesh/apply`, `/mesh/delete` | manifests: `{"files": [{"source", "data" (base64)}], "namespace"}` |
 | PATCH `/mesh/settings` | settings that may change while the mesh runs |
 | GET `/mesh/readiness?object=kind/name,…&namespace=` | what is not ready and why |
 | GET `/healthz` | |
@@ -31,7 +31,7 @@ from aiohttp import web
 from nginx_mesh.api.meta import Object, ObjectKey
 
 from . import registry
-from .logs import read_from, start_of_tail
+from .logs import earlier, read_from, start_of_tail
 from .runtime import RefusedError, Runtime
 from .store import Resource, StoreError
 
@@ -70,7 +70,7 @@ class ApiServer:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[_statuses])
         app.router.add_get("/healthz", self._health)
         app.router.add_post("/mesh/apply", self._apply)
-        app.router.add_post("/mesh/parse", self._parse)
+        app.router.add_post("/mesh/delete", self._delete_all)
         app.router.add_patch("/mesh/settings", self._settings)
         app.router.add_get("/mesh/readiness", self._readiness)
         for prefix in ("/api/{version}", "/apis/{group}/{version}"):
@@ -105,18 +105,13 @@ class ApiServer:
         named = [(f"{registry.title(registry.by_kind(key.kind))}/{key.name}", outcome) for key, outcome in outcomes]
         return _json([{"object": name, "outcome": outcome} for name, outcome in named])
 
-    async def _parse(self, request: web.Request) -> web.Response:
+    async def _delete_all(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)
-        resources = await self._runtime.parse(manifests.contents(), manifests.namespace)
+        deleted = await self._runtime.delete_all(
+            manifests.contents(), manifests.namespace, _number(request, "gracePeriodSeconds")
+        )
         return _json(
-            [
-                {
-                    "kind": resource["kind"],
-                    "namespace": resource["metadata"].get("namespace", ""),
-                    "name": resource["metadata"]["name"],
-                }
-                for resource in resources
-            ]
+            [{"kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": uid} for key, uid in deleted]
         )
 
     async def _settings(self, request: web.Request) -> web.Response:
@@ -142,10 +137,7 @@ class ApiServer:
         return _json(self._runtime.patch(_key_of(request), await _body(request, dict)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        grace = request.query.get("gracePeriodSeconds")
-        if grace is not None and not grace.isdecimal():
-            raise RefusedError("BadRequest", f'gracePeriodSeconds: "{grace}" is not a number')
-        return _json(self._runtime.delete(_key_of(request), None if grace is None else int(grace)))
+        return _json(self._runtime.delete(_key_of(request), _number(request, "gracePeriodSeconds")))
 
     async def _describe(self, request: web.Request) -> web.Response:
         return _json(self._runtime.describe(_key_of(request)))
@@ -155,23 +147,28 @@ class ApiServer:
         if key.kind != "Pod":
             raise RefusedError("BadRequest", "only pods have logs")
         path = self._runtime.log_path(key, request.query.get("container", ""))
-        tail = request.query.get("tailLines")
-        if tail is not None and not tail.isdecimal():
-            raise RefusedError("BadRequest", f'tailLines: "{tail}" is not a number')
+        tail = _number(request, "tailLines")
         follow = request.query.get("follow") == "true"
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        position = 0 if tail is None else await asyncio.to_thread(start_of_tail, path, int(tail))
-        while True:
-            position, chunk = await asyncio.to_thread(read_from, path, position)
-            if chunk:
-                await response.write(chunk)
-            elif follow and self._still_writes(key):
-                await asyncio.sleep(_LOG_POLL_SECONDS)
-            else:
-                break
+        before = await asyncio.to_thread(earlier, path, tail)
+        position = 0 if tail is None else await asyncio.to_thread(start_of_tail, path, tail)
+        if before is not None:
+            await self._send_file(response, *before)
+        position = await self._send_file(response, path, position)
+        while follow and self._still_writes(key):
+            await asyncio.sleep(_LOG_POLL_SECONDS)
+            position = await self._send_file(response, path, position)
         await response.write_eof()
         return response
+
+    async def _send_file(self, response: web.StreamResponse, path: Path, position: int) -> int:
+        """Send what a file holds from a position on; the position after it."""
+        while True:
+            position, chunk = await asyncio.to_thread(read_from, path, position)
+            if not chunk:
+                return position
+            await response.write(chunk)
 
     def _still_writes(self, key: ObjectKey) -> bool:
         try:
@@ -229,3 +226,12 @@ def _kind_of(request: web.Request) -> type[Object]:
 def _key_of(request: web.Request) -> ObjectKey:
     kind = _kind_of(request)
     return ObjectKey(kind.KIND, request.match_info.get("namespace", ""), request.match_info["name"])
+
+
+def _number(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise RefusedError("BadRequest", f'{name}: "{text}" is not a number')
+    return int(text)

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.core import (
     Capabilities,
     ConfigMap,
@@ -47,7 +48,6 @@ from nginx_mesh.api.core import (
 from nginx_mesh.api.meta import ObjectMeta
 from nginx_mesh.local import netns
 from nginx_mesh.local.kubelet import NotRunningError
-from nginx_mesh.local.podstatus import SIDECAR_CONTAINER
 
 from .localnode import LocalNode, python
 

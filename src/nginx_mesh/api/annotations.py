@@ -32,6 +32,10 @@ STATUS = "injector.nsm.nginx.com/status"
 PROBES = "injector.nsm.nginx.com/probes"
 INJECTED = "injected"
 
+# The containers that the injector adds to a pod.
+INIT_CONTAINER = "nginx-mesh-init"
+SIDECAR_CONTAINER = "nginx-mesh-sidecar"
+
 # Besides those of the annotation: DNS, metrics, and the sidecar's ports for health checks.
 ALWAYS_IGNORED_INCOMING_PORTS = (53, 8887, 8895, 8896)
 

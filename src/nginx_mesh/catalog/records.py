@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nginx_mesh.api.annotations import OWNER_PREFIX, is_injected
+from nginx_mesh.api.annotations import OWNER_PREFIX, SIDECAR_CONTAINER, is_injected
 from nginx_mesh.api.core import ContainerPort, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.names import port_number
@@ -122,14 +122,16 @@ def workload(pod: Pod) -> Workload:
     """The record of a Pod."""
     status = pod.status
     finished = status.phase in ("Succeeded", "Failed")
+    own = [container for container in pod.spec.containers if container.name != SIDECAR_CONTAINER]
     return Workload(
         key=pod.key,
         created=pod.metadata.creation_timestamp,
         addresses=() if finished else _addresses(status.ips),
         account=pod.spec.service_account_name or "default",
         serving=status.ready and not finished and pod.metadata.deletion_timestamp is None,
-        meshed=is_injected(pod.metadata.annotations),
-        ports=_declared(port for container in pod.spec.containers for port in container.ports),
+        # The annotation alone is a claim that anybody can write.
+        meshed=is_injected(pod.metadata.annotations) and len(own) < len(pod.spec.containers),
+        ports=_declared(port for container in own for port in container.ports),
         labels=pod.metadata.labels,
         annotations=_ours(pod.metadata.annotations),
         owner=_owner(pod),

@@ -29,7 +29,8 @@ def speaks_mtls(settings: MeshSettings, pod: Workload, port: int) -> bool:
     """Whether the pod answers mTLS at a port: it is meshed, its mode is not off, and the port passes its sidecar."""
     if not pod.meshed or effective_mode(settings, pod) == "off":
         return False
-    return port not in (_read(annotated.ignore_incoming_ports, pod.annotations) or ())
+    ignored = _read(annotated.ignore_incoming_ports, pod.annotations) or ()
+    return port not in ignored and port not in annotated.ALWAYS_IGNORED_INCOMING_PORTS
 
 
 def client_max_body_size(settings: MeshSettings, pod: Workload) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nginx_mesh.api.annotations import INIT_CONTAINER, SIDECAR_CONTAINER
 from nginx_mesh.api.values import format_ports
 
 from .probes import HTTP_PORT, READY
 from .settings import InjectSettings
 
-INIT_NAME = "nginx-mesh-init"
-SIDECAR_NAME = "nginx-mesh-sidecar"
 SIDECAR_UID = 2102
 METRICS_PORT = 8887
 CSI_DRIVER = "csi.nginx-mesh.nginx.com"
@@ -31,7 +30,7 @@ def init_container(settings: InjectSettings, incoming: Sequence[int], outgoing: 
         if ports
     ]
     return {
-        "name": INIT_NAME,
+        "name": INIT_CONTAINER,
         "image": settings.init_image,
         "command": ["/usr/lib/nginx-mesh/redirect"],
         "args": args,
@@ -50,7 +49,7 @@ def init_container(settings: InjectSettings, incoming: Sequence[int], outgoing: 
 def sidecar_container(settings: InjectSettings) -> Resource:
     """nginx, without privileges. The pod is ready only when its sidecar has its state and identity."""
     return {
-        "name": SIDECAR_NAME,
+        "name": SIDECAR_CONTAINER,
         "image": settings.sidecar_image,
         "command": ["/usr/lib/nginx-mesh/sidecar"],
         # Names of ports have 15 characters at most.

@@ -12,8 +12,6 @@ from nginx_mesh.api.names import label_value
 from nginx_mesh.api.values import format_ports
 
 from .containers import (
-    INIT_NAME,
-    SIDECAR_NAME,
     SIDECAR_UID,
     SOCKET_VOLUME,
     TMP_VOLUME,
@@ -62,7 +60,7 @@ def inject_pod(
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     if (namespace or metadata.get("namespace")) == NEVER_INJECTED_NAMESPACE:
         return InjectResult(pod, False, f"pods of {NEVER_INJECTED_NAMESPACE} are never injected")
-    if mesh.is_injected(annotations) and SIDECAR_NAME in _names(pod["spec"].get("containers")):
+    if mesh.is_injected(annotations) and mesh.SIDECAR_CONTAINER in _names(pod["spec"].get("containers")):
         return InjectResult(pod, True)
     if "true" in (labels.get(mesh.ENABLE_INGRESS), labels.get(mesh.ENABLE_EGRESS)):
         return InjectResult(_with_workload_api(pod), False, "gateways get an identity, but no sidecar")
@@ -142,7 +140,7 @@ def _check_conflicts(spec: Resource) -> None:
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):
             path = f"spec.{field}[{index}]"
-            if container["name"] in (INIT_NAME, SIDECAR_NAME):
+            if container["name"] in (mesh.INIT_CONTAINER, mesh.SIDECAR_CONTAINER):
                 raise FieldError(f"{path}.name", f'"{container["name"]}" is the name of a container of the mesh')
             if (container.get("securityContext") or {}).get("runAsUser") == SIDECAR_UID:
                 reason = f"{SIDECAR_UID} is the sidecar's user; nothing that it sends passes the mesh"

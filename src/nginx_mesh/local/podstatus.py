@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.core import ContainerStatus, Pod, PodCondition, PodStatus
 
 from .network import NODE_ADDRESSES
-
-SIDECAR_CONTAINER = "nginx-mesh-sidecar"
 
 
 def pod_status(

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.core import Container, Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
 
 from . import netns, network
 from .container import write_private
 from .leftovers import kill_in_namespaces
-from .podstatus import SIDECAR_CONTAINER, pod_status
+from .podstatus import pod_status
 from .volumes import ConfigError, mount_volumes, projected_objects, remove_tree
 from .worker import ContainerWorker, NodeContext, countdown
 

@@ -1,4 +1,4 @@
-"""A TLS client that may present any certificate: `tls_client.py HOST PORT [--cert PEM] [--send TEXT] [--max-version V]`.
+"""A TLS client that may present any certificate: `tls_client.py HOST PORT [--cert PEM] [--send TEXT] …`.
 
 It does not verify the server: it plays somebody who wants in. `--cert` is a file with chain and key. It prints
 `{"version", "answer", "server_spiffe_ids"}`, `answer` being the first bytes that came back; on failure `{"error": …}`,

@@ -18,11 +18,16 @@ A = ObjectKey("Pod", "default", "a")
 WEB = ObjectKey("Service", "default", "web")
 
 
-def pod(name: str, ip: str, *, ready: bool = True, **metadata: Any) -> Pod:
+def pod(name: str, ip: str, *, ready: bool = True, sidecar: bool = False, **metadata: Any) -> Pod:
     return msgspec.convert(
         {
             "metadata": {"name": name, "namespace": "default", "labels": {"app": "web", "tier": "x"}, **metadata},
-            "spec": {"containers": [{"name": "app", "ports": [{"containerPort": 8080}]}]},
+            "spec": {
+                "containers": [
+                    {"name": "app", "ports": [{"containerPort": 8080}]},
+                    *([{"name": "nginx-mesh-sidecar"}] if sidecar else []),
+                ]
+            },
             "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": str(ready)}]},
         },
         Pod,
@@ -86,10 +91,18 @@ def test_a_new_address_touches_the_old_one_too(catalog: Catalog) -> None:
 
 
 def test_what_peers_see_of_a_pod_touches_its_addresses_and_endpoints(catalog: Catalog) -> None:
-    changes = catalog.apply(Upsert(pod("a", "10.0.0.1", annotations={"injector.nsm.nginx.com/status": "injected"})))
+    injected = {"injector.nsm.nginx.com/status": "injected"}
+    changes = catalog.apply(Upsert(pod("a", "10.0.0.1", sidecar=True, annotations=injected)))
     assert changes.addresses == {Address("10.0.0.1", 8080)}
     assert changes.endpoints == {behind_web("10.0.0.1")}
     assert changes.pods == {A}
+
+
+def test_a_pod_that_only_claims_to_be_injected_is_not_meshed(catalog: Catalog) -> None:
+    catalog.apply(Upsert(pod("a", "10.0.0.1", annotations={"injector.nsm.nginx.com/status": "injected"})))
+    workload = catalog.topology.pod(A)
+    assert workload is not None
+    assert not workload.meshed
 
 
 def test_an_event_that_says_nothing_new_touches_nothing(catalog: Catalog) -> None:

@@ -43,7 +43,8 @@ def pod(
             "spec": {
                 "serviceAccountName": account,
                 "containers": [
-                    {"name": "app", "ports": [{"containerPort": number, "name": name} for number, name in ports]}
+                    {"name": "app", "ports": [{"containerPort": number, "name": name} for number, name in ports]},
+                    *([{"name": "nginx-mesh-sidecar", "ports": [{"containerPort": 8887}]}] if meshed else []),
                 ],
             },
             "status": {

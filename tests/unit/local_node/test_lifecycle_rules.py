@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.core import Container, ContainerStatus, Pod, PodSpec, PodStatus
 from nginx_mesh.api.meta import ObjectMeta
 from nginx_mesh.local.paths import MeshPaths, is_short_id, short_id
-from nginx_mesh.local.podstatus import SIDECAR_CONTAINER, pod_status
+from nginx_mesh.local.podstatus import pod_status
 from nginx_mesh.local.restarts import Backoff, BackoffSettings, should_restart
 from nginx_mesh.local.rotation import rotate
 

@@ -204,7 +204,7 @@ class Mesh:
         return done.stdout
 
     def exists(self) -> bool:
-        """Whether there is a mesh of this name: what an earlier run left, or ours."""
+        """Whether there is a mesh of this name."""
         return meshes.exists(MeshPaths(self.name))
 
     def report(self, workload: str, namespace: str, *, reset: bool = False) -> dict[Edge, Calls]:
@@ -245,10 +245,11 @@ class Mesh:
 
 
 class Demo:
-    """The show, on `console`; `faults` collects what did not hold."""
+    """The show, on `console`. `faults` collects what did not hold; `started` says that there may be a mesh of ours."""
 
     def __init__(self, mesh: Mesh, console: Console) -> None:
         self.faults: list[str] = []
+        self.started = False
         self._mesh = mesh
         self._console = console
         self._began = time.monotonic()
@@ -256,8 +257,9 @@ class Demo:
     def start(self) -> None:
         """The mesh with the sample application, in permissive mode."""
         if self._mesh.exists():
-            self._headline("Ending the mesh that an earlier run left")
-            self._mesh.stream("down", show=self._progress)
+            end = f"{_shown(MESHCTL)} local down --name {self._mesh.name}"
+            raise DemoError(f'there is a mesh named "{self._mesh.name}" already; to end it: {end}')
+        self.started = True
         self._headline("Starting a mesh with the sample application, in permissive mode")
         self._mesh.stream(
             *("up", "-f", str(DEMO / "app"), "--mtls-mode", "permissive"),
@@ -314,7 +316,7 @@ class Demo:
             self._console.print(Text(f"  {command}"), soft_wrap=True)
 
     def end(self) -> None:
-        """Clean up, whatever is there."""
+        """Clean up, however far it got."""
         self._headline("Cleaning up")
         if self._mesh.exists():
             self._mesh.stream("down", show=self._progress)
@@ -400,9 +402,9 @@ def main(name: str, keep: bool) -> int:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        if keep:
+        if demo.started and keep:
             demo.suggest()
-        else:
+        elif demo.started:
             try:
                 demo.end()
             except DemoError as error:

@@ -95,10 +95,16 @@ def test_an_interrupted_run_leaves_nothing_behind(demo: Demo, seconds: float) ->
     assert demo.leftovers() == []
 
 
-def test_keep_leaves_it_running(demo: Demo) -> None:
+def test_keep_leaves_it_running_and_another_run_leaves_it_alone(demo: Demo) -> None:
     process = demo.start(KEEP="1")
     output, _ = process.communicate(timeout=150)
 
     assert process.returncode == 0, output
     assert f"down --name {demo.paths.name}" in output
+
+    process = demo.start()
+    output, _ = process.communicate(timeout=150)
+
+    assert process.returncode == 1, output
+    assert f'there is a mesh named "{demo.paths.name}" already' in output
     assert meshes.connect(demo.paths).get("/mesh/readiness")["ready"] == 10

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # How soon a sidecar that refused its first state is looked at again.
 _REFUSED_SECONDS = 1.0
+# How long sidecars may take for the step between off and strict; one that is down must not hold up the others.
+_STEP_SECONDS = 2.0
 
 Warn = Callable[[ObjectKey, str, str], None]
 
@@ -102,9 +106,14 @@ class Mesh:
 
     def configure(self, settings: MeshSettings) -> None:
         """Apply the mesh's settings, live."""
-        self._settings = settings
+        previous, self._settings = self._settings, settings
         self._issuer.reconfigure(identity_settings(settings))
-        self._publish(self._compiler.configure(settings))
+        if {previous.mtls_mode, settings.mtls_mode} == {"off", "strict"}:
+            # Callers and callees do not learn of it in the same instant; permissive gets on with either.
+            self._publish(self._compiler.configure(msgspec.structs.replace(settings, mtls_mode="permissive")))
+            self._spawn(self._configure_after_step(settings))
+        else:
+            self._publish(self._compiler.configure(settings))
 
     def serve(self, pod: Pod) -> None:
         """Give a meshed pod its identity and its sidecar its state, from now on."""
@@ -135,6 +144,11 @@ class Mesh:
         for task in late:
             task.cancel()
         await asyncio.gather(*done, *late, return_exceptions=True)
+
+    async def _configure_after_step(self, settings: MeshSettings) -> None:
+        await self.synced(_STEP_SECONDS)
+        if self._settings is settings:
+            self._publish(self._compiler.configure(settings))
 
     def _publish(self, touched: Touched) -> None:
         self._pusher.changed(self._compiler.sidecars(touched))

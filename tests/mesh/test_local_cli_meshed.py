@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 import pytest
+
+from nginx_mesh.local import netns
 
 from .localcli import CTL, LocalCli
 
@@ -127,9 +131,9 @@ def test_pods_have_their_sidecars_and_workloads_stay_as_written(mesh: LocalCli) 
     lines = mesh.ok("get", "pods", "-n", "shop").splitlines()[1:]
     assert [line.split()[1] for line in lines] == ["2/2"] * 3
     assert "nginx-mesh-sidecar" not in mesh.ok("get", "deploy", "web", "-n", "shop", "-o", "yaml")
-    pod = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"][-1]
-    assert pod["metadata"]["labels"]["nsm.nginx.com/deployment"] == "web"
-    assert pod["metadata"]["ownerReferences"][0]["kind"] == "Deployment"
+    metadata = pod(mesh, "web")["metadata"]
+    assert metadata["labels"]["nsm.nginx.com/deployment"] == "web"
+    assert metadata["ownerReferences"][0]["kind"] == "Deployment"
 
 
 def test_strict_shuts_the_outsider_out_within_a_second_and_live(mesh: LocalCli) -> None:
@@ -156,25 +160,64 @@ def test_no_request_is_lost_while_the_mesh_changes_under_load(mesh: LocalCli) ->
     assert load.requests > 100
 
 
+class DetachedLoad(MeshedLoad):
+    """The same, but not by `exec`, which ends with the daemon."""
+
+    def __enter__(self) -> DetachedLoad:
+        script = self._mesh.root / "load.py"
+        script.write_text(LOAD)
+        namespace = self._mesh.paths.pod_netns(pod(self._mesh, "client")["metadata"]["uid"])
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", namespace, "python3", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return self
+
+
+def pod(mesh: LocalCli, name: str) -> Any:
+    """A pod of the namespace shop, or the first whose name begins like this."""
+    items = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"]
+    return next(item for item in items if item["metadata"]["name"].startswith(name))
+
+
+def served_certificate(mesh: LocalCli, address: str) -> str:
+    """The certificate (PEM) that the sidecar of the pod with this address shows."""
+    shown: list[str] = []
+
+    def ask() -> None:
+        netns.enter(mesh.paths.node_netns)
+        shown.append(ssl.get_server_certificate((address, 8080), timeout=5))
+
+    netns.run_in_thread(ask)
+    return shown[0]
+
+
 def test_no_request_is_lost_when_the_daemon_is_killed_and_started_again(mesh: LocalCli) -> None:
-    # Not by `exec`, which ends with the daemon.
-    pod = json.loads(mesh.ok("get", "pod", "client", "-n", "shop", "-o", "json"))
-    (mesh.root / "load.py").write_text(LOAD)
-    namespace = mesh.paths.pod_netns(pod["metadata"]["uid"])
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", namespace, "python3", str(mesh.root / "load.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    os.kill(mesh.daemon_pid(), signal.SIGKILL)
-    time.sleep(1)
+    with DetachedLoad(mesh) as load:
+        os.kill(mesh.daemon_pid(), signal.SIGKILL)
+        time.sleep(1)
+        mesh.ok("up")
+        mesh.ok("scale", "deploy/web", "--replicas", "3", "-n", "shop")
+        mesh.wait(lambda: "3/3" in mesh.ok("get", "deploy", "web", "-n", "shop"))
+    assert load.failures == []
+    assert load.requests > 100
+
+
+def test_no_request_is_lost_while_certificates_are_renewed(mesh: LocalCli) -> None:
+    # Shorter than a flag can say: the settings that the mesh was made with, which this MeshConfig leaves alone.
+    mesh.apply(MESH_CONFIG % "permissive")
+    settings = mesh.paths.state / "settings.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "svid_ttl": 6}))
+    os.kill(mesh.daemon_pid(), signal.SIGTERM)
+    mesh.wait(lambda: mesh.run("get", "pods").returncode != 0)
     mesh.ok("up")
-    mesh.ok("scale", "deploy/web", "--replicas", "3", "-n", "shop")
-    mesh.wait(lambda: "3/3" in mesh.ok("get", "deploy", "web", "-n", "shop"))
-    output, _ = process.communicate(timeout=20)
-    requests, failures = json.loads(output)
-    assert failures == []
-    assert requests > 100
+    address = pod(mesh, "web")["status"]["podIP"]
+    certificates = set()
+    with DetachedLoad(mesh) as load:
+        for _ in range(10):
+            certificates.add(served_certificate(mesh, address))
+            time.sleep(1)
+    assert len(certificates) >= 3
+    assert load.failures == []
 
 
 def test_what_is_wrong_with_a_policy_is_an_event(mesh: LocalCli) -> None:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -32,6 +32,8 @@ _MAX_GENERATED_PREFIX = 58
 # A given address may come from the whole range; the first addresses are left to those that are given.
 _SERVICE_RESERVED = 16
 _NO_ADDRESSES = ("ExternalName",)
+_FAMILIES = ("IPv4", "IPv6")
+_FAMILY_POLICIES = ("SingleStack", "PreferDualStack", "RequireDualStack")
 _IMMUTABLE: dict[str, tuple[str, ...]] = {
     "Deployment": ("selector",),
     "ReplicaSet": ("selector",),
@@ -150,19 +152,23 @@ class Admission:
         if spec.get("type", "ClusterIP") in _NO_ADDRESSES:
             return service
         given: list[str] = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+        families = _ip_families(spec, given)
         if old is not None and (kept := old["spec"].get("clusterIPs")):
+            families = old["spec"].get("ipFamilies", families)
             if given and given[0] != kept[0]:
                 raise FieldError("spec.clusterIP", f'may not change; it is "{kept[0]}"')
             addresses = kept
         elif given == ["None"]:
             addresses = given
         else:
-            addresses = self._service_addresses(given)
-        return {**service, "spec": {"type": "ClusterIP", **spec, "clusterIP": addresses[0], "clusterIPs": addresses}}
+            addresses = self._service_addresses(given, families)
+        defaults = {"type": "ClusterIP", "ipFamilyPolicy": "SingleStack"}
+        assigned = {"clusterIP": addresses[0], "clusterIPs": addresses, "ipFamilies": families}
+        return {**service, "spec": {**defaults, **spec, **assigned}}
 
-    def _service_addresses(self, given: Iterable[str]) -> list[str]:
-        """The addresses that were given, and one of each other family."""
-        pools = dict(enumerate(self._pool("Service")))
+    def _service_addresses(self, given: Iterable[str], families: Sequence[str]) -> list[str]:
+        """The addresses that were given, and one of each other family that the service has."""
+        pools = {number: pool for number, pool in enumerate(self._pool("Service")) if _FAMILIES[number] in families}
         addresses = []
         for number, address in enumerate(given):
             field = f"spec.clusterIPs[{number}]" if number else "spec.clusterIP"
@@ -198,6 +204,25 @@ class Admission:
     def _keep_cursors(self, kind: str) -> None:
         for pool in self._pools[kind]:
             self._tx.set_fact(_cursor(kind, pool.version), str(pool.cursor))
+
+
+def _ip_families(spec: Resource, given: Sequence[str]) -> list[str]:
+    """The address families of a new Service: one, unless it asks for two."""
+    policy = spec.get("ipFamilyPolicy") or "SingleStack"
+    if policy not in _FAMILY_POLICIES:
+        raise FieldError("spec.ipFamilyPolicy", f'"{policy}" is none of {", ".join(_FAMILY_POLICIES)}')
+    families = list(spec.get("ipFamilies") or [_FAMILIES[":" in address] for address in given if address != "None"])
+    for number, family in enumerate(families):
+        if family not in _FAMILIES or family in families[:number]:
+            raise FieldError(f"spec.ipFamilies[{number}]", f'"{family}" is not IPv4 or IPv6, once each')
+    families = families or ["IPv4"]
+    if policy == "SingleStack":
+        return families
+    if not ipv6_available():
+        if policy == "RequireDualStack":
+            raise FieldError("spec.ipFamilyPolicy", "this machine has no IPv6")
+        return families[:1]
+    return families + [family for family in _FAMILIES if family not in families]
 
 
 def _cursor(kind: str, version: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -15,6 +15,7 @@ from nginx_mesh.api.meta import ObjectKey
 
 from . import lifecycle
 from .events import EventLog
+from .kubelet import Kubelet
 from .mesh import Mesh
 from .readiness import is_ready
 from .store import Change, Resource, Store, key_of, timestamp
@@ -26,20 +27,9 @@ _ACKNOWLEDGE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.7
 _RETRY_SECONDS = 2.0
 
-
 _ENDED = ("Succeeded", "Failed")
 # Reasons to wait that are no trouble.
 _ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
-
-
-class Runner(Protocol):
-    """What runs pods: the kubelet."""
-
-    async def run_pod(self, pod: Pod) -> None:
-        """Start the pod, or go on with it when it runs already."""
-
-    async def stop_pod(self, key: ObjectKey, grace_seconds: float) -> None:
-        """End the pod and take away all it had."""
 
 
 class PodKeeper:
@@ -48,14 +38,14 @@ class PodKeeper:
     def __init__(
         self,
         store: Store,
-        runner: Runner,
+        kubelet: Kubelet,
         mesh: Mesh,
         events: EventLog,
         clock: Callable[[], float],
         decode: Callable[[Resource], Pod],
     ) -> None:
         self._store = store
-        self._runner = runner
+        self._kubelet = kubelet
         self._mesh = mesh
         self._events = events
         self._clock = clock
@@ -93,7 +83,7 @@ class PodKeeper:
             return
         if is_injected(pod.metadata.annotations):
             self._mesh.serve(pod)
-        self._spawn(self._runner.run_pod(pod), f"run {pod.key}")
+        self._spawn(self._kubelet.run_pod(pod), f"run {pod.key}")
 
     def _end(self, resource: Resource) -> None:
         uid = resource["metadata"]["uid"]
@@ -117,7 +107,7 @@ class PodKeeper:
 
     async def _stopped(self, key: ObjectKey, grace_seconds: float) -> bool:
         try:
-            await self._runner.stop_pod(key, grace_seconds)
+            await self._kubelet.stop_pod(key, grace_seconds)
         except Exception as error:
             log.exception("cannot stop %s", key)
             self._events.record(key, "Warning", "FailedKillPod", str(error))

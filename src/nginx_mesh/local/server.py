@@ -32,7 +32,8 @@ from nginx_mesh.api.meta import Object, ObjectKey
 
 from . import registry
 from .logs import earlier, read_from, start_of_tail
-from .runtime import RefusedError, Runtime
+from .objects import RefusedError
+from .runtime import Runtime
 from .store import Resource, StoreError
 
 log = logging.getLogger(__name__)
@@ -101,13 +102,13 @@ class ApiServer:
 
     async def _apply(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)
-        outcomes = await self._runtime.apply(manifests.contents(), manifests.namespace)
+        outcomes = await self._runtime.objects.apply(manifests.contents(), manifests.namespace)
         named = [(f"{registry.title(registry.by_kind(key.kind))}/{key.name}", outcome) for key, outcome in outcomes]
         return _json([{"object": name, "outcome": outcome} for name, outcome in named])
 
     async def _delete_all(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)
-        deleted = await self._runtime.delete_all(
+        deleted = await self._runtime.objects.delete_all(
             manifests.contents(), manifests.namespace, _number(request, "gracePeriodSeconds")
         )
         return _json(
@@ -115,7 +116,7 @@ class ApiServer:
         )
 
     async def _settings(self, request: web.Request) -> web.Response:
-        self._runtime.configure(await _body(request, dict))
+        self._runtime.objects.configure(await _body(request, dict))
         return _json({})
 
     async def _readiness(self, request: web.Request) -> web.Response:
@@ -127,17 +128,17 @@ class ApiServer:
 
     async def _list(self, request: web.Request) -> web.Response:
         kind = _kind_of(request)
-        items = self._runtime.objects(kind.KIND, request.match_info.get("namespace"))
+        items = self._runtime.objects.of_kind(kind.KIND, request.match_info.get("namespace"))
         return _json({"apiVersion": kind.API_VERSION, "kind": f"{kind.KIND}List", "metadata": {}, "items": items})
 
     async def _get(self, request: web.Request) -> web.Response:
-        return _json(self._runtime.get(_key_of(request)))
+        return _json(self._runtime.objects.get(_key_of(request)))
 
     async def _patch(self, request: web.Request) -> web.Response:
-        return _json(self._runtime.patch(_key_of(request), await _body(request, dict)))
+        return _json(self._runtime.objects.patch(_key_of(request), await _body(request, dict)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        return _json(self._runtime.delete(_key_of(request), _number(request, "gracePeriodSeconds")))
+        return _json(self._runtime.objects.delete(_key_of(request), _number(request, "gracePeriodSeconds")))
 
     async def _describe(self, request: web.Request) -> web.Response:
         return _json(self._runtime.describe(_key_of(request)))
@@ -172,7 +173,7 @@ class ApiServer:
 
     def _still_writes(self, key: ObjectKey) -> bool:
         try:
-            status = self._runtime.get(key).get("status", {})
+            status = self._runtime.objects.get(key).get("status", {})
         except RefusedError:
             return False
         return status.get("phase") not in ("Succeeded", "Failed")

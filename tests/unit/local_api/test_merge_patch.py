@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.local.runtime import merge_patch
+from nginx_mesh.local.objects import merge_patch
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nginx_mesh.compile.state import Identity, MtlsMode
+from nginx_mesh.compile.state import Identity, Inbound, MtlsMode
 from nginx_mesh.identity.keys import to_pem
 from nginx_mesh.identity.spiffe import SpiffeId, workload_id
 
@@ -212,6 +212,15 @@ def test_tls_is_1_2_at_least(strict: Mesh, version: str, works: bool) -> None:
     path = strict.certificate(strict.world.authority.identity(SOMEBODY))
     answer = strict.intrude(8080, "--cert", str(path), "--max-version", version)
     assert ("error" not in answer) == works, answer
+
+
+def test_refusals_speak_grpc_to_grpc(mesh: Mesh) -> None:
+    mesh.server.inbound[50051] = Inbound(protocols=["grpc"], grants=[])
+    mesh.set("strict")
+    assert mesh.client.call("grpc_client", "unary", f"{mesh.web.vip}:50051")["code"] == "PERMISSION_DENIED"
+    mesh.web.pods.clear()
+    mesh.world.push()
+    assert mesh.client.call("grpc_client", "unary", f"{mesh.web.vip}:50051")["code"] == "UNAVAILABLE"
 
 
 def test_garbage_instead_of_a_handshake_leaves_the_sidecar_well(strict: Mesh) -> None:

@@ -361,6 +361,8 @@ class ServiceSpec(Model, frozen=True, kw_only=True):
     ports: list[ServicePort] = []
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
     cluster_ips: list[str] = msgspec.field(name="clusterIPs", default_factory=list)
+    ip_family_policy: str = msgspec.field(name="ipFamilyPolicy", default="")
+    ip_families: list[str] = msgspec.field(name="ipFamilies", default_factory=list)
     publish_not_ready_addresses: bool = False
 
     @property

@@ -77,8 +77,9 @@ def _entry(service: Service, pods: list[Pod]) -> ServiceEntry:
 
 def _backend(service: Service, pod: Pod) -> Backend:
     named = pod.spec.hostname and pod.spec.subdomain == service.metadata.name
+    families = service.spec.ip_families or ("IPv4", "IPv6")
     return Backend(
-        addresses=pod.status.ips,
+        addresses=tuple(ip for ip in pod.status.ips if ("IPv6" if ":" in ip else "IPv4") in families),
         ports=tuple(_target(port, pod) for port in service.spec.ports),
         ready=pod.status.ready,
         hostname=pod.spec.hostname if named else "",

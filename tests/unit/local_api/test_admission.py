@@ -74,8 +74,22 @@ def deployment(command: str = "a", **spec: Any) -> Resource:
     }
 
 
-def test_a_service_gets_an_address_of_each_family_and_keeps_them(put: Put) -> None:
-    first = put(service())["spec"]
+def test_a_service_has_one_address_family_unless_it_asks_for_two(put: Put) -> None:
+    single = put(service())["spec"]
+    assert (single["ipFamilies"], len(single["clusterIPs"])) == (["IPv4"], 1)
+    assert put(service("v6", ipFamilies=["IPv6"]))["spec"]["clusterIP"].startswith("fd00:")
+    for fields, reason in [
+        ({"ipFamilyPolicy": "Both"}, "none of"),
+        ({"ipFamilies": ["IPv4", "IPv4"]}, "once each"),
+        ({"ipFamilies": ["IPX"]}, "IPv4 or IPv6"),
+    ]:
+        with pytest.raises(FieldError, match=reason):
+            put(service("bad", **fields))
+
+
+def test_a_dual_stack_service_gets_an_address_of_each_family_and_keeps_them(put: Put) -> None:
+    first = put(service(ipFamilyPolicy="PreferDualStack"))["spec"]
+    assert len(first["clusterIPs"]) == len(first["ipFamilies"])
     assert first["clusterIP"] == first["clusterIPs"][0]
     for address, network in zip(first["clusterIPs"], SERVICE_NETWORKS, strict=False):
         assert ip_address(address) in network

@@ -14,12 +14,12 @@ return function(status, reason, grpc_code)
     local content_type = ngx.var.http_content_type
 
     if content_type and content_type:sub(1, 16) == "application/grpc" then
-        ngx.status = 200
+        -- 204 ends the stream with the header frame, as a gRPC status without a message must
+        ngx.status = 204
         ngx.header["Content-Type"] = "application/grpc"
         ngx.header["grpc-status"] = grpc_code or GRPC_CODES[status]
         ngx.header["grpc-message"] = reason
-        ngx.send_headers()
-        return ngx.exit(200)
+        return ngx.exit(204)
     end
 
     ngx.status = status

@@ -78,11 +78,12 @@ def test_a_service_has_one_address_family_unless_it_asks_for_two(put: Put) -> No
     single = put(service())["spec"]
     assert (single["ipFamilies"], len(single["clusterIPs"])) == (["IPv4"], 1)
     assert put(service("v6", ipFamilies=["IPv6"]))["spec"]["clusterIP"].startswith("fd00:")
-    for fields, reason in [
+    faults: list[tuple[dict[str, Any], str]] = [
         ({"ipFamilyPolicy": "Both"}, "none of"),
         ({"ipFamilies": ["IPv4", "IPv4"]}, "once each"),
         ({"ipFamilies": ["IPX"]}, "IPv4 or IPv6"),
-    ]:
+    ]
+    for fields, reason in faults:
         with pytest.raises(FieldError, match=reason):
             put(service("bad", **fields))
 

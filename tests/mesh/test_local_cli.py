@@ -311,11 +311,14 @@ spec: {containers: [{name: a, image: nginx}]}
     assert "spec.containers[0].command" in said
     mesh.ok("delete", "pod", "image-only")
     broken = pod("broken", "sh", "-c", "echo no database; exit 3")
-    said = mesh.fails("up", "-f", "-", "--wait-timeout", "3s", stdin=broken.encode())
-    assert "pod/broken in namespace default: container main: CrashLoopBackOff" in said
-    assert "no database" in said
-    assert "CrashLoopBackOff" in mesh.ok("describe", "pod", "broken")
-    mesh.ok("delete", "pod", "broken")
+    try:
+        said = mesh.fails("up", "-f", "-", "--wait-timeout", "4s", stdin=broken.encode())
+        assert "1 not ready after 4 s" in said
+        assert "pod/broken in namespace default: container main: " in said
+        assert "no database" in said
+        mesh.wait(lambda: "CrashLoopBackOff" in mesh.ok("describe", "pod", "broken"))
+    finally:
+        mesh.ok("delete", "pod", "broken")
 
 
 def test_a_namespace_takes_everything_in_it_along(mesh: LocalCli) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote
 
 import click
 
@@ -24,13 +20,15 @@ from nginx_mesh.local.paths import MeshPaths
 
 from . import meshes
 from .client import ApiError, Client, UnreachableError
+from .failure import Failure
+from .manifests import read_files
 from .options import mesh_flags
 from .table import Resource, render, table
+from .targets import all_of, default_container, kind_of, named, path_of, pod_of
+from .waiting import progress, wait_gone, wait_ready
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_POLL_SECONDS = 0.2
-_FAILED_LOG_LINES = 10
 _DURATION = re.compile(r"([0-9]+)(s|m|h|)")
 _DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 # Settings of meshes in clusters, and their flags.
@@ -44,18 +42,6 @@ _RESTARTED_ANNOTATION = "kubectl.kubernetes.io/restartedAt"
 _ALL = ("pods", "services", "daemonsets", "deployments", "statefulsets", "jobs")
 _SCALABLE = ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController")
 _RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
-
-
-class Failure(click.ClickException):
-    """An error as kubectl words it: exit code 1, and nothing on stdout."""
-
-    def __init__(self, message: str, prefix: str = "error: ") -> None:
-        super().__init__(message)
-        self.prefix = prefix
-
-    def show(self, file: Any = None) -> None:
-        """Print to stderr."""
-        click.echo(f"{self.prefix}{self.message}", err=True)
 
 
 class _Group(click.Group):
@@ -151,13 +137,13 @@ def up(
     from nginx_mesh.sidecar.image import ImageError, ensure_image
 
     _require_root()
-    documents = _read_files(files)
+    documents = read_files(files)
     is_new = not meshes.exists(paths)
     given = {name: getattr(settings, name) for name in settings.__struct_fields__ if _is_given(ctx, name)}
     for name in given.keys() & _NOT_LOCAL.keys():
         raise Failure(f"{_NOT_LOCAL[name]} has no meaning for a local mesh")
     try:
-        with _progress() as show:
+        with progress() as show:
             image = ensure_image(show)
     except ImageError as error:
         raise Failure(str(error)) from None
@@ -176,7 +162,7 @@ def up(
         if is_new:
             meshes.destroy(paths)
         raise
-    _wait_ready(client, wait_timeout)
+    wait_ready(client, wait_timeout)
     click.echo(f'mesh "{paths.name}" is up')
 
 
@@ -192,7 +178,7 @@ def apply(_paths: MeshPaths, client: Client, files: tuple[str, ...], namespace: 
       nginx-meshctl local apply -f policies.yaml
       cat app.yaml | nginx-meshctl local apply -f -
     """
-    if not _apply(client, _read_files(files), namespace):
+    if not _apply(client, read_files(files), namespace):
         raise Failure("no objects passed to apply")
 
 
@@ -230,17 +216,17 @@ def delete(
     missing: list[str] = []
     deleted: list[tuple[str, str]] = []
     if files:
-        documents = {"files": _read_files(files), "namespace": namespace}
+        documents = {"files": read_files(files), "namespace": namespace}
         for item in client.request("POST", "/mesh/delete", documents, query=query):
             kind = registry.by_kind(item["kind"])
             if item["uid"] is None:
                 missing.append(f'{kind.PLURAL} "{item["name"]}" not found')
             else:
                 click.echo(f'{registry.title(kind)} "{item["name"]}" deleted')
-                deleted.append((_path(kind, item["namespace"], item["name"]), item["uid"]))
+                deleted.append((path_of(kind, item["namespace"], item["name"]), item["uid"]))
     else:
-        for kind, name in _all_of(client, targets, namespace) if everything else _named(targets):
-            path = _path(kind, namespace if kind.NAMESPACED else "", name)
+        for kind, name in all_of(client, targets, namespace) if everything else named(targets):
+            path = path_of(kind, namespace if kind.NAMESPACED else "", name)
             try:
                 gone = client.request("DELETE", path, query=query)
             except ApiError as error:
@@ -252,7 +238,7 @@ def delete(
                 deleted.append((path, gone["metadata"]["uid"]))
     if wait:
         for path, uid in deleted:
-            _wait_gone(client, path, uid)
+            wait_gone(client, path, uid)
     if missing and not ignore_not_found:
         raise Failure("\n".join(f"Error from server (NotFound): {reason}" for reason in missing), prefix="")
 
@@ -278,16 +264,16 @@ def get(
     """
     names: list[tuple[type[Object], str]] = []
     if "/" in what[0] or len(what) > 1:
-        names = _named(what)
-        found = [client.get(_path(kind, namespace if kind.NAMESPACED else "", name)) for kind, name in names]
+        names = named(what)
+        found = [client.get(path_of(kind, namespace if kind.NAMESPACED else "", name)) for kind, name in names]
         wanted = list(dict.fromkeys(kind for kind, _ in names))
     else:
         titles = [part for title in what[0].split(",") for part in (_ALL if title == "all" else (title,))]
-        wanted = list(dict.fromkeys(_kind(title) for title in titles))
+        wanted = list(dict.fromkeys(kind_of(title) for title in titles))
         found = []
         for kind in wanted:
             where = namespace if kind.NAMESPACED and not all_namespaces else ""
-            found += client.get(_path(kind, where))["items"]
+            found += client.get(path_of(kind, where))["items"]
     if output in ("json", "yaml"):
         _print_whole(found[0] if len(names) == 1 else _as_list(found), output)
     elif output == "name":
@@ -328,8 +314,8 @@ def describe(_paths: MeshPaths, client: Client, what: tuple[str, ...], namespace
     from .describe import describe as describe_object
 
     texts = []
-    for kind, name in _named(what):
-        path = _path(kind, namespace if kind.NAMESPACED else "", name)
+    for kind, name in named(what):
+        path = path_of(kind, namespace if kind.NAMESPACED else "", name)
         answer = client.get(path + "/description")
         texts.append(
             describe_object(answer["object"], answer["events"], now=time.time(), endpoints=answer.get("endpoints"))
@@ -354,14 +340,14 @@ def logs(
       nginx-meshctl local logs web-0
       nginx-meshctl local logs -f deploy/web -c nginx-mesh-sidecar
     """
-    pod = _pod(client, target, namespace)
+    pod = pod_of(client, target, namespace)
     query = {
-        "container": container or _default_container(pod),
+        "container": container or default_container(pod),
         "follow": "true" if follow else None,
         "tailLines": tail if tail >= 0 else None,
     }
     try:
-        for chunk in client.stream(_path(Pod, namespace, pod["metadata"]["name"]) + "/log", **query):
+        for chunk in client.stream(path_of(Pod, namespace, pod["metadata"]["name"]) + "/log", **query):
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
     except KeyboardInterrupt:
@@ -398,11 +384,11 @@ def exec_(
     if tty and not (stdin and sys.stdin.isatty()):
         click.echo("Unable to use a TTY - input is not a terminal", err=True)
         tty = False
-    pod = _pod(client, target, namespace)
+    pod = pod_of(client, target, namespace)
     request = {
         "namespace": namespace,
         "pod": pod["metadata"]["name"],
-        "container": container or _default_container(pod),
+        "container": container or default_container(pod),
         "command": list(command),
     }
     sys.exit(run(meshes.exec_socket(paths), request, stdin=stdin, tty=tty))
@@ -420,10 +406,10 @@ def scale(_paths: MeshPaths, client: Client, what: tuple[str, ...], namespace: s
     Example:
       nginx-meshctl local scale deploy/web --replicas 5
     """
-    for kind, name in _named(what):
+    for kind, name in named(what):
         if kind.KIND not in _SCALABLE:
             raise Failure(f"{registry.title(kind)} cannot be scaled")
-        client.request("PATCH", _path(kind, namespace, name), {"spec": {"replicas": replicas}})
+        client.request("PATCH", path_of(kind, namespace, name), {"spec": {"replicas": replicas}})
         click.echo(f"{registry.title(kind)}/{name} scaled")
 
 
@@ -448,14 +434,14 @@ def restart(
 
     restarted = {_RESTARTED_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")}
     patch = {"spec": {"template": {"metadata": {"annotations": restarted}}}}
-    targets = _named(what)
+    targets = named(what)
     for kind, name in targets:
         if kind.KIND not in _RESTARTABLE:
             raise Failure(f"{registry.title(kind)} cannot be restarted")
-        client.request("PATCH", _path(kind, namespace, name), patch)
+        client.request("PATCH", path_of(kind, namespace, name), patch)
         click.echo(f"{registry.title(kind)}/{name} restarted")
     if wait:
-        _wait_ready(client, wait_timeout, [f"{kind.KIND}/{name}" for kind, name in targets], namespace)
+        wait_ready(client, wait_timeout, [f"{kind.KIND}/{name}" for kind, name in targets], namespace)
 
 
 @local.command()
@@ -510,140 +496,12 @@ def _refusal(error: ApiError) -> Failure:
     return Failure(f"({error.reason}): {error.message}", prefix="Error from server ")
 
 
-def _read_files(names: tuple[str, ...]) -> list[dict[str, str]]:
-    """Manifests as they are sent: where each came from, and its bytes in base64."""
-    return [
-        {"source": source, "data": base64.b64encode(data).decode()}
-        for name in names
-        for source, data in _contents(name)
-    ]
-
-
-def _contents(name: str) -> Iterator[tuple[str, bytes]]:
-    if name == "-":
-        yield "stdin", sys.stdin.buffer.read()
-        return
-    path = Path(name)
-    try:
-        if path.is_dir():
-            for file in sorted(path.iterdir()):
-                if file.suffix in (".yaml", ".yml", ".json"):
-                    yield str(file), file.read_bytes()
-        else:
-            yield name, path.read_bytes()
-    except FileNotFoundError:
-        raise Failure(f'the path "{name}" does not exist') from None
-    except OSError as error:
-        raise Failure(f"cannot read {name}: {error.strerror}") from None
-
-
 def _apply(client: Client, files: list[dict[str, str]], namespace: str) -> int:
     """Apply manifests; how many objects they hold."""
     outcomes = client.request("POST", "/mesh/apply", {"files": files, "namespace": namespace}) if files else []
     for outcome in outcomes:
         click.echo(f"{outcome['object']} {outcome['outcome']}")
     return len(outcomes)
-
-
-def _wait_ready(client: Client, timeout: int, only: list[str] | None = None, namespace: str | None = None) -> None:
-    """Wait until all pods and workloads are ready, or those named only; fail with the reasons why not."""
-    deadline = time.monotonic() + timeout
-    query = {"object": ",".join(only) if only else None, "namespace": namespace}
-    shown = ""
-    with _progress() as show:
-        while True:
-            state = client.get("/mesh/readiness", **query)
-            progress = f"{state['ready']}/{state['pods']} pods are ready"
-            if progress != shown and state["pods"]:
-                show(progress)
-                shown = progress
-            hopeless = [entry for entry in state["waiting"] if entry["hopeless"]]
-            if not state["waiting"] or hopeless or time.monotonic() >= deadline:
-                break
-            time.sleep(_POLL_SECONDS)
-    if state["waiting"]:
-        after = "" if hopeless else f" after {timeout} s"
-        raise Failure("\n".join(_reasons(client, hopeless or state["waiting"], after)))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Gives a function that says how far things are: beside a spinner on a terminal, else a line each."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        with Console().status("") as status:
-            yield status.update
-    else:
-        yield click.echo
-
-
-def _reasons(client: Client, waiting: list[Resource], after: str) -> Iterator[str]:
-    yield f"{len(waiting)} not ready{after}:"
-    for entry in waiting:
-        yield f"  {entry['object']} in namespace {entry['namespace']}: {entry['reason']}"
-        if entry.get("container"):
-            lines = _last_lines(client, entry["namespace"], entry["object"].partition("/")[2], entry["container"])
-            if lines:
-                yield f"    container {entry['container']} wrote last:"
-                yield from (f"      {line}" for line in lines)
-
-
-def _last_lines(client: Client, namespace: str, pod: str, container: str) -> list[str]:
-    path = _path(Pod, namespace, pod) + "/log"
-    try:
-        written = b"".join(client.stream(path, container=container, tailLines=_FAILED_LOG_LINES))
-    except ApiError:
-        return []
-    return written.decode(errors="replace").splitlines()
-
-
-def _wait_gone(client: Client, path: str, uid: str) -> None:
-    """Wait until the object is gone, even if another one has its name by then."""
-    while True:
-        try:
-            if client.get(path)["metadata"]["uid"] != uid:
-                return
-        except ApiError as error:
-            if error.reason == "NotFound":
-                return
-            raise
-        time.sleep(_POLL_SECONDS)
-
-
-def _kind(title: str) -> type[Object]:
-    """The kind with that resource name, such as pods, po or deployment.apps."""
-    kind = registry.find(title)
-    if kind is None:
-        raise Failure(f'the server doesn\'t have a resource type "{title}"')
-    return kind
-
-
-def _all_of(client: Client, what: tuple[str, ...], namespace: str) -> list[tuple[type[Object], str]]:
-    """Every object of the kinds, of one namespace."""
-    return [
-        (kind, item["metadata"]["name"])
-        for kind in map(_kind, what)
-        for item in client.get(_path(kind, namespace if kind.NAMESPACED else ""))["items"]
-    ]
-
-
-def _named(what: tuple[str, ...]) -> list[tuple[type[Object], str]]:
-    """`KIND NAME...` or `KIND/NAME...` as kinds and names."""
-    if any("/" in part for part in what):
-        if not all(part.count("/") == 1 for part in what):
-            raise Failure("there is no need to specify a resource type as a separate argument when passing KIND/NAME")
-        pairs = [part.split("/") for part in what]
-        return [(_kind(title), name) for title, name in pairs]
-    if len(what) == 1:
-        raise Failure("resource(s) were provided, but no name was specified")
-    return [(_kind(what[0]), name) for name in what[1:]]
-
-
-def _path(kind: type[Object], namespace: str, name: str = "") -> str:
-    """Where the API has objects of a kind, or one of them; an empty namespace means all."""
-    parts = ["namespaces", namespace, kind.PLURAL] if namespace else [kind.PLURAL]
-    return "/".join([registry.path(kind), *(quote(part, safe="") for part in [*parts, *([name] if name else [])])])
 
 
 def _as_list(items: list[Resource]) -> Resource:
@@ -658,36 +516,3 @@ def _print_whole(content: Resource, output: str) -> None:
 
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         click.echo(yaml.dump(content, Dumper=dumper, default_flow_style=False, allow_unicode=True), nl=False)
-
-
-def _pod(client: Client, target: str, namespace: str) -> Resource:
-    """A pod by its name, or one of the pods of a workload by KIND/NAME."""
-    if "/" not in target:
-        return _resource(client.get(_path(Pod, namespace, target)))
-    ((kind, name),) = _named((target,))
-    owner = client.get(_path(kind, namespace, name))
-    if kind.KIND == "Pod":
-        return _resource(owner)
-    uid = owner["metadata"]["uid"]
-    pods = [
-        pod
-        for pod in client.get(_path(Pod, namespace))["items"]
-        if any(reference["uid"] == uid for reference in pod["metadata"].get("ownerReferences", []))
-    ]
-    if not pods:
-        raise Failure(f"{target} has no pods")
-    if len(pods) > 1:
-        click.echo(f"Found {len(pods)} pods, using pod/{pods[0]['metadata']['name']}", err=True)
-    return _resource(pods[0])
-
-
-def _resource(answer: Any) -> Resource:
-    assert isinstance(answer, dict)  # noqa: S101 - for the type checker
-    return answer
-
-
-def _default_container(pod: Resource) -> str:
-    names = [container["name"] for container in pod["spec"]["containers"]]
-    if len(names) > 1:
-        click.echo(f'Defaulted container "{names[0]}" out of: {", ".join(names)}', err=True)
-    return str(names[0])

@@ -19,10 +19,13 @@ end
 
 local function tcp(port)
     local socket = ngx.socket.tcp()
-    local host = engine.original():gsub(":%d+$", ""):gsub("[%[%]]", "")
+    local host = engine.original():gsub(":%d+$", "")
 
+    -- From here nothing is redirected: else it would be the sidecar itself that answers.
+    assert(socket:bind(host:byte() == 91 and "::6" or "127.0.0.6"))  -- "["
     socket:settimeouts(10000, 1, 1)
-    local ok, err = socket:connect(host:find(":", 1, true) and "[" .. host .. "]" or host, port)
+
+    local ok, err = socket:connect(host, port)
 
     if not ok then
         ngx.status = 503

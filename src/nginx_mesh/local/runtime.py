@@ -42,6 +42,7 @@ class Runtime:
     """
 
     def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None) -> None:
+        self._paths = paths
         self._clock: Callable[[], float] = time.time
         self._store = Store(paths.state / "store.db", self._clock)
         self._events = EventLog(self._clock)
@@ -130,14 +131,11 @@ class Runtime:
 
     def log_path(self, key: ObjectKey, container: str) -> Path:
         """Where a container's output is. Raises RefusedError."""
-        spec = self.objects.get(key)["spec"]
-        names = [entry["name"] for entry in [*spec.get("initContainers", []), *spec["containers"]]]
+        pod = self.objects.get(key)
+        names = [entry["name"] for entry in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]]
         if container not in names:
             raise RefusedError("BadRequest", f"container {container} is not valid for pod {key.name}")
-        try:
-            return self._kubelet.log_path(key, container)
-        except NotRunningError as error:
-            raise RefusedError("BadRequest", str(error)) from None
+        return self._paths.pod_logs(pod["metadata"]["uid"]) / f"{container}.log"
 
     async def exec(self, request: ExecRequest, files: list[int]) -> ExecAnswer:
         """Run a command in a container, reading and writing these descriptors (stdin, stdout, stderr)."""

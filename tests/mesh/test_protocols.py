@@ -109,16 +109,16 @@ def test_pipelined_requests_are_answered_in_order(mesh: Mesh) -> None:
 
 
 def test_streamed_responses_arrive_as_they_are_sent(mesh: Mesh) -> None:
-    answer = mesh.client.call("http_client", "chunks", f"{mesh.url}/chunks?n=4&delay=0.3")
+    answer = mesh.client.call("http_client", "chunks", f"{mesh.url}/chunks?n=4&delay=0.6")
     assert "error" not in answer, answer
-    assert answer["lag"] < 0.25, f"a chunk was held back for {answer['lag']:.3f} s"
+    assert answer["lag"] < 0.5, f"a chunk was held back for {answer['lag']:.3f} s"
 
 
 def test_streamed_request_bodies_arrive_as_they_are_sent(mesh: Mesh) -> None:
-    arguments = ("--count", "4", "--delay", "0.3", "--size", "1000")
+    arguments = ("--count", "4", "--delay", "0.6", "--size", "1000")
     answer = mesh.client.call("http_client", "upload-chunks", f"{mesh.url}/upload?stamps=1", *arguments)
     assert "error" not in answer, answer
-    assert answer["lag"] < 0.25, f"a chunk was held back for {answer['lag']:.3f} s"
+    assert answer["lag"] < 0.5, f"a chunk was held back for {answer['lag']:.3f} s"
 
 
 def test_a_conversation_inside_one_request(mesh: Mesh) -> None:
@@ -152,7 +152,7 @@ def test_grpc(mesh: Mesh, method: str) -> None:
 def test_tcp_server_speaks_first(mesh: Mesh) -> None:
     answer = mesh.client.call("tcp_client", "greeting", mesh.web.vip, "25", "--idle", "0.5")
     assert "error" not in answer, answer
-    assert answer["waited"] < 0.8
+    assert answer["waited"] < 0.95
 
 
 def test_tcp_half_close(mesh: Mesh) -> None:

@@ -123,6 +123,8 @@ class Mesh:
         self._pods[uid] = key
         self._publish(self._compiler.set_identity(key, identity))
         self._pusher.serve(key, self._control_socket(uid))
+        if pod.status.ready:  # it got its state from the daemon before us
+            self._live.add(key)
         self._spawn(self._await_first_state(key))
 
     async def drop(self, pod: Pod) -> None:

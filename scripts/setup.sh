@@ -4,6 +4,7 @@
 #   setup.sh        what running a local mesh needs
 #   setup.sh dev    also what tests, lint and benchmarks need
 set -eu
+umask 022  # pods' users read the virtual environment
 cd "$(dirname "$0")/.."
 
 packages="ca-certificates debian-archive-keyring iproute2 mmdebstrap nftables python3 python3-venv util-linux"

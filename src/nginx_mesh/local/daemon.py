@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def main() -> None:
     parser.add_argument("--image", type=Path)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # What must be private says so itself; all else is for pods, whose users are not the one who starts a mesh.
+    os.umask(0o022)
     paths = MeshPaths(arguments.name)
     paths.make()
     try:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -46,7 +47,9 @@ cp -r /usr/share/nginx/src /build/nginx
 cd /build/nginx
 . ./conf_flags
 bash ./configure "${NGX_CONF_FLAGS[@]}" --with-stream --with-stream_ssl_module \
-    --with-cc-opt='-O2 -g -Wall -Wextra -Werror -Wno-unused-parameter' --add-dynamic-module=/build/module
+    --with-cc-opt='-O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Wformat -Werror=format-security \
+-D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection' \
+    --with-ld-opt='-Wl,-z,relro -Wl,-z,now' --add-dynamic-module=/build/module
 make -s -f objs/Makefile objs/ngx_http_mesh_module.so
 """
 
@@ -70,7 +73,7 @@ def ensure_image(progress: Progress, cache: Path = CACHE) -> Path:
     base_key = _digest((), SUITE, " ".join(RUNTIME_PACKAGES))
     files = _digest((*_sources("lua"), *_sources("rootfs")), sources, base_key)
     image = cache / f"sidecar-{files}"
-    with _locked(cache):
+    with _locked(cache), _umask(0o022):
         if not image.exists():
             base = _ensure_tree(cache / f"base-{base_key}", RUNTIME_PACKAGES, "installing nginx (Debian 13)", progress)
             module = _ensure_module(cache, sources, base, progress)
@@ -82,12 +85,10 @@ def ensure_image(progress: Progress, cache: Path = CACHE) -> Path:
 
 
 def _install(tree: Path, module: Path) -> None:
-    shutil.copy(module, tree / "usr/lib/nginx/modules" / MODULE)
-    shutil.copytree(_HERE / "lua", tree / "usr/lib/nginx-mesh/lua")
-    shutil.copytree(_HERE / "rootfs", tree, dirs_exist_ok=True)
-    for script in (tree / "usr/lib/nginx-mesh").iterdir():
-        if script.is_file():
-            script.chmod(0o755)
+    _copy(module, tree / "usr/lib/nginx/modules" / MODULE)
+    for directory, target in (("lua", tree / "usr/lib/nginx-mesh/lua"), ("rootfs", tree)):
+        for source in _sources(directory):
+            _copy(source, target / source.relative_to(_HERE / directory))
     for mountpoint in ("run/nginx-mesh", "tmp", "proc", "dev", "sys"):
         (tree / mountpoint).mkdir(parents=True, exist_ok=True)
     for path in _SUPERFLUOUS:
@@ -96,6 +97,17 @@ def _install(tree: Path, module: Path) -> None:
         passwd.write("nginx-mesh:x:2102:2102::/nonexistent:/usr/sbin/nologin\n")
     with (tree / "etc/group").open("a") as group:
         group.write("nginx-mesh:x:2102:\n")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file for everyone to read: the sidecar is not root, and a clone may have been made for one user only."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(0o755 if _executable(source) else 0o644)
+
+
+def _executable(path: Path) -> bool:
+    return bool(path.stat().st_mode & stat.S_IXUSR)
 
 
 def _ensure_module(cache: Path, key: str, base: Path, progress: Progress) -> Path:
@@ -114,7 +126,7 @@ def _ensure_module(cache: Path, key: str, base: Path, progress: Progress) -> Pat
         script = _BUILD_MODULE.replace("/build/", f"/{Path(scratch).name}/")
         _run("compiling the nginx module", "chroot", str(builder), "bash", "-c", script)
         with _building(module.parent) as tree:
-            shutil.copy(Path(scratch) / "nginx/objs" / MODULE, tree / MODULE)
+            _copy(Path(scratch) / "nginx/objs" / MODULE, tree / MODULE)
     return module
 
 
@@ -139,7 +151,7 @@ def _sources(directory: str) -> tuple[Path, ...]:
 def _digest(files: tuple[Path, ...], *texts: str) -> str:
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(_HERE)}\0{path.stat().st_mode & 0o111}\0".encode())
+        digest.update(f"{path.relative_to(_HERE)}\0{_executable(path)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     for text in texts:
         digest.update(text.encode() + b"\0")
@@ -157,6 +169,15 @@ def _building(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ typedef struct {
     ngx_mesh_attempts_t   attempts;
     ngx_uint_t            balanced;     /* attempts is in use */
     ngx_int_t           (*process_header)(ngx_http_request_t *r);
+    ngx_int_t           (*reinit_request)(ngx_http_request_t *r);
     in_port_t             forward_port; /* 0: the port the caller dialled */
     off_t                 body_limit;   /* 0: none */
     off_t                 body_seen;
@@ -85,6 +86,44 @@ ngx_http_mesh_ffi_peer(ngx_http_request_t *r, const u_char **data, size_t *len)
     *len = id.len;
 
     return 1;
+}
+
+
+/*
+ * FFI. Many applications fold "-" and other signs of header names to "_", so that the peer's identity could be claimed
+ * under another spelling. All spellings become the one that is replaced by what the peer proved.
+ */
+void
+ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r)
+{
+    size_t            i;
+    ngx_uint_t        n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+    static ngx_str_t  name = ngx_string("x-forwarded-client-spiffe-id");
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (n = 0; n < part->nelts; n++) {
+
+            if (h[n].key.len != name.len) {
+                continue;
+            }
+
+            for (i = 0; i < name.len; i++) {
+                if (h[n].lowcase_key[i] != name.data[i] && (name.data[i] != '-' || isalnum(h[n].lowcase_key[i]))) {
+                    break;
+                }
+            }
+
+            if (i == name.len) {
+                h[n].key = name;
+                h[n].lowcase_key = name.data;
+                h[n].hash = ngx_hash_key(name.data, name.len);
+            }
+        }
+    }
 }
 
 
@@ -329,6 +368,38 @@ ngx_http_mesh_is_refusal(ngx_http_upstream_t *u)
 }
 
 
+static ngx_int_t ngx_http_mesh_process_header(ngx_http_request_t *r);
+
+
+/* The protocol's module changes its handler between the parts of a header and before another attempt. */
+static void
+ngx_http_mesh_watch_header(ngx_http_request_t *r, ngx_http_mesh_ctx_t *ctx)
+{
+    ngx_http_upstream_t  *u = r->upstream;
+
+    if (u->process_header != ngx_http_mesh_process_header) {
+        ctx->process_header = u->process_header;
+        u->process_header = ngx_http_mesh_process_header;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_mesh_reinit_request(ngx_http_request_t *r)
+{
+    ngx_int_t             rc;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    rc = ctx->reinit_request(r);
+
+    ngx_http_mesh_watch_header(r, ctx);
+
+    return rc;
+}
+
+
 /* An endpoint whose application refuses is like one that refuses itself: another is tried, where that is allowed. */
 static ngx_int_t
 ngx_http_mesh_process_header(ngx_http_request_t *r)
@@ -339,6 +410,8 @@ ngx_http_mesh_process_header(ngx_http_request_t *r)
     ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
 
     rc = ctx->process_header(r);
+
+    ngx_http_mesh_watch_header(r, ctx);
 
     if (rc == NGX_OK && ngx_http_mesh_is_refusal(r->upstream)) {
         ctx->attempts.refused = 1;
@@ -371,8 +444,10 @@ ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
     u->peer.save_session = ngx_mesh_save_no_session;
     u->peer.tries = ngx_mesh_attempts_tries(&ctx->attempts);
 
-    ctx->process_header = u->process_header;
-    u->process_header = ngx_http_mesh_process_header;
+    ngx_http_mesh_watch_header(r, ctx);
+
+    ctx->reinit_request = u->reinit_request;
+    u->reinit_request = ngx_http_mesh_reinit_request;
 
     return ngx_http_mesh_lengthen_timeouts(r);
 }

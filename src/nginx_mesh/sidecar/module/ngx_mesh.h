@@ -38,6 +38,23 @@ extern ngx_mesh_settings_t  ngx_mesh_settings;
 
 /* clusters and endpoints: ngx_mesh_tables.c */
 
+#define NGX_MESH_DIGEST_LEN  32
+
+typedef union {
+    struct sockaddr          sockaddr;
+    struct sockaddr_in       sockaddr_in;
+    struct sockaddr_in6      sockaddr_in6;
+} ngx_mesh_sockaddr_t;
+
+/*
+ * nginx keeps idle connections by the bytes of their address. Behind the address (the kernel reads no further) stand
+ * what was proved of the endpoint and by which bundle: a kept connection serves no request that expects anything else.
+ */
+typedef union {
+    ngx_mesh_sockaddr_t      address;
+    u_char                   bytes[sizeof(ngx_mesh_sockaddr_t) + NGX_MESH_DIGEST_LEN + sizeof(uint64_t)];
+} ngx_mesh_proved_sockaddr_t;
+
 typedef struct ngx_mesh_cluster_s  ngx_mesh_cluster_t;
 
 typedef struct {
@@ -45,8 +62,9 @@ typedef struct {
     ngx_rbtree_node_t    node;
     ngx_uint_t           refs;
     ngx_uint_t           tls;           /* also the index of its pool */
-    struct sockaddr_storage  sockaddr;
+    ngx_mesh_sockaddr_t  sockaddr;
     socklen_t            socklen;
+    u_char               id_digest[NGX_MESH_DIGEST_LEN];    /* SHA-256 of spiffe_id */
     ngx_str_t            name;          /* "ip:port" */
     ngx_str_t            spiffe_id;
 } ngx_mesh_endpoint_t;
@@ -73,6 +91,8 @@ void ngx_mesh_cluster_release(ngx_mesh_cluster_t *cluster);
 void ngx_mesh_endpoint_release(ngx_mesh_endpoint_t *e);
 /* The returned bits say what the pod speaks on a container port; 0: not declared. */
 ngx_uint_t ngx_mesh_inbound_find(in_port_t port);
+/* Whether a caller may open TCP connections to a container port; `id` is empty when it proved none. */
+ngx_uint_t ngx_mesh_inbound_allowed(in_port_t port, const ngx_str_t *id);
 
 
 /* One request's or connection's way through the endpoints of a cluster: ngx_mesh_balancer.c */
@@ -86,6 +106,7 @@ typedef struct {
     ngx_uint_t            got_first_byte;
     ngx_uint_t            refused;      /* the endpoint's sidecar answered, its application did not */
     int64_t               started;
+    ngx_mesh_proved_sockaddr_t  sockaddr;       /* of the current endpoint */
     ngx_str_t             last_name;    /* the last endpoint chosen, for the log; in the pool */
     ngx_str_t             last_id;
 } ngx_mesh_attempts_t;
@@ -109,7 +130,9 @@ int64_t ngx_mesh_now_us(void);
 void ngx_mesh_identity_serve(SSL_CTX *ctx);
 /* The client side for one connection: only `expected` (a SPIFFE ID that outlives the handshake) is accepted. */
 ngx_int_t ngx_mesh_identity_call(ngx_connection_t *c, const ngx_str_t *expected, ngx_uint_t tcp);
-/* The proved SPIFFE ID of the peer; NGX_DECLINED when it proved none. */
+/* Counts the trust bundles that this worker has had: what an earlier one vouched for is to be proved anew. */
+uint64_t ngx_mesh_identity_generation(void);
+/* The proved SPIFFE ID of the peer, one of our trust domain; NGX_DECLINED when it proved none. */
 ngx_int_t ngx_mesh_identity_peer(ngx_connection_t *c, ngx_str_t *id);
 
 

@@ -69,11 +69,31 @@ ngx_mesh_attempts_tries(ngx_mesh_attempts_t *a)
 }
 
 
+/* The length of the address with what must be proved at it, in `a->sockaddr`. */
+static socklen_t
+ngx_mesh_attempts_address(ngx_mesh_attempts_t *a, ngx_mesh_endpoint_t *e)
+{
+    u_char    *p;
+    uint64_t   generation;
+
+    p = ngx_cpymem(a->sockaddr.bytes, &e->sockaddr, e->socklen);
+
+    if (e->tls) {
+        generation = ngx_mesh_identity_generation();
+        p = ngx_cpymem(p, e->id_digest, NGX_MESH_DIGEST_LEN);
+        p = ngx_cpymem(p, &generation, sizeof(uint64_t));
+    }
+
+    return p - a->sockaddr.bytes;
+}
+
+
 ngx_int_t
 ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_pool_t *pool)
 {
     u_char               *p;
     lb_tried              tried;
+    ngx_str_t            *name;
     ngx_mesh_endpoint_t  *e;
 
     tried.items = a->tried;
@@ -93,14 +113,18 @@ ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_poo
 
     /* the log speaks of it when the endpoint may be gone already */
 
-    p = ngx_pnalloc(pool, e->name.len + e->spiffe_id.len);
-    if (p == NULL) {
+    name = ngx_palloc(pool, sizeof(ngx_str_t) + e->name.len + e->spiffe_id.len);
+    if (name == NULL) {
         return NGX_ERROR;
     }
 
-    a->last_name.data = p;
-    a->last_name.len = e->name.len;
+    p = (u_char *) name + sizeof(ngx_str_t);
+
+    name->data = p;
+    name->len = e->name.len;
     p = ngx_cpymem(p, e->name.data, e->name.len);
+
+    a->last_name = *name;
 
     a->last_id.data = p;
     a->last_id.len = e->spiffe_id.len;
@@ -114,9 +138,9 @@ ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_poo
 
     lb_begin(&e->lb, a->started);
 
-    pc->sockaddr = (struct sockaddr *) &e->sockaddr;
-    pc->socklen = e->socklen;
-    pc->name = &a->last_name;
+    pc->socklen = ngx_mesh_attempts_address(a, e);
+    pc->sockaddr = &a->sockaddr.address.sockaddr;
+    pc->name = name;
     pc->cached = 0;
     pc->connection = NULL;
 
@@ -136,6 +160,15 @@ ngx_mesh_attempts_first_byte(ngx_mesh_attempts_t *a)
 }
 
 
+/* An idle connection that the endpoint had closed says nothing about it; one that is silent does. */
+static ngx_uint_t
+ngx_mesh_attempts_was_stale(ngx_peer_connection_t *pc)
+{
+    return pc && pc->cached
+           && !(pc->connection && (pc->connection->read->timedout || pc->connection->write->timedout));
+}
+
+
 void
 ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t state, ngx_uint_t answered)
 {
@@ -150,14 +183,14 @@ ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_ui
     a->current = NULL;
     outcome = answered ? LB_DONE : LB_ABANDONED;
 
-    if ((state & NGX_PEER_FAILED) && (a->refused || pc == NULL || !pc->cached)) {
+    if ((state & NGX_PEER_FAILED) && (a->refused || !ngx_mesh_attempts_was_stale(pc))) {
         outcome = LB_FAILED;
     }
 
     lb_end(&a->cluster->pools[a->tls], &e->lb, outcome, a->started, ngx_mesh_now_us());
 
     if ((state & NGX_PEER_FAILED) && outcome == LB_ABANDONED) {
-        /* an idle connection had been closed: the endpoint itself gets another chance */
+        /* the endpoint itself gets another chance */
         a->ntried--;
         ngx_mesh_endpoint_release(e);
     }

@@ -8,6 +8,7 @@
 #include "ngx_mesh.h"
 
 #include <openssl/pem.h>
+#include <openssl/sha.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
@@ -19,9 +20,13 @@ typedef struct {
     STACK_OF(X509)  *chain;             /* intermediates */
     EVP_PKEY        *key;
     X509_STORE      *trusted;
+    u_char          *trust_domain;      /* "spiffe://<trust domain>/" */
+    size_t           trust_domain_len;
+    u_char           bundle_digest[SHA256_DIGEST_LENGTH];
 } ngx_mesh_identity_t;
 
 static ngx_mesh_identity_t  ngx_mesh_identity;
+static uint64_t             ngx_mesh_generation;
 static int                  ngx_mesh_expected_index = -1;
 
 
@@ -32,6 +37,7 @@ ngx_mesh_identity_clear(ngx_mesh_identity_t *id)
     sk_X509_pop_free(id->chain, X509_free);
     EVP_PKEY_free(id->key);
     X509_STORE_free(id->trusted);
+    OPENSSL_free(id->trust_domain);
 
     ngx_memzero(id, sizeof(ngx_mesh_identity_t));
 }
@@ -118,6 +124,92 @@ ngx_mesh_read_bundle(ngx_mesh_identity_t *id, BIO *bio)
 }
 
 
+/* A certificate that may sign others is nobody's SVID (X509-SVID, 5.2). */
+static ngx_uint_t
+ngx_mesh_is_authority(X509 *cert)
+{
+    uint32_t  flags;
+
+    flags = X509_get_extension_flags(cert);
+
+    return (flags & (EXFLAG_CA|EXFLAG_INVALID))
+           || ((flags & EXFLAG_KUSAGE) && (X509_get_key_usage(cert) & (KU_KEY_CERT_SIGN|KU_CRL_SIGN)));
+}
+
+
+/* The SPIFFE ID of an X.509-SVID: its only URI SAN (X509-SVID, 2); `*out` is owned by the caller (OPENSSL_free). */
+static ngx_int_t
+ngx_mesh_spiffe_id(X509 *cert, u_char **out, size_t *len)
+{
+    int                  i, uris;
+    ngx_int_t            rc;
+    GENERAL_NAME        *name;
+    GENERAL_NAMES       *names;
+    ASN1_IA5STRING      *uri = NULL;
+    static const char    scheme[] = "spiffe://";
+
+    if (ngx_mesh_is_authority(cert)) {
+        return NGX_DECLINED;
+    }
+
+    names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    if (names == NULL) {
+        return NGX_DECLINED;
+    }
+
+    uris = 0;
+
+    for (i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        name = sk_GENERAL_NAME_value(names, i);
+
+        if (name->type == GEN_URI) {
+            uri = name->d.uniformResourceIdentifier;
+            uris++;
+        }
+    }
+
+    rc = NGX_DECLINED;
+
+    if (uris == 1 && uri->length > (int) sizeof(scheme) - 1 && uri->length <= 2048
+        && ngx_memcmp(uri->data, scheme, sizeof(scheme) - 1) == 0
+        && memchr(uri->data, '\0', uri->length) == NULL)
+    {
+        *len = uri->length;
+        *out = OPENSSL_memdup(uri->data, uri->length);
+        rc = *out ? NGX_OK : NGX_ERROR;
+    }
+
+    GENERAL_NAMES_free(names);
+
+    return rc;
+}
+
+
+/* NULL, or what is wrong. The trust domain whose workload the SVID makes us. */
+static const char *
+ngx_mesh_read_trust_domain(ngx_mesh_identity_t *id)
+{
+    size_t   len;
+    u_char  *data, *slash;
+
+    if (ngx_mesh_spiffe_id(id->leaf, &data, &len) != NGX_OK) {
+        return "the svid carries no SPIFFE ID";
+    }
+
+    slash = ngx_strlchr(data + sizeof("spiffe://") - 1, data + len, '/');
+
+    if (slash == NULL) {
+        OPENSSL_free(data);
+        return "the svid is of no workload";
+    }
+
+    id->trust_domain = data;
+    id->trust_domain_len = slash + 1 - data;
+
+    return NULL;
+}
+
+
 /* FFI. NULL when the new identity is in force; else what is wrong, and the old one stays. */
 const char *
 ngx_mesh_ffi_identity(const u_char *svid, size_t svid_len, const u_char *key, size_t key_len, const u_char *bundle,
@@ -156,6 +248,13 @@ ngx_mesh_ffi_identity(const u_char *svid, size_t svid_len, const u_char *key, si
     }
 
     err = ngx_mesh_read_bundle(&id, bundle_bio);
+    if (err) {
+        goto done;
+    }
+
+    SHA256(bundle, bundle_len, id.bundle_digest);
+
+    err = ngx_mesh_read_trust_domain(&id);
 
 done:
 
@@ -165,6 +264,11 @@ done:
     ERR_clear_error();
 
     if (err == NULL) {
+
+        if (ngx_memcmp(id.bundle_digest, ngx_mesh_identity.bundle_digest, SHA256_DIGEST_LENGTH) != 0) {
+            ngx_mesh_generation++;
+        }
+
         ngx_mesh_identity_clear(&ngx_mesh_identity);
         ngx_mesh_identity = id;
 
@@ -190,47 +294,10 @@ ngx_mesh_ffi_identity_expires(void)
 }
 
 
-/* The SPIFFE ID of an X.509-SVID: its only URI SAN (X509-SVID, 2); `*out` is owned by the caller (OPENSSL_free). */
-static ngx_int_t
-ngx_mesh_spiffe_id(X509 *cert, u_char **out, size_t *len)
+uint64_t
+ngx_mesh_identity_generation(void)
 {
-    int                  i, uris;
-    ngx_int_t            rc;
-    GENERAL_NAME        *name;
-    GENERAL_NAMES       *names;
-    ASN1_IA5STRING      *uri = NULL;
-    static const char    scheme[] = "spiffe://";
-
-    names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-    if (names == NULL) {
-        return NGX_DECLINED;
-    }
-
-    uris = 0;
-
-    for (i = 0; i < sk_GENERAL_NAME_num(names); i++) {
-        name = sk_GENERAL_NAME_value(names, i);
-
-        if (name->type == GEN_URI) {
-            uri = name->d.uniformResourceIdentifier;
-            uris++;
-        }
-    }
-
-    rc = NGX_DECLINED;
-
-    if (uris == 1 && uri->length > (int) sizeof(scheme) - 1 && uri->length <= 2048
-        && ngx_memcmp(uri->data, scheme, sizeof(scheme) - 1) == 0
-        && memchr(uri->data, '\0', uri->length) == NULL)
-    {
-        *len = uri->length;
-        *out = OPENSSL_memdup(uri->data, uri->length);
-        rc = *out ? NGX_OK : NGX_ERROR;
-    }
-
-    GENERAL_NAMES_free(names);
-
-    return rc;
+    return ngx_mesh_generation;
 }
 
 
@@ -311,6 +378,15 @@ ngx_mesh_identity_peer(ngx_connection_t *c, ngx_str_t *id)
         return rc;
     }
 
+    /* the bundle speaks for one trust domain (X509-SVID, 5.2), whatever else its authorities sign */
+
+    if (len <= ngx_mesh_identity.trust_domain_len
+        || ngx_memcmp(data, ngx_mesh_identity.trust_domain, ngx_mesh_identity.trust_domain_len) != 0)
+    {
+        OPENSSL_free(data);
+        return NGX_DECLINED;
+    }
+
     id->len = len;
     id->data = ngx_pnalloc(c->pool, len);
 
@@ -387,6 +463,9 @@ ngx_mesh_identity_call(ngx_connection_t *c, const ngx_str_t *expected, ngx_uint_
     }
 
     SSL_set_verify(ssl, SSL_VERIFY_PEER, ngx_mesh_client_verify);
+
+    /* an endpoint that asked for it later would be judged when the request that knows what to expect is over */
+    SSL_set_options(ssl, SSL_OP_NO_RENEGOTIATION);
 
     if (tcp && SSL_set_alpn_protos(ssl, (const u_char *) NGX_MESH_ALPN_TCP, sizeof(NGX_MESH_ALPN_TCP) - 1) != 0) {
         return NGX_ERROR;

@@ -2,6 +2,8 @@
 
 #include "ngx_mesh.h"
 
+#include <openssl/sha.h>
+
 
 typedef struct {
     ngx_rbtree_t       tree;
@@ -12,7 +14,14 @@ ngx_mesh_settings_t      ngx_mesh_settings;
 
 static ngx_mesh_names_t  ngx_mesh_destinations;
 static ngx_mesh_names_t  ngx_mesh_clusters;
+static ngx_mesh_names_t  ngx_mesh_grants;               /* of TCP: "port SPIFFE ID" */
 static u_char            ngx_mesh_inbound[65536];
+
+/* In ngx_mesh_inbound beside the protocols: only callers in ngx_mesh_grants may open TCP connections. */
+#define NGX_MESH_INBOUND_GRANTED  0x80
+
+/* A port, a space, and the longest SPIFFE ID (SPIFFE-ID, 2.3). */
+#define NGX_MESH_GRANT_LEN        (6 + 2048)
 
 
 static ngx_str_node_t *
@@ -71,7 +80,43 @@ ngx_mesh_cluster_find(const ngx_str_t *name)
 ngx_uint_t
 ngx_mesh_inbound_find(in_port_t port)
 {
-    return ngx_mesh_inbound[port];
+    return ngx_mesh_inbound[port] & ~NGX_MESH_INBOUND_GRANTED;
+}
+
+
+/* NGX_DECLINED: the caller's ID is too long for any. */
+static ngx_int_t
+ngx_mesh_grant_name(ngx_str_t *name, u_char *room, size_t size, ngx_uint_t port, const u_char *id, size_t len)
+{
+    u_char  *p;
+
+    p = ngx_snprintf(room, size, "%ui ", port);
+
+    if (len == 0 || len > size - (p - room)) {
+        return NGX_DECLINED;
+    }
+
+    ngx_memcpy(p, id, len);
+
+    name->data = room;
+    name->len = p + len - room;
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_mesh_inbound_allowed(in_port_t port, const ngx_str_t *id)
+{
+    u_char     room[NGX_MESH_GRANT_LEN];
+    ngx_str_t  name;
+
+    if (!(ngx_mesh_inbound[port] & NGX_MESH_INBOUND_GRANTED)) {
+        return 1;
+    }
+
+    return ngx_mesh_grant_name(&name, room, sizeof(room), port, id->data, id->len) == NGX_OK
+           && ngx_mesh_names_find(&ngx_mesh_grants, &name) != NULL;
 }
 
 
@@ -100,9 +145,41 @@ ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level
 
 /* FFI */
 void
-ngx_mesh_ffi_inbound(ngx_uint_t port, ngx_uint_t protocols)
+ngx_mesh_ffi_inbound(ngx_uint_t port, ngx_uint_t protocols, ngx_uint_t granted)
 {
-    ngx_mesh_inbound[port & 0xffff] = (u_char) protocols;
+    ngx_mesh_inbound[port & 0xffff] = (u_char) (protocols | (granted ? NGX_MESH_INBOUND_GRANTED : 0));
+}
+
+
+/* FFI. Gives (`granted`) or takes a caller's right to TCP connections to a port where they need one. */
+ngx_int_t
+ngx_mesh_ffi_inbound_grant(ngx_uint_t port, const u_char *id, size_t len, ngx_uint_t granted)
+{
+    u_char           room[NGX_MESH_GRANT_LEN];
+    ngx_str_t        name;
+    ngx_str_node_t  *grant;
+
+    if (ngx_mesh_grant_name(&name, room, sizeof(room), port, id, len) != NGX_OK) {
+        return NGX_OK;
+    }
+
+    grant = ngx_mesh_names_find(&ngx_mesh_grants, &name);
+
+    if (granted && grant == NULL) {
+        grant = ngx_mesh_alloc(sizeof(ngx_str_node_t), name.len);
+        if (grant == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_mesh_copy(&grant->str, (u_char *) grant + sizeof(ngx_str_node_t), name.data, name.len);
+        ngx_mesh_names_insert(&ngx_mesh_grants, grant);
+
+    } else if (!granted && grant) {
+        ngx_rbtree_delete(&ngx_mesh_grants.tree, &grant->node);
+        ngx_free(grant);
+    }
+
+    return NGX_OK;
 }
 
 
@@ -325,7 +402,7 @@ ngx_mesh_ffi_endpoint_delete(const u_char *cluster_name, size_t cluster_len, con
 
 /* `name` ("ip:port") as a socket address. NGX_DECLINED: it is none. */
 static ngx_int_t
-ngx_mesh_parse_address(const ngx_str_t *name, struct sockaddr_storage *sockaddr, socklen_t *socklen)
+ngx_mesh_parse_address(const ngx_str_t *name, ngx_mesh_sockaddr_t *sockaddr, socklen_t *socklen)
 {
     ngx_int_t    rc;
     ngx_addr_t   addr;
@@ -338,7 +415,7 @@ ngx_mesh_parse_address(const ngx_str_t *name, struct sockaddr_storage *sockaddr,
 
     rc = ngx_parse_addr_port(pool, &addr, name->data, name->len);
 
-    if (rc == NGX_OK && ngx_inet_get_port(addr.sockaddr) != 0) {
+    if (rc == NGX_OK && ngx_inet_get_port(addr.sockaddr) != 0 && addr.socklen <= sizeof(ngx_mesh_sockaddr_t)) {
         ngx_memcpy(sockaddr, addr.sockaddr, addr.socklen);
         *socklen = addr.socklen;
 
@@ -358,7 +435,7 @@ ngx_mesh_ffi_address_check(const u_char *name, size_t len)
 {
     ngx_str_t                str = { len, (u_char *) name };
     socklen_t                socklen;
-    struct sockaddr_storage  sockaddr;
+    ngx_mesh_sockaddr_t      sockaddr;
 
     return ngx_mesh_parse_address(&str, &sockaddr, &socklen);
 }
@@ -407,6 +484,7 @@ ngx_mesh_ffi_endpoint_put(const u_char *cluster_name, size_t cluster_len, const 
 
     p = ngx_mesh_copy(&e->name, (u_char *) e + sizeof(ngx_mesh_endpoint_t), name, len);
     ngx_mesh_copy(&e->spiffe_id, p, id, id_len);
+    SHA256(id, id_len, e->id_digest);
 
     e->refs = 1;
     e->tls = !!tls;

@@ -96,21 +96,40 @@ ngx_stream_mesh_sort_outbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ct
 }
 
 
-/* Looks at what the client has sent without taking it. HELLO_MORE: come back when there is more. */
-static hello_kind
-ngx_stream_mesh_peek(ngx_connection_t *c)
+/* Looks at what the client has sent without taking it. NGX_AGAIN: come back when there is more. */
+static ngx_int_t
+ngx_stream_mesh_peek(ngx_connection_t *c, hello_kind *kind)
 {
     ssize_t        n;
     static u_char  data[NGX_STREAM_MESH_PEEK];
 
     n = recv(c->fd, data, sizeof(data), MSG_PEEK);
 
-    if (n == 0) {
-        /* half-closed before a word: let the application see it */
-        return HELLO_PLAIN;
+    if (n == -1 && ngx_socket_errno != NGX_EAGAIN && ngx_socket_errno != NGX_EINTR) {
+        return NGX_ERROR;
     }
 
-    return n > 0 ? hello_classify(data, n) : HELLO_MORE;
+    if (n == 0) {
+        /* half-closed before a word: let the application see it */
+        *kind = HELLO_PLAIN;
+
+    } else {
+        *kind = n > 0 ? hello_classify(data, n) : HELLO_MORE;
+    }
+
+    return *kind == HELLO_MORE ? NGX_AGAIN : NGX_OK;
+}
+
+
+/*
+ * Who has not said a word is the first to go when connections run short or the worker ends: else anybody could fill the
+ * sidecar with silence.
+ */
+static void
+ngx_stream_mesh_idle(ngx_connection_t *c, ngx_uint_t idle)
+{
+    c->idle = idle;
+    ngx_reusable_connection(c, idle);
 }
 
 
@@ -120,6 +139,12 @@ ngx_stream_mesh_resume(ngx_event_t *rev)
     ngx_connection_t      *c = rev->data;
     ngx_stream_session_t  *s = c->data;
 
+    if (c->close) {
+        ngx_stream_finalize_session(s, NGX_STREAM_OK);
+        return;
+    }
+
+    ngx_stream_mesh_idle(c, 0);
     ngx_stream_core_run_phases(s);
 }
 
@@ -132,6 +157,7 @@ ngx_stream_mesh_wait(ngx_connection_t *c, ngx_msec_t limit)
     }
 
     c->read->handler = ngx_stream_mesh_resume;
+    ngx_stream_mesh_idle(c, 1);
 
     return ngx_handle_read_event(c->read, 0) == NGX_OK ? NGX_AGAIN : NGX_ERROR;
 }
@@ -140,6 +166,7 @@ ngx_stream_mesh_wait(ngx_connection_t *c, ngx_msec_t limit)
 static ngx_int_t
 ngx_stream_mesh_sort_inbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx, ngx_mesh_connection_t *mc)
 {
+    ngx_int_t          rc;
     hello_kind         kind;
     ngx_uint_t         protocols, http, tcp;
     ngx_connection_t  *c = s->connection;
@@ -158,9 +185,13 @@ ngx_stream_mesh_sort_inbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx
     http = protocols & NGX_MESH_PROTOCOL_HTTP;
     tcp = protocols & NGX_MESH_PROTOCOL_TCP;
 
-    kind = ngx_stream_mesh_peek(c);
+    rc = ngx_stream_mesh_peek(c, &kind);
 
-    if (kind == HELLO_MORE && !c->read->timedout) {
+    if (rc == NGX_ERROR) {
+        return ngx_stream_mesh_refuse(s, mc, "the caller reset it");
+    }
+
+    if (rc == NGX_AGAIN && !c->read->timedout) {
         return ngx_stream_mesh_wait(c, http ? NGX_STREAM_MESH_HELLO : limits[ngx_mesh_settings.mode]);
     }
 
@@ -234,7 +265,7 @@ static ngx_int_t
 ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_ctx_t *ctx,
     ngx_mesh_connection_t *mc)
 {
-    ngx_str_t                id;
+    ngx_str_t                id = ngx_null_string;
     ngx_mesh_cluster_t      *cluster;
     ngx_mesh_destination_t  *d;
 
@@ -246,6 +277,10 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
 
         if (mscf->tls && ngx_mesh_connection_peer(s->connection, &id) != NGX_OK) {
             return ngx_stream_mesh_refuse(s, mc, "the caller proved no SPIFFE ID");
+        }
+
+        if (!ngx_mesh_inbound_allowed(mc->port, &id)) {
+            return ngx_stream_mesh_refuse(s, mc, "access denied");
         }
 
         return NGX_DECLINED;

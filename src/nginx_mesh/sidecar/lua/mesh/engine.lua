@@ -11,7 +11,8 @@ ffi.cdef [[
 typedef struct ngx_http_request_s ngx_http_request_t;
 
 void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level);
-void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols);
+void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, uintptr_t granted);
+intptr_t ngx_mesh_ffi_inbound_grant(uintptr_t port, const char *id, size_t len, uintptr_t granted);
 intptr_t ngx_mesh_ffi_address_check(const char *address, size_t len);
 intptr_t ngx_mesh_ffi_destination_put(const char *address, size_t address_len, uintptr_t protocols,
     const char *cluster, size_t cluster_len);
@@ -27,6 +28,7 @@ int64_t ngx_mesh_ffi_identity_expires(void);
 
 size_t ngx_http_mesh_ffi_original(ngx_http_request_t *r, const char **data, uintptr_t *port);
 int ngx_http_mesh_ffi_peer(ngx_http_request_t *r, const char **data, size_t *len);
+void ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r);
 intptr_t ngx_http_mesh_ffi_select(ngx_http_request_t *r, const char *name, size_t len);
 intptr_t ngx_http_mesh_ffi_forward(ngx_http_request_t *r, uintptr_t port);
 intptr_t ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit);
@@ -77,8 +79,14 @@ function _M.settings(mode, log_format, log_level)
 end
 
 
-function _M.inbound(number, protocols)
-    C.ngx_mesh_ffi_inbound(number, protocols)
+-- `granted`: only callers with a grant may open TCP connections.
+function _M.inbound(number, protocols, granted)
+    C.ngx_mesh_ffi_inbound(number, protocols, granted and 1 or 0)
+end
+
+
+function _M.inbound_grant(number, spiffe_id, granted)
+    check(C.ngx_mesh_ffi_inbound_grant(number, spiffe_id, #spiffe_id, granted and 1 or 0))
 end
 
 
@@ -154,6 +162,12 @@ function _M.peer()
     if rc == 0 then
         return false
     end
+end
+
+
+-- Strips the request of what claims to be the caller's identity, however it is spelt.
+function _M.disown_identity()
+    C.ngx_http_mesh_ffi_disown_identity(get_request())
 end
 
 

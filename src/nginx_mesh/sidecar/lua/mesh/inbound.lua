@@ -26,6 +26,8 @@ function _M.access()
         return deny(400, "plaintext request to a pod with strict mTLS")
     end
 
+    engine.disown_identity()
+
     local _, port = engine.original()
     local inbound = port and state.inbound(port)
 

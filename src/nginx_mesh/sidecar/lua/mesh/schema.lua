@@ -183,7 +183,7 @@ local KEYED = {
     inbound = {
         key = function(value)
             local number = tonumber(value)
-            if not value:find("^%d+$") or number < 1 or number > 65535 then
+            if not value:find("^[1-9]%d*$") or number > 65535 then
                 return "is not a port"
             end
         end,

@@ -60,6 +60,16 @@ local function load_cluster(name)
 end
 
 
+-- What a grant says about requests cannot be told of TCP: only those without such conditions count for it.
+local function grant_tcp(port, entry, granted)
+    for _, grant in ipairs(entry and type(entry.grants) == "table" and entry.grants or {}) do
+        for _, source in ipairs(#(grant.matches or {}) == 0 and grant.sources or {}) do
+            engine.inbound_grant(port, source, granted)
+        end
+    end
+end
+
+
 local FOLLOW = {
     settings = function(_, raw)
         settings = raw and cjson.decode(raw)
@@ -84,15 +94,17 @@ local FOLLOW = {
 
     inbound = function(name, raw)
         local port = tonumber(name)
+        local new = raw and cjson.decode(raw) or nil
         local bits = 0
 
-        inbound[port] = raw and cjson.decode(raw)
-
-        for _, protocol in ipairs(raw and inbound[port].protocols or {}) do
+        for _, protocol in ipairs(new and new.protocols or {}) do
             bits = bit.bor(bits, protocol == "tcp" and engine.PROTOCOL_TCP or engine.PROTOCOL_HTTP)
         end
 
-        engine.inbound(port, bits)
+        grant_tcp(port, inbound[port], false)
+        grant_tcp(port, new, true)
+        engine.inbound(port, bits, new and type(new.grants) == "table")
+        inbound[port] = new
     end,
 
     destination = function(name, raw)
@@ -165,12 +177,16 @@ local function catch_up(premature)
         sequence = sequence + 1
     end
 
-    dict:set("@seen:" .. ngx.worker.id(), sequence)
+    dict:safe_set("@seen:" .. ngx.worker.id(), sequence)
 end
 
 
 -- In each worker's start, also after a crash of its predecessor.
 function _M.start()
+    -- Numbers are changed in place: these never need memory again.
+    dict:safe_add("@sequence", 0)
+    dict:safe_add("@version", 0)
+
     load_all()
 
     if ngx.worker.count() > 1 then
@@ -273,33 +289,69 @@ local function plan(update)
 end
 
 
--- Stores all changes, or none when memory is short.
-local function store(changes)
-    local before = {}
+-- What runs may not be what the control plane believes: it is told so, and sends the whole state.
+local function disown(why)
+    ngx.log(ngx.ERR, "the state is in doubt: ", why)
+    dict:safe_set("@version", 0)
+end
 
-    for key, raw in pairs(changes) do
-        before[key] = dict:get(key) or false
+
+-- Makes room first: memory that the old entries had may be what the new ones need, and the other way round.
+local function put_all(entries)
+    for key in pairs(entries) do
+        dict:delete(key)
+    end
+
+    for key, raw in pairs(entries) do
+        local ok, err
 
         if raw then
-            local ok, err = dict:safe_set(key, raw)
-
-            if not ok then
-                for k, old in pairs(before) do
-                    if old then
-                        dict:set(k, old)
-                    else
-                        dict:delete(k)
-                    end
-                end
-
-                return nil, err
-            end
+            -- not set(), which would make room by dropping other entries
+            ok, err = dict:safe_set(key, raw)
         else
-            dict:delete(key)
+            ok = true
+        end
+
+        if not ok then
+            return nil, err
         end
     end
 
     return true
+end
+
+
+-- Stores all changes, or none when memory is short.
+local function store(changes)
+    local before = {}
+
+    for key in pairs(changes) do
+        before[key] = dict:get(key) or false
+    end
+
+    local ok, err = put_all(changes)
+
+    if not ok then
+        local restored, why = put_all(before)
+
+        if not restored then
+            disown(why)
+        end
+    end
+
+    return ok, err
+end
+
+
+local function follow_all(changes)
+    local touched = {}
+
+    for key in pairs(changes) do
+        touched[#touched + 1] = key
+        follow(key)
+    end
+
+    return touched
 end
 
 
@@ -334,21 +386,21 @@ function _M.apply(update)
         return 507, { error = "the state does not fit: " .. err }
     end
 
-    local touched = {}
-    for k in pairs(changes) do
-        touched[#touched + 1] = k
-        follow(k)
+    local followed, touched = pcall(follow_all, changes)
+    if not followed then
+        disown(touched)
+        return 500, { error = tostring(touched) }
     end
 
     sequence = sequence + 1
 
     if ngx.worker.count() > 1 then
-        dict:set("@touched:" .. sequence, cjson.encode(touched), TOUCHED_TTL)
-        dict:set("@seen:" .. ngx.worker.id(), sequence)
+        dict:safe_set("@touched:" .. sequence, cjson.encode(touched), TOUCHED_TTL)
+        dict:safe_set("@seen:" .. ngx.worker.id(), sequence)
     end
 
-    dict:set("@sequence", sequence)
-    dict:set("@version", update.version)
+    dict:safe_set("@sequence", sequence)
+    dict:safe_set("@version", update.version)
 
     if not wait_for_workers() then
         return 503, { error = "a worker does not follow" }

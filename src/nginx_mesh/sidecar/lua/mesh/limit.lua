@@ -21,7 +21,8 @@ local function take(limit, time)
     end
 
     -- limit.rate is in requests per 1000 s: thousandths of a request per second
-    local excess = max(bucket.excess - floor(limit.rate * (time - bucket.last)) + 1000, 0)
+    -- the clock may have been set back
+    local excess = max(bucket.excess - floor(limit.rate * max(time - bucket.last, 0)) + 1000, 0)
 
     if excess > (limit.burst or 0) * 1000 then
         return nil
@@ -56,7 +57,7 @@ function _M.delay(limits, peer)
     for _, limit in ipairs(limits) do
         local default = not limit.sources or #limit.sources == 0
 
-        if (default and not named or names(limit, peer)) and access.matches(limit.matches) then
+        if (default and not named or names(limit, peer)) and access.matches(limit.matches, true) then
             local seconds = take(limit, time)
             if not seconds then
                 return nil

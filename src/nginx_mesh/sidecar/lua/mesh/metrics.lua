@@ -94,8 +94,28 @@ local function upstream_series(cluster_name, endpoint)
 end
 
 
+-- A status that is not registered counts as its class's first (RFC 9110, 15): an endpoint that answers with every
+-- number makes no series of each.
+local REGISTERED = {}
+
+for _, range in ipairs {
+    { 100, 104 }, { 200, 208 }, { 226, 226 }, { 300, 308 }, { 400, 418 }, { 421, 426 }, { 428, 429 }, { 431, 431 },
+    { 451, 451 }, { 499, 508 }, { 510, 511 },
+} do
+    for status = range[1], range[2] do
+        REGISTERED[status] = true
+    end
+end
+
+
 local function code_series(series, status)
-    local class = status >= 100 and status < 600 and (status - status % 100) / 100 .. "xx" or "5xx"
+    if status < 100 or status > 599 then
+        status = 500
+    elseif not REGISTERED[status] then
+        status = status - status % 100
+    end
+
+    local class = (status - status % 100) / 100 .. "xx"
     local names = series.codes[status]
 
     if not names then
@@ -128,7 +148,7 @@ function _M.outbound(cluster_name, endpoint)
 
     local status = ngx.status
     local names = code_series(series, status)
-    local ms = (ngx.now() - ngx.req.start_time()) * 1000
+    local ms = math.max((ngx.now() - ngx.req.start_time()) * 1000, 0)  -- the clock may have been set back
 
     add(series.requests, 1)
     add(names.responses, 1)

@@ -39,6 +39,11 @@ local function tcp(port)
 end
 
 
+local function escape_byte(byte)
+    return ("%%%02X"):format(byte:byte())
+end
+
+
 function _M.rewrite()
     local probe = state.probe(ngx.var.uri)
 
@@ -50,6 +55,21 @@ function _M.rewrite()
         return tcp(probe.port)
     end
 
+    -- Anybody can ask here: what the application sees is the pod's own health check, whoever asks for it.
+    local method = ngx.req.get_method()
+
+    if method ~= "GET" and method ~= "HEAD" then
+        return ngx.exit(405)
+    end
+
+    for name in pairs(ngx.req.get_headers(0, true)) do
+        local lower = name:lower()
+
+        if lower ~= "user-agent" and lower ~= "accept" and lower ~= "host" then
+            ngx.req.clear_header(name)
+        end
+    end
+
     for name, value in pairs(probe.headers or {}) do
         ngx.req.set_header(name, value)
     end
@@ -58,7 +78,7 @@ function _M.rewrite()
 
     ngx.var.mesh_probe_scheme = probe.scheme
     ngx.var.mesh_probe_target = probe.scheme == "https" and "mesh_probe_tls" or "mesh_probe"
-    ngx.var.mesh_probe_uri = probe.path or "/"
+    ngx.var.mesh_probe_uri = (probe.path or "/"):gsub("[%c ]", escape_byte)
 
     if probe.host and probe.host ~= "" then
         ngx.var.mesh_probe_host = probe.host

@@ -16,18 +16,11 @@ end
 local function put()
     ngx.req.read_body()
 
+    -- in memory, whatever its size: a private key is in it (nginx.conf: client_body_buffer_size)
     local body = ngx.req.get_body_data()
 
     if not body then
-        local file = ngx.req.get_body_file()
-        local f = file and io.open(file, "rb")
-
-        if not f then
-            return answer(400, { error = "the request has no body" })
-        end
-
-        body = f:read("*a")
-        f:close()
+        return answer(400, { error = "the request has no body" })
     end
 
     local update, err = cjson.decode(body)

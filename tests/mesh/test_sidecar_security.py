@@ -1,0 +1,391 @@
+"""What a hostile caller, endpoint or application cannot do to a sidecar, nor past it."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from nginx_mesh.compile.state import Cluster, Endpoint, Entry, Grant, Identity, Inbound, PathRule, Probe, Update
+from nginx_mesh.identity.keys import generate_key, to_pem
+from nginx_mesh.identity.spiffe import workload_id
+from nginx_mesh.identity.x509svid import certificate_pem
+
+from .world import TRUST_DOMAIN, Authority, ControlConnection, Pod, Service, World, wait_until
+
+pytestmark = pytest.mark.mesh
+
+SOMEBODY = workload_id(TRUST_DOMAIN, "test", "somebody")
+IDENTITY_HEADER = "x-forwarded-client-spiffe-id"
+
+
+class Mesh:
+    """A client, a server of HTTP (8080) and TCP (2525), and a caller outside the mesh."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.server = world.pod("server", {8080: "http", 2525: "tcp"})
+        self.client = world.pod("client")
+        self.outsider = world.pod("outsider", meshed=False)
+        self.web: Service = world.service("web", {80: (8080, "http"), 25: (2525, "tcp")}, [self.server])
+        self.server.serve("http_server", "--port", "8080")
+        self.server.serve("tcp_server", "--mode", "greeting", "--port", "2525")
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.web.vip}"
+
+    def http(self, path: str = "/echo") -> int:
+        """Status of a call of the client's, 0 when the connection was cut."""
+        return int(self.client.get(f"{self.url}{path}", timeout="5").get("status", 0))
+
+    def tcp(self) -> bool:
+        return "error" not in self.client.call("tcp_client", "greeting", self.web.vip, "25", "--timeout", "3")
+
+    def intrude(self, identity: Identity, port: int, *arguments: str) -> str:
+        """What the server's sidecar first answers to the outsider, who presents `identity`."""
+        path = self.world.directory / f"{time.monotonic_ns()}.pem"
+        path.write_text(identity.svid + identity.key)
+        answer = self.outsider.call("tls_client", self.server.address, str(port), "--cert", str(path), *arguments)
+        return str(answer.get("answer", ""))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mesh]:
+    with World() as world:
+        yield Mesh(world)
+
+
+@pytest.fixture
+def mesh(shared: Mesh) -> Mesh:
+    """As if new: permissive, without rules, everybody who they are."""
+    shared.world.mode = "permissive"
+    shared.server.inbound, shared.server.expected_id = {}, ""
+    shared.server.identity = shared.client.identity = None
+    shared.world.push()
+    return shared
+
+
+def update(pod: Pod, entries: Mapping[str, Entry]) -> tuple[int, dict[str, object]]:
+    return pod.update(Update(base=pod.version, version=pod.version + 1, set_=entries))  # type: ignore[arg-type]
+
+
+# identities
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["X_Forwarded_Client_Spiffe_Id", "x-forwarded_client-Spiffe_id", "X.Forwarded.Client.Spiffe.Id"],
+)
+def test_no_spelling_of_the_identity_header_gets_through(mesh: Mesh, header: str) -> None:
+    """Applications fold "-" and "_" (CGI, WSGI, PHP): whoever sends "_" would be who they say."""
+    for caller, url, proved in (
+        (mesh.client, mesh.url, [str(mesh.client.spiffe_id)]),
+        (mesh.outsider, f"http://{mesh.server.address}:8080", []),
+    ):
+        answer = caller.get(f"{url}/echo", f"{header}: spiffe://example.org/ns/test/sa/admin", "X_Other_Client_Id: 1")
+        seen = {name.lower(): value for name, value in answer["body"]["headers"]}
+        assert seen.pop("x_other_client_id") == "1"
+        claims = [value for name, value in seen.items() if "spiffe" in name]
+        assert claims == proved
+
+
+def test_a_kept_connection_serves_no_other_expected_identity(mesh: Mesh) -> None:
+    """An address may pass to another workload while connections to it are kept."""
+    assert mesh.http() == 200
+    mesh.server.expected_id = str(SOMEBODY)
+    mesh.world.push([mesh.client])
+    assert mesh.http() == 502
+
+
+def test_a_kept_connection_serves_no_request_after_its_authority_is_distrusted(mesh: Mesh) -> None:
+    assert mesh.http() == 200
+    mesh.client.identity = Authority().identity(mesh.client.spiffe_id)
+    mesh.world.push([mesh.client])
+    assert mesh.http() == 502
+
+
+def test_an_identity_of_another_trust_domain_is_none(mesh: Mesh) -> None:
+    """An upstream authority may sign for several trust domains; its root vouches for ours alone."""
+    authority = mesh.world.authority
+    foreign = _leaf(authority, "spiffe://example.com/ns/test/sa/client", authority_bits=False)
+    assert mesh.intrude(foreign, 8080).startswith("HTTP/1.1 400")
+    good = _leaf(authority, str(SOMEBODY), authority_bits=False)
+    assert mesh.intrude(good, 8080).startswith("HTTP/1.1 200")
+
+
+def test_a_certificate_that_may_sign_is_no_identity(mesh: Mesh) -> None:
+    """A delegated authority must not act as the workload that its name says."""
+    delegated = _leaf(mesh.world.authority, str(SOMEBODY), authority_bits=True)
+    assert mesh.intrude(delegated, 8080).startswith("HTTP/1.1 400")
+
+
+def _leaf(authority: Authority, spiffe_id: str, *, authority_bits: bool) -> Identity:
+    """What our issuer would never sign."""
+    key = generate_key("ec-p256")
+    now = datetime.datetime.now(datetime.UTC)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"), False
+    )
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=authority_bits, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                key_cert_sign=authority_bits,
+                crl_sign=authority_bits,
+                decipher_only=False,
+                **usage,
+            ),
+            critical=True,
+        )
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=False)
+        .sign(authority.signer.key, SHA256())
+    )
+    return Identity(spiffe_id=spiffe_id, svid=certificate_pem(certificate), key=to_pem(key), bundle=authority.bundle)
+
+
+# what rules say
+
+
+def test_no_upgrade_to_http2_hides_requests_from_the_rules(mesh: Mesh) -> None:
+    """Requests inside an upgraded connection are seen by nobody; WebSocket is what goes through."""
+    for offer in ("h2c", "websocket, H2C", "HTTP/2.0"):
+        answer = mesh.client.get(
+            f"{mesh.url}/echo", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {offer}", "HTTP2-Settings: AAMAAABk"
+        )
+        names = {name.lower() for name, _ in answer["body"]["headers"]}
+        assert "upgrade" not in names
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/echo", True),
+        ("/echo?to=../x%2f..;/", True),
+        ("/echo/.hidden/%20a..b", True),
+        ("/status/200", False),
+        ("/status/../echo", False),
+        ("/status/..%2fecho", False),
+        ("/status/%2E%2e/echo", False),
+        ("/echo/..;/status/200", False),
+        ("/echo/..;x=1/status/200", False),
+        ("/echo/%2e%2e;/status/200", False),
+        ("/echo\\..\\status", False),
+        ("/echo/..%5cstatus", False),
+        ("/echo/..", False),
+    ],
+)
+def test_a_path_that_applications_may_take_for_another_is_granted_to_nobody(
+    mesh: Mesh, path: str, allowed: bool
+) -> None:
+    grant = Grant(target="x", sources=[str(mesh.client.spiffe_id)], matches=[PathRule(path_regex="^/echo")])
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], grants=[grant])
+    mesh.world.push([mesh.server])
+    assert (mesh.http(path) != 403) == allowed
+
+
+def test_a_pattern_that_backtracks_without_end_is_cut_short(mesh: Mesh) -> None:
+    grant = Grant(target="x", sources=[str(mesh.client.spiffe_id)], matches=[PathRule(path_regex="^/((a|b|ab)*)*c$")])
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], grants=[grant])
+    mesh.world.push([mesh.server])
+    assert mesh.http("/abc") == 404
+    before = _cpu(mesh.server)
+    for _ in range(5):
+        assert mesh.http("/" + "ab" * 500 + "cd") == 403
+    assert _cpu(mesh.server) - before < 0.25
+
+
+def _cpu(pod: Pod) -> float:
+    """Processor time of the pod's nginx workers so far, seconds."""
+    fields = [open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split() for pid in pod.workers]  # noqa: PTH123, SIM115
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def test_grants_hold_for_tcp(mesh: Mesh) -> None:
+    for sources, works in (([SOMEBODY], False), ([SOMEBODY, mesh.client.spiffe_id], True), ([], False)):
+        grants = [Grant(target="x", sources=[str(source) for source in sources])] if sources else []
+        mesh.server.inbound[2525] = Inbound(protocols=["tcp"], grants=grants)
+        mesh.world.push([mesh.server])
+        assert mesh.tcp() == works, sources
+        answer = mesh.outsider.call("tcp_client", "greeting", mesh.server.address, "2525", "--timeout", "3")
+        assert "error" in answer, "a plaintext caller is nobody"
+    mesh.server.inbound = {}
+    mesh.world.push([mesh.server])
+    assert mesh.tcp()
+
+
+def test_a_grant_of_requests_is_no_grant_of_raw_connections(mesh: Mesh) -> None:
+    """On a port of both protocols the caller's sidecar says which; saying TCP must not evade rules about paths."""
+    identity = mesh.world.authority.identity(mesh.client.spiffe_id)
+    rule = Grant(target="x", sources=[identity.spiffe_id], matches=[PathRule(path_regex="^/nothing$")])
+    mesh.server.inbound[8080] = Inbound(protocols=["http", "tcp"], grants=[rule])
+    mesh.world.push([mesh.server])
+    assert mesh.intrude(identity, 8080).startswith("HTTP/1.1 403")
+    assert "200" not in mesh.intrude(identity, 8080, "--alpn", "nginx-mesh-tcp")
+
+
+# ways around
+
+
+def _link_local(pod: Pod) -> str:
+    """The address that a pod's interface gave itself; empty before it may be used."""
+    for line in pod.output("cat", "/proc/net/if_inet6").splitlines():
+        address, _, _, scope, flags, device = line.split()
+        if (device, scope) == ("eth0", "20") and not int(flags, 16) & 0x40:
+            return str(ipaddress.IPv6Address(bytes.fromhex(address)))
+    return ""
+
+
+def test_link_local_addresses_are_no_way_out_of_strict(mesh: Mesh) -> None:
+    mesh.outsider.serve("tcp_server", "--mode", "greeting", "--port", "2525")
+    wait_until(lambda: all(_link_local(pod) for pod in (mesh.outsider, mesh.client)), "link-local addresses")
+    address = _link_local(mesh.outsider)
+    mesh.world.mode = "strict"
+    mesh.world.push()
+    answer = mesh.client.call("tcp_client", "greeting", f"{address}%eth0", "2525", "--timeout", "3")
+    assert "error" in answer, answer
+
+
+def test_whoever_asks_for_a_health_check_gets_the_health_check(mesh: Mesh) -> None:
+    """The probe ports take everybody: nothing of the caller's reaches the application."""
+    probe = Probe(scheme="http", port=8080, path="/echo", headers={"X-Probe": "1"}, host="inside")
+    assert update(mesh.server, {"probe//health-redirects/live": probe})[0] == 200
+    url = f"http://{mesh.server.address}:8895/health-redirects/live"
+    answer = mesh.outsider.get(
+        url,
+        f"{IDENTITY_HEADER}: {SOMEBODY}",
+        "X_Forwarded_Client_Spiffe_Id: x",
+        "Cookie: a",
+        "User-Agent: kube",
+        size="9",
+    )
+    seen = {name.lower(): value for name, value in answer["body"]["headers"]}
+    seen.pop("connection", None)
+    assert seen == {"x-probe": "1", "host": "inside", "user-agent": "kube"}
+    assert answer["body"]["size"] == 0
+    assert mesh.outsider.get(url, method="POST", size="9")["status"] == 405
+
+
+def test_redirect_takes_lists_of_ports_and_nothing_else(mesh: Mesh) -> None:
+    command = mesh.server.command("chroot", str(mesh.world.image), "/usr/lib/nginx-mesh/redirect")
+    for bad in ("80\n443", "0", "0100", "65536", "123456", "80,,443", ",80", "a", "80;flush ruleset", "-1", "*"):
+        for option in ("--ignore-incoming-ports", "--ignore-outgoing-ports"):
+            done = subprocess.run([*command, f"{option}={bad}"], check=False, capture_output=True, text=True)
+            assert (done.returncode, bad in done.stderr) == (2, True), (bad, done)
+    assert mesh.http() == 200
+
+
+# exhaustion
+
+
+def test_silent_connections_make_room_for_others(mesh: Mesh) -> None:
+    """Anybody can connect; who says nothing must not keep out who does."""
+    script = (
+        "import resource,socket,sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (10000, 10000))\n"
+        "kept = []\n"
+        "for i in range(5000):\n"
+        f"  s = socket.create_connection(('{mesh.server.address}', 8080 if i % 2 else 2525), 5)\n"
+        "  s.sendall(b'\\x16' if i % 3 else b'')\n"
+        "  kept.append(s)\n"
+        "print('full', flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    # Without mTLS a silent caller of TCP is soon let through to the application, which then has to cope.
+    mesh.world.mode = "strict"
+    mesh.world.push()
+    argv = mesh.outsider.command("python3", "-c", script)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "full\n"
+        assert mesh.http() == 200
+        assert mesh.tcp()
+        process.kill()
+
+
+def test_statuses_that_nobody_knows_make_no_series(mesh: Mesh) -> None:
+    for code in (299, 499, 404):
+        assert mesh.http(f"/status/{code}") == code
+
+    def series() -> str:
+        return mesh.outsider.output("curl", "-sS", f"http://{mesh.client.address}:8887/metrics")
+
+    wait_until(lambda: 'code="404"' in series(), "the calls are counted")
+    text = series()
+    assert 'code="499"' in text
+    assert 'code="299"' not in text
+
+
+def test_a_state_that_does_not_fit_changes_nothing(mesh: Mesh) -> None:
+    """Neither what it would replace nor what it would push out of memory is lost."""
+    before = mesh.client.version
+    entries: dict[str, Entry] = {
+        f"cluster/big-{i}": Cluster(
+            lb_method="random",
+            endpoints={"10.0.0.1:1": Endpoint(tls=False, labels={"x": "y" * 1_000_000})},
+        )
+        for i in range(40)
+    }
+    for key in ("settings", "identity", *(key for key in mesh.client.state() if key.startswith("cluster/"))):
+        entries[key] = mesh.client.state()[key]
+    status, answer = update(mesh.client, entries)
+    assert status == 507, answer
+    assert mesh.client.version == before
+    assert mesh.http() == 200
+    old = mesh.client.workers
+    for pid in old:
+        mesh.client.output("kill", "-9", str(pid))
+    wait_until(lambda: bool(mesh.client.workers) and mesh.client.workers != old, "a new worker")
+    assert (mesh.client.version, mesh.http(), mesh.tcp()) == (before, 200, True)
+
+
+def test_a_state_never_touches_a_disk(mesh: Mesh) -> None:
+    """There is a private key in it."""
+    connection = ControlConnection(mesh.client.socket_dir / "control.sock")
+    try:
+        connection.putrequest("PUT", "/v1/state")
+        connection.putheader("Content-Length", str(4 << 20))
+        connection.endheaders(b" " * (3 << 20))
+        time.sleep(0.3)
+        descriptors = [fd for pid in mesh.client.workers for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not [fd for fd in descriptors if "/body/" in str(fd.readlink())]
+    finally:
+        connection.close()
+
+
+# endpoints
+
+
+def test_every_endpoint_is_tried_whose_application_may_answer() -> None:
+    """Two of three applications do not run: their sidecars' refusals lead to the third, and the log names each try."""
+    with World("strict") as world:
+        client = world.pod("client")
+        servers = [world.pod(f"server-{i}", {8080: "http"}) for i in range(3)]
+        servers[2].serve("http_server", "--port", "8080")
+        # Services of their own: none knows what another learnt.
+        services = [world.service(f"web-{i}", {80: (8080, "http")}, servers) for i in range(8)]
+        world.push()
+        for service in services:
+            assert client.get(f"http://{service.vip}/echo")["status"] == 200
+        wait_until(lambda: client.log.count('"protocol":"HTTP/1.1"') >= len(services), "the access log")
+        lines = [json.loads(line) for line in client.log.splitlines() if line.startswith("{")]
+        tries = [line["upstream"].split(", ") for line in lines]
+        assert any(len(endpoints) == 3 for endpoints in tries)
+        assert all(len(set(endpoints)) == len(endpoints) for endpoints in tries), tries

@@ -30,11 +30,17 @@ if [ -n "$missing" ]; then
 fi
 
 # Debian's Python and no other: pods run it under an unprivileged uid, which cannot enter a home directory.
-wanted="$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1) $(pwd)"
+wanted="$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1) $(pwd) $(/usr/bin/python3 --version)"
 if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     echo "setup: installing Python packages into .venv"
-    [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
+    # Made anew also where Debian's Python has become another, or making it was interrupted.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || /usr/bin/python3 -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
     printf '%s' "$wanted" > .venv/installed
+fi
+
+# So that root, who runs it, has nothing to add to another user's clone.
+if [ -n "$sudo" ]; then
+    .venv/bin/python -m compileall -qq src || true
 fi

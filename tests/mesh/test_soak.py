@@ -1,8 +1,8 @@
 """No request fails, whatever the mesh goes through meanwhile.
 
 A meshed client makes 500 requests per second, HTTP and gRPC by turns, from before the first change to after the last.
-Meanwhile SVIDs rotate every 10 s, the servers scale 1 → 5 → 2, the mesh goes from permissive to strict, and the daemon
-is killed in the middle of scaling down and started again.
+Meanwhile SVIDs rotate every 10 s and the CA once, the servers scale 1 → 5 → 2, the mesh goes from permissive to strict,
+and the daemon is killed in the middle of scaling down and started again.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ SECONDS = 60
 # Renewed after 2/5 to 1/2 of their life: every 10 s. Flags and MeshConfig know whole minutes only.
 SVID_SECONDS = 22
 SVID_PERIOD = SVID_SECONDS / 2
+# Hands over to its successor after 5/6 of its life.
+CA_SECONDS = 45
 SIDECAR = "nginx-mesh-sidecar"
 
 APP = """
@@ -123,6 +125,7 @@ class Seen:
     processes: set[tuple[str, ...]] = field(default_factory=set)
     expiries: set[int] = field(default_factory=set)
     serials: set[int] = field(default_factory=set)
+    signers: set[bytes | None] = field(default_factory=set)
 
 
 class Load:
@@ -195,7 +198,10 @@ class Watch:
         seen.processes.add(tuple(_process(pid) for pid in (str(master), *workers)))
         seen.expiries.add(netns.run_in_thread(_svid_expiry, paths.pod_netns(uid)))
         if name != "client":
-            seen.serials.add(netns.run_in_thread(lambda: _serial(address), paths.node_netns))
+            certificate = netns.run_in_thread(lambda: _certificate(address), paths.node_netns)
+            signer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+            seen.serials.add(certificate.serial_number)
+            seen.signers.add(signer.value.key_identifier)
 
 
 def ready_pods(mesh: LocalCli) -> dict[str, dict[str, Any]]:
@@ -221,8 +227,8 @@ def _svid_expiry() -> int:
     return expiry
 
 
-def _serial(address: str) -> int:
-    return x509.load_pem_x509_certificate(ssl.get_server_certificate((address, 8080), timeout=5).encode()).serial_number
+def _certificate(address: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate((address, 8080), timeout=5).encode())
 
 
 def outsider(mesh: LocalCli) -> str:
@@ -248,7 +254,7 @@ def mesh() -> Iterator[LocalCli]:
     peers = {path.name: path.read_text() for path in PEERS.glob("*.py")}
     code = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "peers", "namespace": "shop"}, "data": peers}
     with LocalCli() as mesh:
-        meshes.create(mesh.paths, MeshSettings(svid_ttl=SVID_SECONDS))
+        meshes.create(mesh.paths, MeshSettings(svid_ttl=SVID_SECONDS, ca_ttl=CA_SECONDS))
         mesh.ok("up", "-f", "-", stdin=f"{APP}---\n{yaml.safe_dump(code)}".encode())
         yield mesh
 
@@ -285,4 +291,5 @@ def test_no_request_fails_while_everything_changes(mesh: LocalCli) -> None:
     for name in ("client", first):
         assert len(watch.seen[name].expiries) >= SECONDS / SVID_PERIOD - 1, "its SVID did not rotate"
     assert len(watch.seen[first].serials) >= SECONDS / SVID_PERIOD - 1
+    assert len(watch.seen[first].signers) >= 2, "the CA did not rotate"
     assert outsider(mesh) != "200"

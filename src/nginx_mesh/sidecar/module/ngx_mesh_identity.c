@@ -280,6 +280,15 @@ done:
 }
 
 
+/* FFI. From now on this pod is nobody and believes nobody. */
+void
+ngx_mesh_ffi_identity_clear(void)
+{
+    ngx_mesh_identity_clear(&ngx_mesh_identity);
+    ngx_mesh_generation++;
+}
+
+
 /* FFI. When the SVID in force expires, seconds since the epoch; 0 when there is none. */
 int64_t
 ngx_mesh_ffi_identity_expires(void)
@@ -380,7 +389,8 @@ ngx_mesh_identity_peer(ngx_connection_t *c, ngx_str_t *id)
 
     /* the bundle speaks for one trust domain (X509-SVID, 5.2), whatever else its authorities sign */
 
-    if (len <= ngx_mesh_identity.trust_domain_len
+    if (ngx_mesh_identity.leaf == NULL
+        || len <= ngx_mesh_identity.trust_domain_len
         || ngx_memcmp(data, ngx_mesh_identity.trust_domain, ngx_mesh_identity.trust_domain_len) != 0)
     {
         OPENSSL_free(data);

@@ -24,6 +24,7 @@ intptr_t ngx_mesh_ffi_endpoint_put(const char *cluster, size_t cluster_len, cons
 void ngx_mesh_ffi_endpoint_delete(const char *cluster, size_t cluster_len, const char *name, size_t len);
 const char *ngx_mesh_ffi_identity(const char *svid, size_t svid_len, const char *key, size_t key_len,
     const char *bundle, size_t bundle_len);
+void ngx_mesh_ffi_identity_clear(void);
 int64_t ngx_mesh_ffi_identity_expires(void);
 
 size_t ngx_http_mesh_ffi_original(ngx_http_request_t *r, const char **data, uintptr_t *port);
@@ -132,6 +133,11 @@ function _M.identity(svid, key, bundle)
     if err ~= nil then
         return ffi_str(err)
     end
+end
+
+
+function _M.identity_clear()
+    C.ngx_mesh_ffi_identity_clear()
 end
 
 

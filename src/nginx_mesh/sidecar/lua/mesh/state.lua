@@ -89,6 +89,9 @@ local FOLLOW = {
             end
 
             spiffe_id = identity.spiffe_id
+        else
+            engine.identity_clear()
+            spiffe_id = nil
         end
     end,
 
@@ -248,6 +251,10 @@ local function plan(update)
         end
 
         changes[key] = false
+    end
+
+    if changes.settings == false and not set.settings then
+        return nil, "settings", "no state is without them"
     end
 
     if update.base == cjson.null then

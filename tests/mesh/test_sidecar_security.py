@@ -130,6 +130,17 @@ def test_a_certificate_that_may_sign_is_no_identity(mesh: Mesh) -> None:
     assert mesh.intrude(delegated, 8080).startswith("HTTP/1.1 400")
 
 
+def test_a_sidecar_that_is_told_to_be_nobody_is_nobody(mesh: Mesh) -> None:
+    """What the control plane takes away is gone at once, also from kept connections."""
+    assert mesh.http() == 200
+    before = mesh.client.version
+    assert mesh.client.update(Update(base=before, version=before + 1, delete=["identity"]))[0] == 200
+    assert mesh.http() >= 500
+    assert not mesh.tcp()
+    status, answer = mesh.client.update(Update(base=before + 1, version=before + 2, delete=["settings"]))
+    assert (status, answer["key"]) == (400, "settings")
+
+
 def _leaf(authority: Authority, spiffe_id: str, *, authority_bits: bool) -> Identity:
     """What our issuer would never sign."""
     key = generate_key("ec-p256")

@@ -75,6 +75,7 @@ def ensure_image(progress: Progress, cache: Path = CACHE) -> Path:
     image = cache / f"sidecar-{files}"
     with _locked(cache), _umask(0o022):
         if not image.exists():
+            _sweep(cache)
             base = _ensure_tree(cache / f"base-{base_key}", RUNTIME_PACKAGES, "installing nginx (Debian 13)", progress)
             module = _ensure_module(cache, sources, base, progress)
             progress("assembling the sidecar image")
@@ -158,6 +159,12 @@ def _digest(files: tuple[Path, ...], *texts: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def _sweep(cache: Path) -> None:
+    """Remove what builds left that were cut off (killed, or the power failed); nobody else builds while we do."""
+    for abandoned in (*cache.glob(".building-*"), *cache.glob("builder-*/build-*")):
+        shutil.rmtree(abandoned, ignore_errors=True)
+
+
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
     """Give a directory that becomes `target` when the block ends well, and vanishes when it does not."""
@@ -188,8 +195,17 @@ def _locked(cache: Path) -> Iterator[None]:
 
 
 def _run(what: str, *command: str) -> str:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # root's own lacks them after a plain `su`
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PATH": path},
+        )
     except FileNotFoundError as error:
         raise ImageError(f"{what}: {command[0]} is not installed: run `make setup`") from error
     if done.returncode != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import get_args
@@ -193,3 +194,32 @@ def test_endpoints_come_and_go_under_load(mesh: Mesh, method: LbMethod) -> None:
     assert set(served) == {"server-0", "server-1", "server-2"}
     # alone for a third of the time, one of three, then none: 300 of 675 when all are alike
     assert 225 <= served["server-0"] < 450, served
+
+
+def test_an_answer_that_nginx_does_not_take_is_not_held_against_endpoints(mesh: Mesh) -> None:
+    """Whoever can provoke one, a header over 16 KiB say, must not empty a service of its endpoints."""
+    script = (
+        "import socket\n"
+        "s = socket.create_server(('0.0.0.0', 8080))\n"
+        "while True:\n"
+        "  c, _ = s.accept()\n"
+        "  head = c.recv(65536)\n"
+        "  big = b'X-Big: ' + b'x' * (20000 if b'/big' in head else 10) + b'\\r\\n'\n"
+        "  c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n' + big + b'\\r\\nok')\n"
+        "  c.close()\n"
+    )
+    for peer in mesh.peers.values():
+        peer.stop()
+    mesh.peers = {}
+    servers = [subprocess.Popen(pod.command("python3", "-c", script)) for pod in mesh.servers]
+    mesh.world.processes += servers
+    mesh.use("round_robin")
+    url = f"http://{mesh.web.vip}"
+    wait_until(lambda: mesh.client.get(f"{url}/small").get("status") == 200, "the servers listen", 15)
+    logged = [pod.log.count("too big header") for pod in mesh.servers]
+    assert mesh.client.get(f"{url}/big")["status"] == 502
+    grown = [pod.log.count("too big header") - before for pod, before in zip(mesh.servers, logged, strict=True)]
+    for server in servers:
+        server.kill()
+        server.wait()
+    assert sum(grown) == 1, f"the request was repeated: {grown}"

@@ -3,7 +3,7 @@
  *
  * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server.
  * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_upstream_id, $mesh_upstream (http), $mesh_grpc_upstream,
- * $mesh_log_default and $mesh_log_json (for access_log's `if=`).
+ * $mesh_refused, $mesh_log_default and $mesh_log_json (for access_log's `if=`).
  * The functions marked FFI are called from Lua.
  */
 
@@ -671,12 +671,36 @@ ngx_http_mesh_variable_log(ngx_http_request_t *r, ngx_http_variable_value_t *v, 
 }
 
 
+/*
+ * "1" when the application gave no byte of an answer: it refused, closed or was silent. An answer that nginx does not
+ * take, a header that is too long for instance, is not held against the endpoint: any other would give it too.
+ */
+static ngx_int_t
+ngx_http_mesh_variable_refused(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_uint_t                 silent = 0;
+    ngx_http_upstream_state_t *state;
+
+    (void) data;
+
+    if (r->upstream_states && r->upstream_states->nelts) {
+        state = r->upstream_states->elts;
+        silent = state[r->upstream_states->nelts - 1].bytes_received == 0;
+    }
+
+    ngx_http_mesh_set(v, (u_char *) "1", silent);
+
+    return NGX_OK;
+}
+
+
 static ngx_http_variable_t  ngx_http_mesh_variables[] = {
     { ngx_string("mesh_original_dst"), NULL, ngx_http_mesh_variable_original, 0, 0, 0 },
     { ngx_string("mesh_peer_id"), NULL, ngx_http_mesh_variable_peer, 0, 0, 0 },
     { ngx_string("mesh_upstream_id"), NULL, ngx_http_mesh_variable_upstream_id, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
     { ngx_string("mesh_upstream"), NULL, ngx_http_mesh_variable_upstream, 0, 0, 0 },
     { ngx_string("mesh_grpc_upstream"), NULL, ngx_http_mesh_variable_upstream, 1, 0, 0 },
+    { ngx_string("mesh_refused"), NULL, ngx_http_mesh_variable_refused, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
     { ngx_string("mesh_log_default"), NULL, ngx_http_mesh_variable_log, 0, 0, 0 },
     { ngx_string("mesh_log_json"), NULL, ngx_http_mesh_variable_log, 1, 0, 0 },
     ngx_http_null_variable

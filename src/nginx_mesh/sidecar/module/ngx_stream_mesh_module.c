@@ -19,6 +19,9 @@
 /* The same where mTLS is off: only while the mode changes does a sidecar still speak TLS. */
 #define NGX_STREAM_MESH_SILENCE_OFF  50
 
+/* The same in strict mode, where silence is refused: no hurry, but a plaintext caller should learn of it. */
+#define NGX_STREAM_MESH_SILENCE_STRICT  5000
+
 /* How long to wait for the first bytes where the caller has to speak first. */
 #define NGX_STREAM_MESH_HELLO    60000
 
@@ -173,7 +176,7 @@ ngx_stream_mesh_sort_inbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx
     static ngx_msec_t  limits[] = {
         [NGX_MESH_OFF] = NGX_STREAM_MESH_SILENCE_OFF,
         [NGX_MESH_PERMISSIVE] = NGX_STREAM_MESH_SILENCE,
-        [NGX_MESH_STRICT] = NGX_STREAM_MESH_HELLO
+        [NGX_MESH_STRICT] = NGX_STREAM_MESH_SILENCE_STRICT
     };
 
     protocols = ngx_mesh_inbound_find(mc->port);

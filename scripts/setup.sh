@@ -24,9 +24,17 @@ for package in $packages; do
 done
 if [ -n "$missing" ]; then
     echo "setup: installing Debian packages:$missing"
-    $sudo apt-get update -qq
+    # A machine that was started just now may be busy updating itself: wait for its locks.
+    attempts=1
+    until $sudo apt-get update -qq; do
+        [ "$attempts" -lt 12 ] || exit 1
+        attempts=$((attempts + 1))
+        echo "setup: trying again in 10 s" >&2
+        sleep 10
+    done
     # shellcheck disable=SC2086 # a list of names
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+    $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing >/dev/null
 fi
 
 # Debian's Python and no other: pods run it under an unprivileged uid, which cannot enter a home directory.

@@ -32,7 +32,7 @@ image: setup  ## Build the sidecar image, if it is not cached
 	@$(SUDO) $(PYTHON) -m nginx_mesh.sidecar
 
 demo: setup  ## Run the sample application in a local mesh and show what happens (KEEP=1)
-	@$(SUDO) env KEEP='$(KEEP)' $(PYTHON) scripts/demo.py
+	@$(SUDO) env KEEP='$(KEEP)' PYTHONIOENCODING=:replace $(PYTHON) scripts/demo.py
 
 test: setup-dev image lint unit mesh  ## Lint, types, and all tests, real traffic included
 	@echo "test: all of it passed"

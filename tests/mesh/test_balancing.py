@@ -192,8 +192,8 @@ def test_endpoints_come_and_go_under_load(mesh: Mesh, method: LbMethod) -> None:
     assert answer["failed"] == 0, json.dumps(answer)
     served = answer["served_by"]
     assert set(served) == {"server-0", "server-1", "server-2"}
-    # alone for a third of the time, one of three, then none: 300 of 675 when all are alike
-    assert 225 <= served["server-0"] < 450, served
+    # alone for a third of the time, less what the load takes to start; then one of three; then none
+    assert 150 <= served["server-0"] < 450, served
 
 
 def test_an_answer_that_nginx_does_not_take_is_not_held_against_endpoints(mesh: Mesh) -> None:

@@ -45,6 +45,9 @@ typedef struct {
     ngx_uint_t            balanced;
 } ngx_stream_mesh_ctx_t;
 
+typedef ngx_int_t (*ngx_stream_mesh_step_pt)(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
+    ngx_stream_mesh_ctx_t *ctx, ngx_mesh_connection_t *mc);
+
 /* The internal listeners of nginx.conf. */
 static ngx_str_t  ngx_stream_mesh_out_http = ngx_string("127.0.0.1:8888");
 static ngx_str_t  ngx_stream_mesh_in_http_mtls = ngx_string("127.0.0.1:8889");
@@ -308,57 +311,49 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
 }
 
 
-/* NULL: the session is refused with `*rc`. */
-static ngx_mesh_connection_t *
-ngx_stream_mesh_begin(ngx_stream_session_t *s, ngx_int_t *rc)
+static ngx_int_t
+ngx_stream_mesh_sort(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_ctx_t *ctx,
+    ngx_mesh_connection_t *mc)
 {
+    return mscf->sort == NGX_STREAM_MESH_OUTBOUND ? ngx_stream_mesh_sort_outbound(s, ctx, mc)
+                                                  : ngx_stream_mesh_sort_inbound(s, ctx, mc);
+}
+
+
+/* What both phases begin with: nothing passes without a state, or without having been redirected. */
+static ngx_int_t
+ngx_stream_mesh_run(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_step_pt step)
+{
+    ngx_stream_mesh_ctx_t  *ctx;
     ngx_mesh_connection_t  *mc;
 
+    ctx = ngx_stream_mesh_ctx(s);
     mc = ngx_mesh_connection(s->connection);
 
-    if (mc == NULL) {
-        *rc = NGX_ERROR;
-
-    } else if (!ngx_mesh_settings.ready) {
-        *rc = ngx_stream_mesh_refuse(s, mc, "the sidecar has no state yet");
-
-    } else if (mc->name.len == 0 || ngx_mesh_connection_is_local(mc)) {
-        *rc = ngx_stream_mesh_refuse(s, mc, "the connection was not redirected here");
-
-    } else {
-        return mc;
+    if (ctx == NULL || mc == NULL) {
+        return NGX_ERROR;
     }
 
-    return NULL;
+    if (!ngx_mesh_settings.ready) {
+        return ngx_stream_mesh_refuse(s, mc, "the sidecar has no state yet");
+    }
+
+    if (mc->name.len == 0 || ngx_mesh_connection_is_local(mc)) {
+        return ngx_stream_mesh_refuse(s, mc, "the connection was not redirected here");
+    }
+
+    return step(s, mscf, ctx, mc);
 }
 
 
 static ngx_int_t
 ngx_stream_mesh_access_handler(ngx_stream_session_t *s)
 {
-    ngx_int_t                    rc;
-    ngx_stream_mesh_ctx_t       *ctx;
-    ngx_mesh_connection_t       *mc;
     ngx_stream_mesh_srv_conf_t  *mscf;
 
     mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
 
-    if (mscf->sort == NGX_STREAM_MESH_NONE) {
-        return NGX_DECLINED;
-    }
-
-    ctx = ngx_stream_mesh_ctx(s);
-    if (ctx == NULL) {
-        return NGX_ERROR;
-    }
-
-    mc = ngx_stream_mesh_begin(s, &rc);
-    if (mc == NULL) {
-        return rc;
-    }
-
-    return mscf->sort == NGX_STREAM_MESH_OUTBOUND ? ngx_stream_mesh_sort_outbound(s, ctx, mc)
-                                                  : ngx_stream_mesh_sort_inbound(s, ctx, mc);
+    return mscf->sort == NGX_STREAM_MESH_NONE ? NGX_DECLINED : ngx_stream_mesh_run(s, mscf, ngx_stream_mesh_sort);
 }
 
 
@@ -366,28 +361,11 @@ ngx_stream_mesh_access_handler(ngx_stream_session_t *s)
 static ngx_int_t
 ngx_stream_mesh_preread_handler(ngx_stream_session_t *s)
 {
-    ngx_int_t                    rc;
-    ngx_stream_mesh_ctx_t       *ctx;
-    ngx_mesh_connection_t       *mc;
     ngx_stream_mesh_srv_conf_t  *mscf;
 
     mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
 
-    if (mscf->role == NGX_STREAM_MESH_NONE) {
-        return NGX_DECLINED;
-    }
-
-    ctx = ngx_stream_mesh_ctx(s);
-    if (ctx == NULL) {
-        return NGX_ERROR;
-    }
-
-    mc = ngx_stream_mesh_begin(s, &rc);
-    if (mc == NULL) {
-        return rc;
-    }
-
-    return ngx_stream_mesh_admit(s, mscf, ctx, mc);
+    return mscf->role == NGX_STREAM_MESH_NONE ? NGX_DECLINED : ngx_stream_mesh_run(s, mscf, ngx_stream_mesh_admit);
 }
 
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -660,9 +661,14 @@ async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> Non
     async with LocalNode() as node:
         pods = [node.pod(f"p{number}", app("sh", "-c", "setsid -f sleep 999; exec sleep 1000")) for number in range(3)]
         await node.run(*pods)
-        watched = {int(entry.name): entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
         named = {netns.identity(netns.path(name)) for name in netns.names() if name.startswith(node.paths.node_netns)}
-        inside = [pid for pid, entry in watched.items() if netns.identity(entry / "ns/net") in named]
+        inside: list[int] = []
+        deadline = time.monotonic() + 10
+        while len(inside) < 3 * 3 + 1 and time.monotonic() < deadline:
+            # a pod runs before its shell has started the second process
+            await asyncio.sleep(0.05)
+            watched = {int(entry.name): entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
+            inside = [pid for pid, entry in watched.items() if netns.identity(entry / "ns/net") in named]
         assert len(inside) >= 3 * 3 + 1
         await node.kubelet.close()
         # Half broken: one pod's namespace has no name any more, another's records are gone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal, get_args
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -44,6 +45,13 @@ def key_type_of(key: object) -> KeyType:
     if name not in found:
         raise ValueError(f"key of type {name} is not one of {', '.join(KEY_TYPES)}")
     return found[name]
+
+
+def key_id_of(key: PrivateKey | PublicKey) -> str:
+    """A name for a key that nobody has to choose: the SHA-256 of its public half, its first 32 hexadecimal digits."""
+    public = key if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey) else key.public_key()
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()[:32]
 
 
 def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:

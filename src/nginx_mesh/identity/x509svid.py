@@ -38,10 +38,11 @@ class SvidError(ValueError):
 
 @dataclass(frozen=True)
 class Signer:
-    """A CA certificate and its private key."""
+    """A CA certificate and its private key. `limit`: nothing is signed beyond this Unix second."""
 
     certificate: x509.Certificate
     key: PrivateKey
+    limit: float = float("inf")
 
     @cached_property
     def spiffe_id(self) -> SpiffeId:
@@ -62,20 +63,35 @@ def issue_authority(
 
     No name constraints: the standard leaves URI constraints optional, and many verifiers reject what they cannot check.
     """
-    subject = x509.Name(
-        [
-            _ORGANIZATION,
-            x509.NameAttribute(NameOID.COMMON_NAME, "nginx-mesh CA"),
-            # A name of its own for each CA: verifiers find the issuer by name first.
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
-        ]
-    )
+    subject = _authority_name(serial)
     public_key = key.public_key()
     return (
         _builder(subject, subject, public_key, not_before, not_after, serial)
         .add_extension(_CA_CONSTRAINTS, critical=True)
         .add_extension(_key_usage(sign_certificates=True), critical=True)
         .add_extension(_alternative_names(SpiffeId(trust_domain), ()), critical=False)
+        .sign(key, signature_hash(key))
+    )
+
+
+def request_authority(key: PrivateKey, trust_domain: str, serial: int) -> x509.CertificateSigningRequest:
+    """What an upstream authority is asked to sign: a CA for `trust_domain`. `serial` only makes its name its own."""
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(_authority_name(serial))
+        .add_extension(_CA_CONSTRAINTS, critical=True)
+        .add_extension(_key_usage(sign_certificates=True), critical=True)
+        .add_extension(_alternative_names(SpiffeId(trust_domain), ()), critical=False)
+        .sign(key, signature_hash(key))
+    )
+
+
+def request_svid(key: PrivateKey, spiffe_id: SpiffeId) -> x509.CertificateSigningRequest:
+    """What an identity server is asked to sign: an SVID with this ID for this key."""
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(_LEAF_SUBJECT)
+        .add_extension(_alternative_names(spiffe_id, ()), critical=False)
         .sign(key, signature_hash(key))
     )
 
@@ -105,7 +121,7 @@ def issue_svid(
         raise SvidError(str(error)) from None
     issuer = signer.certificate
     not_before = max(not_before, issuer.not_valid_before_utc.timestamp())
-    not_after = min(not_after, issuer.not_valid_after_utc.timestamp())
+    not_after = min(not_after, issuer.not_valid_after_utc.timestamp(), signer.limit)
     return (
         _builder(_LEAF_SUBJECT, issuer.subject, public_key, not_before, not_after, serial)
         .add_extension(_LEAF_CONSTRAINTS, critical=True)
@@ -135,6 +151,17 @@ def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
 def certificate_pem(certificate: x509.Certificate) -> str:
     """The certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _authority_name(serial: int) -> x509.Name:
+    """A name of its own for each CA: verifiers find the issuer by name first."""
+    return x509.Name(
+        [
+            _ORGANIZATION,
+            x509.NameAttribute(NameOID.COMMON_NAME, "nginx-mesh CA"),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
+        ]
+    )
 
 
 def _builder(

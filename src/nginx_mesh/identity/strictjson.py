@@ -1,0 +1,55 @@
+"""JSON that strangers wrote: one reading of it, or none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+class JsonError(ValueError):
+    """Not JSON as we take it. The message says why and quotes nothing of the text but names of members."""
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """The JSON object that `text` (UTF-8) spells; no member twice, no NaN, nothing before or after. Raises JsonError.
+
+    How long a text is taken is for the caller to limit.
+    """
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+    except JsonError:
+        raise
+    except UnicodeDecodeError:
+        raise JsonError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise JsonError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except ValueError:
+        raise JsonError("not JSON that we take: a number is too long") from None
+    except RecursionError:
+        raise JsonError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise JsonError("not a JSON object")
+    if b"\\ud" in text.lower():
+        _check_surrogates(value)
+    return value
+
+
+def _check_surrogates(value: object) -> None:
+    """Half a surrogate pair is a string that nothing can be made of."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise JsonError("a string is not Unicode") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JsonError(f"member {twice[:64]!r} occurs twice")
+    return members
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise JsonError(f"{constant} is not JSON")

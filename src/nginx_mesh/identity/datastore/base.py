@@ -115,7 +115,7 @@ class Datastore(Protocol):
         """Remember a token; also forgets those that expired before the newest was made."""
 
     def take_join_token(self, digest: str, now: int) -> JoinToken | None:
-        """Consume a token: whoever asks first has it, also of several servers; None when there is none or it expired."""
+        """Consume a token: whoever asks first has it, also of several servers; None: there is none, or it expired."""
 
     def bundle(self, trust_domain: str) -> bytes | None:
         """A bundle's document (SPIFFE bundle format), None when unknown."""

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from ..files import privacy_fault
 from .base import KeyManagerError, check_name
 
 _HEADER = b"nginx-mesh secret 1 sha256 "
@@ -83,13 +84,8 @@ def _header(secret: bytes) -> bytes:
 
 
 def _check_private(path: Path, status: os.stat_result, kind: int) -> None:
-    wanted, mode = ("directory", "0700") if kind == stat.S_IFDIR else ("regular file", "0600")
-    if stat.S_IFMT(status.st_mode) != kind:
-        raise KeyManagerError(f"{path}: not a {wanted}")
-    if status.st_uid != os.geteuid():
-        raise KeyManagerError(f"{path}: owned by uid {status.st_uid}, not by uid {os.geteuid()}")
-    if status.st_mode & 0o077:
-        raise KeyManagerError(f"{path}: open to others (mode {stat.S_IMODE(status.st_mode):04o}); make it {mode}")
+    if fault := privacy_fault(path, status, kind):
+        raise KeyManagerError(fault)
 
 
 def _sync_directory(directory: Path) -> None:

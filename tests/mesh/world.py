@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,8 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from msgspec.structs import replace
 
 from nginx_mesh.compile.state import (
     Cluster,
@@ -51,7 +54,7 @@ from nginx_mesh.compile.state import (
     State,
     Update,
 )
-from nginx_mesh.identity.keys import generate_key, to_pem
+from nginx_mesh.identity.keys import PrivateKey, generate_key, to_pem
 from nginx_mesh.identity.spiffe import SpiffeId, workload_id
 from nginx_mesh.identity.x509svid import Signer, certificate_pem, issue_authority, issue_svid
 from nginx_mesh.sidecar.image import ensure_image
@@ -83,13 +86,22 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10) ->
 
 
 class Authority:
-    """A CA of a trust domain."""
+    """A CA of a trust domain: its own root, or below a company's, whose root is the bundle then."""
 
-    def __init__(self, trust_domain: str = TRUST_DOMAIN, key_type: str = "ec-p256") -> None:
+    def __init__(
+        self, trust_domain: str = TRUST_DOMAIN, key_type: str = "ec-p256", *, company: Company | None = None
+    ) -> None:
         key = generate_key(key_type)  # type: ignore[arg-type]
         now = time.time()
+        serial = x509.random_serial_number()
         self.trust_domain = trust_domain
-        self.certificate = issue_authority(key, trust_domain, now - 3600, now + 86400, x509.random_serial_number())
+        self.chain = ""
+        if company is None:
+            self.certificate = issue_authority(key, trust_domain, now - 3600, now + 86400, serial)
+        else:
+            self.certificate = certify(company.signer, key, path_length=0, trust_domain=trust_domain)
+            self.chain = certificate_pem(self.certificate) + company.chain
+            self.bundle = company.bundle
         self.signer = Signer(self.certificate, key)
 
     @cached_property
@@ -104,8 +116,56 @@ class Authority:
             self.signer, key.public_key(), spiffe_id, (), now + valid[0], now + valid[1], x509.random_serial_number()
         )
         return Identity(
-            spiffe_id=str(spiffe_id), svid=certificate_pem(leaf), key=to_pem(key), bundle=bundle or self.bundle
+            spiffe_id=str(spiffe_id),
+            svid=certificate_pem(leaf) + self.chain,
+            key=to_pem(key),
+            bundle=bundle or self.bundle,
         )
+
+
+class Company:
+    """A root as companies have it, which says nothing of SPIFFE, and a number of intermediates, each below the last."""
+
+    def __init__(self, intermediates: int = 0) -> None:
+        key = generate_key("ec-p384")
+        self.signer = Signer(certify(None, key, path_length=None), key)
+        self.bundle = certificate_pem(self.signer.certificate)
+        self.chain = ""
+        for left in reversed(range(intermediates)):
+            key = generate_key("rsa-2048")
+            self.signer = Signer(certify(self.signer, key, path_length=left + 1), key)
+            self.chain = certificate_pem(self.signer.certificate) + self.chain
+
+
+def certify(
+    issuer: Signer | None, key: PrivateKey, *, path_length: int | None, trust_domain: str = ""
+) -> x509.Certificate:
+    """A certificate for the CA with this key, self-signed without an issuer."""
+    serial = x509.random_serial_number()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"CA {serial:x}")])
+    now = datetime.now(UTC)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"), False
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name if issuer is None else issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.KeyUsage(digital_signature=False, key_cert_sign=True, crl_sign=True, decipher_only=False, **usage),
+            critical=True,
+        )
+    )
+    if trust_domain:
+        uri = x509.UniformResourceIdentifier(str(SpiffeId(trust_domain)))
+        builder = builder.add_extension(x509.SubjectAlternativeName([uri]), critical=False)
+    return builder.sign(key if issuer is None else issuer.key, SHA256())
 
 
 class ControlConnection(http.client.HTTPConnection):
@@ -160,6 +220,8 @@ class Pod:
     mode: MtlsMode | None = None
     body_size: int = 0
     identity: Identity | None = None
+    authority: Authority | None = None
+    federated: dict[str, str] = field(default_factory=dict)
     inbound: dict[int, Inbound] = field(default_factory=dict)
     sidecar: subprocess.Popen[bytes] | None = None
     expected_id: str = ""
@@ -171,7 +233,12 @@ class Pod:
 
     @property
     def spiffe_id(self) -> SpiffeId:
-        return workload_id(TRUST_DOMAIN, "test", self.name)
+        return workload_id(self.issuer.trust_domain, "test", self.name)
+
+    @property
+    def issuer(self) -> Authority:
+        """The CA that vouches for this pod."""
+        return self.authority or self.world.authority
 
     def command(self, *argv: str) -> list[str]:
         return ["ip", "netns", "exec", self.namespace, *argv]
@@ -266,14 +333,14 @@ class Pod:
         state: dict[str, Entry] = {
             "settings": Settings(
                 mtls_mode=mode,
-                trust_domain=TRUST_DOMAIN,
+                trust_domain=self.issuer.trust_domain,
                 client_max_body_size=self.body_size,
                 log_level=self.log_level,  # type: ignore[arg-type]
                 log_format="json",
                 addresses=[self.address, self.address6],
                 labels={"pod": self.name, "namespace": "test"},
             ),
-            "identity": self.identity or world.authority.identity(self.spiffe_id),
+            "identity": self.identity or replace(self.issuer.identity(self.spiffe_id), federated=self.federated),
         }
         for port, protocol in self.ports.items():
             state[f"inbound/{port}"] = self.inbound.get(port) or Inbound(protocols=[protocol])

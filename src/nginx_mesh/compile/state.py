@@ -50,12 +50,17 @@ class Settings(Entry, frozen=True, kw_only=True):
 
 
 class Identity(Entry, frozen=True, kw_only=True):
-    """The pod's X.509-SVID. PEM: `svid` is the chain, leaf first; `bundle` all roots of the trust domain."""
+    """The pod's X.509-SVID. PEM: `svid` is the chain, leaf first; `bundle` all roots of the trust domain.
+
+    `federated` are the bundles of other trust domains whose workloads may call and be called, by their names. A
+    sidecar that cannot use one of them believes nobody of that trust domain, and logs why.
+    """
 
     spiffe_id: str
     svid: str
     key: str
     bundle: str
+    federated: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"Identity(spiffe_id={self.spiffe_id!r}, key=<redacted>)"

@@ -126,14 +126,16 @@ int64_t ngx_mesh_now_us(void);
 
 /* identity: ngx_mesh_identity.c */
 
-/* The server side of mTLS for all connections of a context: the pod's SVID, clients judged by the trust bundle. */
-void ngx_mesh_identity_serve(SSL_CTX *ctx);
+/* The server side of mTLS for all connections of a context: the pod's SVID, clients judged by the trust bundles. */
+ngx_int_t ngx_mesh_identity_serve(SSL_CTX *ctx);
 /* The client side for one connection: only `expected` (a SPIFFE ID that outlives the handshake) is accepted. */
 ngx_int_t ngx_mesh_identity_call(ngx_connection_t *c, const ngx_str_t *expected, ngx_uint_t tcp);
-/* Counts the trust bundles that this worker has had: what an earlier one vouched for is to be proved anew. */
+/* Counts the sets of trust bundles that this worker has had: what an earlier one vouched for is to be proved anew. */
 uint64_t ngx_mesh_identity_generation(void);
-/* The proved SPIFFE ID of the peer, one of our trust domain; NGX_DECLINED when it proved none. */
+/* The SPIFFE ID that the peer proved in its handshake; NGX_DECLINED when it proved none. */
 ngx_int_t ngx_mesh_identity_peer(ngx_connection_t *c, ngx_str_t *id);
+/* Whether an ID is of our trust domain or one that it federates with, now. */
+ngx_uint_t ngx_mesh_identity_believes(const ngx_str_t *id);
 
 
 /* connections: ngx_mesh_connection.c */
@@ -149,7 +151,7 @@ typedef struct {
 
 /* Kept with the connection, also when it is passed from a stream listener to an HTTP one. NULL: out of memory. */
 ngx_mesh_connection_t *ngx_mesh_connection(ngx_connection_t *c);
-/* ngx_mesh_identity_peer, asked once a connection. */
+/* ngx_mesh_identity_peer, asked once a connection; what it proved counts while its trust domain is believed. */
 ngx_int_t ngx_mesh_connection_peer(ngx_connection_t *c, ngx_str_t *id);
 /* Whether the original destination is an address of this pod's loopback: then the connection was not redirected. */
 ngx_uint_t ngx_mesh_connection_is_local(ngx_mesh_connection_t *mc);

@@ -94,9 +94,14 @@ ngx_mesh_connection_peer(ngx_connection_t *c, ngx_str_t *id)
         }
     }
 
+    if (!ngx_mesh_identity_believes(&mc->peer_id)) {
+        ngx_str_null(id);
+        return NGX_DECLINED;
+    }
+
     *id = mc->peer_id;
 
-    return id->len ? NGX_OK : NGX_DECLINED;
+    return NGX_OK;
 }
 
 

@@ -670,8 +670,8 @@ ngx_stream_mesh_postconfiguration(ngx_conf_t *cf)
         mscf = cscfp[i]->ctx->srv_conf[ngx_stream_mesh_module.ctx_index];
         sscf = cscfp[i]->ctx->srv_conf[ngx_stream_ssl_module.ctx_index];
 
-        if (mscf->tls && sscf->ssl.ctx) {
-            ngx_mesh_identity_serve(sscf->ssl.ctx);
+        if (mscf->tls && sscf->ssl.ctx && ngx_mesh_identity_serve(sscf->ssl.ctx) != NGX_OK) {
+            return NGX_ERROR;
         }
     }
 

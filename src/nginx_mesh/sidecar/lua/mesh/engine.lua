@@ -22,8 +22,13 @@ void ngx_mesh_ffi_cluster_delete(const char *name, size_t len);
 intptr_t ngx_mesh_ffi_endpoint_put(const char *cluster, size_t cluster_len, const char *name, size_t len,
     uintptr_t tls, const char *id, size_t id_len);
 void ngx_mesh_ffi_endpoint_delete(const char *cluster, size_t cluster_len, const char *name, size_t len);
-const char *ngx_mesh_ffi_identity(const char *svid, size_t svid_len, const char *key, size_t key_len,
-    const char *bundle, size_t bundle_len);
+typedef struct {
+    size_t      len;
+    const char *data;
+} ngx_mesh_ffi_str_t;
+
+const char *ngx_mesh_ffi_identity(const ngx_mesh_ffi_str_t *svid, const ngx_mesh_ffi_str_t *key,
+    const ngx_mesh_ffi_str_t *bundle, const ngx_mesh_ffi_str_t *federated, size_t nfederated);
 void ngx_mesh_ffi_identity_clear(void);
 int64_t ngx_mesh_ffi_identity_expires(void);
 
@@ -126,9 +131,36 @@ function _M.endpoint_delete(cluster, address)
 end
 
 
--- nil, or what is wrong with it; then the identity in force stays.
-function _M.identity(svid, key, bundle)
-    local err = C.ngx_mesh_ffi_identity(svid, #svid, key, #key, bundle, #bundle)
+local function set_str(str, text)
+    str.len = #text
+    str.data = text
+end
+
+
+-- nil, or what is wrong with it; then the identity in force stays. `identity` is as in the state: it keeps its strings
+-- alive during the call.
+function _M.identity(identity)
+    local federated = identity.federated or {}
+    local names = {}
+
+    for name in pairs(federated) do
+        names[#names + 1] = name
+    end
+
+    table.sort(names)
+
+    local strs = ffi.new("ngx_mesh_ffi_str_t[?]", 3 + 2 * #names)
+
+    set_str(strs[0], identity.svid)
+    set_str(strs[1], identity.key)
+    set_str(strs[2], identity.bundle)
+
+    for i, name in ipairs(names) do
+        set_str(strs[1 + 2 * i], name)
+        set_str(strs[2 + 2 * i], federated[name])
+    end
+
+    local err = C.ngx_mesh_ffi_identity(strs, strs + 1, strs + 2, strs + 3, #names)
 
     if err ~= nil then
         return ffi_str(err)

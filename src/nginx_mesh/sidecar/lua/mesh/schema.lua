@@ -132,6 +132,13 @@ local function address(value)
 end
 
 
+local function trust_domain(value)
+    if type(value) ~= "string" or #value > 255 or not value:find("^[a-z0-9._-]+$") then
+        return "is not a trust domain"
+    end
+end
+
+
 local function lb_method(value)
     if type(value) ~= "string" or not engine.LB_METHODS[value] then
         return "is not a load balancing method"
@@ -176,7 +183,9 @@ local SINGLE = {
         labels = map(text, text),
     }, {}),
 
-    identity = struct({ spiffe_id = text, svid = text, key = text, bundle = text }, {}),
+    identity = struct({ spiffe_id = text, svid = text, key = text, bundle = text }, {
+        federated = map(trust_domain, text),
+    }),
 }
 
 local KEYED = {

@@ -82,7 +82,7 @@ local FOLLOW = {
     identity = function(_, raw)
         if raw then
             local identity = cjson.decode(raw)
-            local err = engine.identity(identity.svid, identity.key, identity.bundle)
+            local err = engine.identity(identity)
 
             if err then
                 error("identity: " .. err)
@@ -382,7 +382,7 @@ function _M.apply(update)
     -- The identity comes first: whether it holds together only shows when it is used.
     local identity = update.set and update.set.identity
     if identity then
-        reason = engine.identity(identity.svid, identity.key, identity.bundle)
+        reason = engine.identity(identity)
         if reason then
             return refuse("identity", reason)
         end

@@ -12,7 +12,7 @@ BUILT = .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .NOTPARALLEL:
-.PHONY: help setup setup-dev image demo test unit mesh lint format bench lock clean
+.PHONY: help setup setup-dev image demo test unit mesh lint format proto bench lock clean
 
 help:  ## This list
 	@echo "Usage: make TARGET [VARIABLE=VALUE]..."
@@ -54,6 +54,9 @@ mesh: setup-dev image  ## Tests with real sidecars in network namespaces
 
 format: setup-dev  ## Format the Python code
 	@$(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format .
+
+proto: setup-dev  ## Generate Python code from the .proto files anew
+	@cd src && ../$(PYTHON) -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $$(find nginx_mesh -name '*.proto')
 
 bench: setup-dev image  ## Compare our sidecar pair with plain nginx and with Envoy
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock

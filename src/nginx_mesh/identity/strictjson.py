@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 
@@ -11,20 +12,20 @@ class JsonError(ValueError):
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """The JSON object that `text` (UTF-8) spells; no member twice, no NaN, nothing before or after. Raises JsonError.
+    """The JSON object that `text` (UTF-8) spells; no member twice, no number beyond 64 bits. Raises JsonError.
 
     How long a text is taken is for the caller to limit.
     """
     try:
-        value = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(
+            text.decode(), object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_refuse
+        )
     except JsonError:
         raise
     except UnicodeDecodeError:
         raise JsonError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise JsonError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
-    except ValueError:
-        raise JsonError("not JSON that we take: a number is too long") from None
     except RecursionError:
         raise JsonError("nested too deeply") from None
     if not isinstance(value, dict):
@@ -49,6 +50,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise JsonError(f"member {twice[:64]!r} occurs twice")
     return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**64:
+        raise JsonError("a number is too large")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise JsonError("a number is too large")
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

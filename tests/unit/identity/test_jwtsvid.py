@@ -152,7 +152,7 @@ def test_junk_is_refused(text: str) -> None:
         (raw({"alg": "ES256", "typ": "JWT"}, b"{}"), "header kid: missing"),
         (raw({"alg": "ES256", "kid": "k"}, b'{"sub":"a","sub":"b"}'), "claims: member 'sub' occurs twice"),
         (raw({"alg": "ES256", "kid": "k"}, b"[" * 9_000), "claims: nested too deeply"),
-        (raw({"alg": "ES256", "kid": "k"}, b'{"exp":1e999,"exp2":Infinity}'), "claims: Infinity is not JSON"),
+        (raw({"alg": "ES256", "kid": "k"}, b'{"exp":Infinity}'), "claims: Infinity is not JSON"),
     ],
 )
 def test_token_that_is_no_valid_svid_is_refused_with_the_reason(bad: str, reason: str) -> None:
@@ -163,7 +163,7 @@ def test_token_that_is_no_valid_svid_is_refused_with_the_reason(bad: str, reason
 
 def test_number_that_overflows_is_no_expiry() -> None:
     payload = json.dumps({"sub": str(WEB), "aud": "db"}).encode()[:-1] + b',"exp":1e999}'
-    with pytest.raises(JwtError, match="claim exp: missing or not a number"):
+    with pytest.raises(JwtError, match="claims: a number is too large"):
         validate(raw({"alg": "ES256", "kid": "key-ec-p256"}, payload), "db", BUNDLES, NOW)
 
 

@@ -62,12 +62,16 @@ PORTS = Parsed("ports", parse_ports)
 
 
 def read_upstream_authority(path: Path) -> UpstreamAuthority:
-    """The upstream authority that a file describes. Raises FieldError."""
+    """The upstream authority that a file describes, its paths absolute and its files looked at. Raises FieldError."""
+    from nginx_mesh.identity.upstream.config import check_files, parse_config, with_absolute_paths
+
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FieldError("", f"cannot read {path}: {error.strerror}") from None
-    return decode_as(UpstreamAuthority, read_one(data, str(path)))
+    settings = with_absolute_paths(decode_as(UpstreamAuthority, read_one(data, str(path))), Path())
+    check_files(parse_config(settings))
+    return settings
 
 
 def _exporter(text: str) -> HostPort:

@@ -23,6 +23,13 @@ class MintedCa:
     chain: tuple[x509.Certificate, ...]
     roots: tuple[x509.Certificate, ...]
 
+    @property
+    def limit(self) -> float:
+        """The last Unix second at which the whole chain is valid: upstream's own CA may end before ours does."""
+        last = self.chain[-1]
+        above = max(r.not_valid_after_utc for r in self.roots if r.subject == last.issuer)
+        return min(above, *(c.not_valid_after_utc for c in self.chain), last.not_valid_after_utc).timestamp()
+
 
 class UpstreamAuthority(Protocol):
     """Signs CAs for us. `str()` says which and where, for messages. Methods raise UpstreamError within seconds."""

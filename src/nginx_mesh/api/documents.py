@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -85,6 +86,15 @@ def read_one(data: bytes, source: str) -> Any:
     if documents[0].error is not None:
         raise FieldError("", f"{source}: {documents[0].error}")
     return documents[0].value
+
+
+def read_file(path: Path) -> Any:
+    """The only document of the file at a path. Raises FieldError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FieldError("", f"cannot read {path}: {error.strerror}") from None
+    return read_one(data, str(path))
 
 
 def _json(text: str) -> list[Document]:

@@ -85,6 +85,10 @@ class Topology:
         """Pods of a Service, of a workload (Deployment, …), or the Pod itself."""
         return self._pods_of.get(reference) or self._by_reference.get(reference)
 
+    def services_of(self, pod: ObjectKey) -> AbstractSet[ObjectKey]:
+        """The Services that select a pod."""
+        return self._services_of.get(pod)
+
     def references_to(self, pod: Workload) -> set[ObjectKey]:
         """Every key that `pods_behind` finds this pod under."""
         return {*pod.references, *self._services_of.get(pod.key)}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from nginx_mesh.api.decoding import decode_as
-from nginx_mesh.api.documents import read_one
+from nginx_mesh.api.documents import read_file
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings, UpstreamAuthority
 from nginx_mesh.api.values import (
@@ -62,16 +62,8 @@ PORTS = Parsed("ports", parse_ports)
 
 
 def read_upstream_authority(path: Path) -> UpstreamAuthority:
-    """The upstream authority that a file describes, its paths absolute and its files looked at. Raises FieldError."""
-    from nginx_mesh.identity.upstream.config import check_files, parse_config, with_absolute_paths
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FieldError("", f"cannot read {path}: {error.strerror}") from None
-    settings = with_absolute_paths(decode_as(UpstreamAuthority, read_one(data, str(path))), Path())
-    check_files(parse_config(settings))
-    return settings
+    """The upstream authority that a file describes. Raises FieldError."""
+    return decode_as(UpstreamAuthority, read_file(path))
 
 
 def _exporter(text: str) -> HostPort:

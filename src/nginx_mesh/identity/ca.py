@@ -1,26 +1,26 @@
-"""The certificate authority and its rotation, free of I/O: the time is an argument, in Unix seconds.
+"""The CAs of one identity server and their rotation, free of I/O: the time is an argument, in Unix seconds.
 
-A CA lives through three states. As `next` its certificate is in the bundle but it signs nothing, so that every
-verifier knows it before the first SVID under it appears. As `current` it signs. As `old` its key is gone, and its
-certificate stays in the bundle until it expires, as no SVID outlives the CA that signed it.
+A CA lives through two states. As `next` its root is in the trust bundle but it signs nothing, so that every verifier
+knows the root before the first SVID under it appears. As `current` it signs. Then its key is destroyed; its root stays
+in the bundle until it expires, as no SVID outlives the CA that signed it.
 
     created ─────────── half its life ────── 5/6 ────── expiry
-    current │ signs      │ prepares next      │ old      │ leaves the bundle
+    current │ signs      │ prepares next      │ key gone │ root leaves the bundle
 
 Long-lived CAs prepare their successor no sooner than 30 days, and hand over no sooner than 7 days, before they expire.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import enum
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from cryptography import x509
 
-from .keys import KEY_TYPES, KeyType, PrivateKey, PublicKey, generate_key, key_type_of
+from .keys import KEY_TYPES, KeyType, PrivateKey, key_type_of
 from .spiffe import SpiffeId
-from .x509svid import CLOCK_SKEW, Signer, SvidError, issue_authority, issue_svid, spiffe_id_of
+from .x509svid import Signer, spiffe_id_of
 
 _DAY = 24 * 3600
 _PREPARE_AT_MOST = 30 * _DAY
@@ -32,11 +32,15 @@ MAX_TTL = 999_999 * 3600
 
 @dataclass(frozen=True)
 class CaSettings:
-    """What the next CA shall be. `ttl` is seconds. Raises ValueError (SpiffeIdError for the trust domain)."""
+    """What the next CA shall be. `ttl` is seconds. Raises ValueError (SpiffeIdError for the trust domain).
+
+    `upstream` tells one upstream authority, and one configuration of it, from another; "" for a self-signed CA.
+    """
 
     trust_domain: str
     key_type: KeyType
     ttl: int
+    upstream: str = ""
 
     def __post_init__(self) -> None:
         SpiffeId(self.trust_domain)
@@ -47,13 +51,33 @@ class CaSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Authority:
-    """One CA. `key` is None once it is old. Times are Unix seconds; `activate_at` is when it may start to sign."""
+class Ca:
+    """One CA: its certificate, the intermediates above it (none when it is self-signed), its key, and its JWT key.
+
+    Times are Unix seconds; `activate_at` is when it may start to sign. `settings` are those it was made by. `limit` is
+    when its root ends, if that is sooner than the chain does. `retires_previous`: once it signs, what its predecessor
+    signed is to be replaced early.
+    """
 
     certificate: x509.Certificate
-    key: PrivateKey | None
+    intermediates: tuple[x509.Certificate, ...]
+    key: PrivateKey = field(repr=False)
+    jwt_key: PrivateKey = field(repr=False)
+    settings: CaSettings
     created_at: int
     activate_at: float
+    limit: float = float("inf")
+    retires_previous: bool = False
+
+    @cached_property
+    def ca_id(self) -> str:
+        """The subject key identifier, hexadecimal: what SVIDs name their issuer by."""
+        return key_identifier(self.certificate)
+
+    @cached_property
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        """What SVIDs carry besides their own certificate: nothing under a root, else the CA and what is above it."""
+        return (self.certificate, *self.intermediates) if self.settings.upstream else ()
 
     @cached_property
     def not_before(self) -> float:
@@ -62,13 +86,9 @@ class Authority:
 
     @cached_property
     def not_after(self) -> float:
-        """The last second of the certificate's validity."""
-        return self.certificate.not_valid_after_utc.timestamp()
-
-    @property
-    def expires_at(self) -> float:
-        """The first instant at which no verifier takes the certificate: X.509 validity includes its last second."""
-        return self.not_after + 1
+        """The last second of the validity of the CA and all that is above it in its chain."""
+        chain = (self.certificate, *self.intermediates)
+        return min(self.limit, *(certificate.not_valid_after_utc.timestamp() for certificate in chain))
 
     @property
     def life(self) -> float:
@@ -82,19 +102,17 @@ class Authority:
 
     @cached_property
     def signer(self) -> Signer:
-        """The CA as what signs. Only for one that still has its key."""
-        if self.key is None:
-            raise SvidError("this CA is retired: its key is gone")
-        return Signer(self.certificate, self.key)
+        """The CA as what signs SVIDs."""
+        return Signer(self.certificate, self.key, self.not_after)
 
     @cached_property
     def trust_domain(self) -> str:
         """The trust domain that the certificate names."""
         return spiffe_id_of(self.certificate).trust_domain
 
-    def retired(self) -> Authority:
-        """The same CA without its key."""
-        return replace(self, key=None)
+    def valid(self, now: float) -> bool:
+        """Whether verifiers take its certificate at `now`."""
+        return self.not_before <= now < self.not_after
 
     def successor_activates_at(self, now: float) -> float:
         """When a successor published at `now` starts to sign.
@@ -102,128 +120,102 @@ class Authority:
         At 5/6 of this CA's life; if `now` is already near or past that (nobody was there to prepare it in time), after
         half of what is left, so that verifiers get as long as possible to learn of it.
         """
-        handover = min(self.life / 6, _ACTIVATE_AT_MOST)
-        return max(self.not_after - handover, now + min(handover, (self.not_after - now) / 2))
+        return max(self.not_after - self._handover, self.soonest_handover(now))
+
+    def soonest_handover(self, now: float) -> float:
+        """When a successor published at `now` may sign if it shall do so before its time."""
+        return now + min(self._handover, (self.not_after - now) / 2)
+
+    @property
+    def _handover(self) -> float:
+        return min(self.life / 6, _ACTIVATE_AT_MOST)
 
 
 @dataclass(frozen=True)
-class AuthoritySet:
-    """All the CAs of a trust domain: the whole state of a CertificateAuthority."""
+class Retired:
+    """A CA that signs no more and whose SVIDs are to be replaced, until it expires (Unix seconds)."""
 
-    current: Authority | None = None
-    next: Authority | None = None
-    old: tuple[Authority, ...] = ()
+    ca_id: str
+    until: float
 
 
-class CertificateAuthority:
-    """Signs SVIDs and rotates its CAs. `settings` may be replaced at any time: they apply to the next CA.
+@dataclass(frozen=True)
+class CaSet:
+    """The CAs of one server."""
 
-    Call `advance` at `next_event`; when it returns True, keep `authorities` somewhere safe and publish `bundle`.
+    current: Ca | None = None
+    next: Ca | None = None
+    retired: tuple[Retired, ...] = ()
+
+
+class Step(enum.Enum):
+    """What is to be done with a set of CAs."""
+
+    PREPARE = "make the next CA and publish its root"
+    ACTIVATE = "let the next CA sign"
+    DISCARD = "drop the next CA, which never signed"
+
+
+def usable(ca: Ca | None, settings: CaSettings, now: float) -> bool:
+    """Whether a CA can sign at `now`: it is there, valid, and of the configured trust domain."""
+    return ca is not None and ca.valid(now) and ca.trust_domain == settings.trust_domain
+
+
+def next_step(cas: CaSet, settings: CaSettings, now: float) -> Step | None:
+    """What to do at `now`; call again after each step.
+
+    However long nobody called, and wherever the clock was set, the steps lead to a usable CA. It may come without
+    notice, but only if the previous one can no longer be used.
     """
+    if cas.next is not None and _outdated(cas.next, settings, now):
+        return Step.DISCARD
+    if not usable(cas.current, settings, now):
+        return Step.PREPARE if cas.next is None else Step.ACTIVATE
+    assert cas.current is not None  # noqa: S101 - it is usable
+    if cas.next is not None:
+        return Step.ACTIVATE if now >= cas.next.activate_at else None
+    # Under another upstream authority verifiers need other roots: that is not put off until the CA ages.
+    moved = cas.current.settings.upstream != settings.upstream
+    return Step.PREPARE if moved or now >= cas.current.prepare_next_at else None
 
-    def __init__(
-        self,
-        settings: CaSettings,
-        authorities: AuthoritySet | None = None,
-        new_key: Callable[[KeyType], PrivateKey] = generate_key,
-    ) -> None:
-        self.settings = settings
-        self.authorities = authorities or AuthoritySet()
-        self._new_key = new_key
 
-    @property
-    def current(self) -> Authority | None:
-        """The CA that signs."""
-        return self.authorities.current
+def activated(cas: CaSet, now: float) -> CaSet:
+    """The set after its next CA began to sign. ValueError when there is none."""
+    previous, upcoming = cas.current, cas.next
+    if upcoming is None:
+        raise ValueError("no CA is prepared")
+    retired = tuple(each for each in cas.retired if now <= each.until)
+    moved = previous is not None and previous.settings.upstream != upcoming.settings.upstream
+    if previous is not None and (moved or upcoming.retires_previous) and now <= previous.not_after:
+        retired += (Retired(previous.ca_id, previous.not_after),)
+    return CaSet(upcoming, None, retired)
 
-    def bundle(self) -> tuple[x509.Certificate, ...]:
-        """Every root to trust, oldest first: a CA that changes its state does not change the bundle."""
-        state = self.authorities
-        every = [a for a in (state.current, state.next, *state.old) if a is not None]
-        every.sort(key=lambda a: (a.created_at, a.certificate.serial_number))
-        return tuple(a.certificate for a in every)
 
-    def usable(self, now: float) -> bool:
-        """Whether SVIDs can be issued at `now`: there is a current CA, valid now, of the configured trust domain."""
-        current = self.authorities.current
-        return (
-            current is not None
-            and current.not_before <= now < current.not_after
-            and current.trust_domain == self.settings.trust_domain
-        )
+def activation(cas: CaSet, settings: CaSettings, now: float) -> float:
+    """When a CA that is prepared at `now` may sign."""
+    current = cas.current
+    if current is None or not usable(current, settings, now):
+        return now
+    if current.settings.upstream != settings.upstream:
+        return current.soonest_handover(now)
+    return current.successor_activates_at(now)
 
-    def issue(
-        self, public_key: PublicKey, spiffe_id: SpiffeId, dns_names: Sequence[str], ttl: int, now: float
-    ) -> x509.Certificate:
-        """An SVID that lives `ttl` seconds from `now`, or as long as the current CA if that is less.
 
-        Raises SvidError, also when there is no usable CA (then `advance` first).
-        """
-        current = self.authorities.current
-        if current is None or not self.usable(now):
-            raise SvidError("there is no valid CA to issue from")
-        serial = x509.random_serial_number()
-        return issue_svid(current.signer, public_key, spiffe_id, dns_names, now - CLOCK_SKEW, now + ttl, serial)
+def next_event(cas: CaSet, settings: CaSettings, now: float) -> float:
+    """When `next_step` has something to do next; at or before `now` if it has right now."""
+    if next_step(cas, settings, now) is not None or cas.current is None:
+        return now
+    return min(cas.current.not_after, cas.current.prepare_next_at if cas.next is None else cas.next.activate_at)
 
-    def next_event(self, now: float) -> float:
-        """When `advance` has something to do next; at or before `now` if it has right now."""
-        state = self.authorities
-        if state.current is None or not self.usable(now):
-            return now
-        events = [state.current.not_after, *(a.expires_at for a in state.old)]
-        if state.next is None:
-            events.append(state.current.prepare_next_at)
-        else:
-            events.append(now if self._outdated(state.next, now) else state.next.activate_at)
-        return min(events)
 
-    def advance(self, now: float) -> bool:
-        """Bring the CAs to where they belong at `now`; whether anything changed.
+def key_identifier(certificate: x509.Certificate) -> str:
+    """The subject key identifier, hexadecimal. Raises x509.ExtensionNotFound."""
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
 
-        However long nobody called, and wherever the clock was set, there is a usable CA afterwards. It may have come
-        without notice, but only if the previous one can no longer be used.
-        """
-        before = self.authorities
-        current, upcoming = before.current, before.next
-        old = [a for a in before.old if now < a.expires_at]
-        if upcoming is not None and self._outdated(upcoming, now):
-            upcoming = None
-        if current is None or not self.usable(now):
-            if current is not None and now < current.expires_at:
-                old.insert(0, current.retired())
-            current, upcoming = upcoming or self._create(now, activate_at=now), None
-        if upcoming is not None and now >= upcoming.activate_at:
-            old.insert(0, current.retired())
-            current, upcoming = upcoming, None
-        if upcoming is None and now >= current.prepare_next_at:
-            upcoming = self._create(now, activate_at=current.successor_activates_at(now))
-        after = AuthoritySet(current, upcoming, tuple(old))
-        if after == before:
-            return False
-        self.authorities = after
-        return True
 
-    def _outdated(self, upcoming: Authority, now: float) -> bool:
-        """Whether a prepared CA, which never signed, is not what we would prepare now.
+def _outdated(upcoming: Ca, wanted: CaSettings, now: float) -> bool:
+    """Whether a prepared CA, which never signed, is not what we would prepare now.
 
-        Settings changed, it expired, or it is from the future (the clock went back).
-        """
-        wanted = self.settings
-        return (
-            not upcoming.not_before <= now < upcoming.not_after
-            or upcoming.trust_domain != wanted.trust_domain
-            or key_type_of(upcoming.key) != wanted.key_type
-            or upcoming.life != wanted.ttl
-        )
-
-    def _create(self, now: float, activate_at: float) -> Authority:
-        created_at = int(now)
-        key = self._new_key(self.settings.key_type)
-        certificate = issue_authority(
-            key,
-            self.settings.trust_domain,
-            not_before=created_at - CLOCK_SKEW,
-            not_after=created_at + self.settings.ttl,
-            serial=x509.random_serial_number(),
-        )
-        return Authority(certificate, key, created_at, activate_at)
+    Settings changed, it expired, or it is from the future (the clock went back).
+    """
+    return not upcoming.valid(now) or upcoming.settings != wanted or key_type_of(upcoming.key) != wanted.key_type

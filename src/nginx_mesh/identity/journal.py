@@ -1,15 +1,19 @@
-"""The CAs as bytes, for a key manager to keep: certificates, keys and where each stands in the rotation."""
+"""The CAs as bytes, for a datastore to keep: certificates and where each stands in the rotation. Keys stay elsewhere.
+
+The keys are in a key manager under the names given here; a CA whose keys are gone (the `memory` key manager, after a
+restart) cannot sign any more and is left out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from .ca import Authority, AuthoritySet
-from .keys import from_pem, to_pem
+from .ca import Ca, CaSet, CaSettings, Retired
+from .keys import KeyType, PrivateKey, key_id_of
 from .x509svid import certificate_pem, spiffe_id_of
 
 FORMAT: Final = 1
@@ -20,75 +24,97 @@ class JournalError(ValueError):
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One CA. PEM; `key` is None for old ones. Times are Unix seconds."""
+    """One CA. `chain` is PEM, the CA first. Times are Unix seconds, `ttl` seconds."""
 
-    state: Literal["current", "next", "old"]
-    certificate: str
-    key: str | None
+    state: Literal["current", "next"]
+    chain: str
+    key: str
+    jwt_key: str
+    key_type: KeyType
+    ttl: int
+    upstream: str
     created_at: int
     activate_at: float
+    not_after: float
+    retires_previous: bool
+
+
+class _Retired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ca_id: str
+    until: float
 
 
 class _Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]
     authorities: list[_Entry]
+    retired: list[_Retired]
 
 
-def encode(authorities: AuthoritySet) -> bytes:
-    """The journal of `authorities`. It contains private keys."""
-    entries = [_entry("old", authority) for authority in authorities.old]
-    if authorities.next is not None:
-        entries.insert(0, _entry("next", authorities.next))
-    if authorities.current is not None:
-        entries.insert(0, _entry("current", authorities.current))
-    return msgspec.json.encode(_Journal(FORMAT, entries))
+def key_names(ca: Ca) -> tuple[str, str]:
+    """The names that a CA's key and JWT key have in a key manager."""
+    return f"x509-{ca.ca_id}", f"jwt-{key_id_of(ca.jwt_key)}"
 
 
-def decode(journal: bytes) -> AuthoritySet:
-    """The CAs in a journal that `encode` made. Raises JournalError unless every one of them is whole."""
+def encode(cas: CaSet) -> bytes:
+    """The journal of `cas`. It contains no keys."""
+    slots = (("current", cas.current), ("next", cas.next))
+    entries = [_entry(state, ca) for state, ca in slots if ca is not None]
+    return msgspec.json.encode(_Journal(FORMAT, entries, [_Retired(each.ca_id, each.until) for each in cas.retired]))
+
+
+def decode(journal: bytes, load: Callable[[str], PrivateKey | None]) -> CaSet:
+    """The CAs of a journal that `encode` made, as far as `load` has their keys. Raises JournalError."""
     try:
-        entries = msgspec.json.decode(journal, type=_Journal).authorities
+        decoded = msgspec.json.decode(journal, type=_Journal)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JournalError(str(error)) from None
-    states = [entry.state for entry in entries]
-    for state in ("current", "next"):
-        if states.count(state) > 1:
-            raise JournalError(f"more than one CA is {state}")
-    by_state: dict[str, list[Authority]] = {"current": [], "next": [], "old": []}
+    entries, found = decoded.authorities, dict[str, Ca]()
     for number, entry in enumerate(entries):
+        if [other.state for other in entries].count(entry.state) > 1:
+            raise JournalError(f"more than one CA is {entry.state}")
         try:
-            by_state[entry.state].append(_authority(entry))
+            ca = _ca(entry, load)
         except ValueError as error:
             raise JournalError(f"authorities[{number}]: {error}") from None
-    return AuthoritySet(
-        next(iter(by_state["current"]), None), next(iter(by_state["next"]), None), tuple(by_state["old"])
-    )
+        if ca is not None:
+            found[entry.state] = ca
+    retired = tuple(Retired(each.ca_id, each.until) for each in decoded.retired)
+    return CaSet(found.get("current"), found.get("next"), retired)
 
 
-def _entry(state: Literal["current", "next", "old"], authority: Authority) -> _Entry:
+def _entry(state: str, ca: Ca) -> _Entry:
+    key, jwt_key = key_names(ca)
     return _Entry(
-        state,
-        certificate_pem(authority.certificate),
-        None if authority.key is None else to_pem(authority.key),
-        authority.created_at,
-        authority.activate_at,
+        "current" if state == "current" else "next",
+        "".join(certificate_pem(certificate) for certificate in (ca.certificate, *ca.intermediates)),
+        key,
+        jwt_key,
+        ca.settings.key_type,
+        ca.settings.ttl,
+        ca.settings.upstream,
+        ca.created_at,
+        ca.activate_at,
+        ca.not_after,
+        ca.retires_previous,
     )
 
 
-def _authority(entry: _Entry) -> Authority:
-    try:
-        certificate = x509.load_pem_x509_certificate(entry.certificate.encode())
-        certificate.verify_directly_issued_by(certificate)
-    except InvalidSignature:
-        raise ValueError("the certificate's own signature is wrong") from None
-    except (TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(str(error)) from None
-    spiffe_id_of(certificate)
-    if entry.state == "old":
-        return Authority(certificate, None, entry.created_at, entry.activate_at)
-    if entry.key is None:
-        raise ValueError(f"the {entry.state} CA has no key")
-    key = from_pem(entry.key)
+def _ca(entry: _Entry, load: Callable[[str], PrivateKey | None]) -> Ca | None:
+    certificate, *intermediates = x509.load_pem_x509_certificates(entry.chain.encode())
+    key, jwt_key = load(entry.key), load(entry.jwt_key)
+    if key is None or jwt_key is None:
+        return None
     if key.public_key() != certificate.public_key():
-        raise ValueError("the key is not that of the certificate")
-    return Authority(certificate, key, entry.created_at, entry.activate_at)
+        raise ValueError(f"the key {entry.key} is not that of the certificate")
+    settings = CaSettings(spiffe_id_of(certificate).trust_domain, entry.key_type, entry.ttl, entry.upstream)
+    return Ca(
+        certificate,
+        tuple(intermediates),
+        key,
+        jwt_key,
+        settings,
+        entry.created_at,
+        entry.activate_at,
+        entry.not_after,
+        entry.retires_previous,
+    )

@@ -52,7 +52,8 @@ class Signer:
     @cached_property
     def authority_key_identifier(self) -> x509.AuthorityKeyIdentifier:
         """What certificates issued by this CA name it by."""
-        return _authority_key_identifier(self.certificate)
+        ski = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
 
 
 def issue_authority(
@@ -85,50 +86,12 @@ def request_authority(key: PrivateKey, trust_domain: str, serial: int) -> x509.C
     )
 
 
-def request_svid(key: PrivateKey, spiffe_id: SpiffeId) -> x509.CertificateSigningRequest:
-    """What an identity server is asked to sign: an SVID with this ID for this key."""
-    return (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(_LEAF_SUBJECT)
-        .add_extension(_alternative_names(spiffe_id, ()), critical=False)
-        .sign(key, signature_hash(key))
-    )
-
-
-def issue_intermediate(
-    issuer: x509.Certificate,
-    issuer_key: PrivateKey,
-    csr: x509.CertificateSigningRequest,
-    not_before: float,
-    not_after: float,
-    serial: int,
-) -> x509.Certificate:
-    """The CA that a CSR of `request_authority` asks for, its validity cut to the issuer's; only SVIDs hang below it.
-
-    Raises SvidError when the CSR is not signed by its own key, its key is of a type that we do not use, it names no
-    trust domain, or nothing is left of the validity. Whether the issuer may have a CA below it is not looked at.
-    """
-    if not csr.is_signature_valid:
-        raise SvidError("the CSR is not signed by the key that it holds")
-    public_key = csr.public_key()
-    try:
-        key_type_of(public_key)
-    except ValueError as error:
-        raise SvidError(str(error)) from None
-    assert isinstance(public_key, PublicKey)  # noqa: S101 - what key_type_of just established
-    spiffe_id = spiffe_id_of(csr)
-    if spiffe_id.path:
-        raise SvidError(f"{spiffe_id} is a workload's ID; a CA carries its trust domain's")
-    not_before = max(not_before, issuer.not_valid_before_utc.timestamp())
-    not_after = min(not_after, issuer.not_valid_after_utc.timestamp())
-    return (
-        _builder(csr.subject, issuer.subject, public_key, not_before, not_after, serial)
-        .add_extension(_CA_CONSTRAINTS, critical=True)
-        .add_extension(_key_usage(sign_certificates=True), critical=True)
-        .add_extension(_authority_key_identifier(issuer), critical=False)
-        .add_extension(_alternative_names(spiffe_id, ()), critical=False)
-        .sign(issuer_key, signature_hash(issuer_key))
-    )
+def request_svid(key: PrivateKey, spiffe_id: SpiffeId | None) -> x509.CertificateSigningRequest:
+    """What an identity server is asked to sign: an SVID for this key, with this ID or the one that is registered."""
+    request = x509.CertificateSigningRequestBuilder().subject_name(_LEAF_SUBJECT)
+    if spiffe_id is not None:
+        request = request.add_extension(_alternative_names(spiffe_id, ()), critical=False)
+    return request.sign(key, signature_hash(key))
 
 
 def issue_svid(
@@ -168,8 +131,8 @@ def issue_svid(
     )
 
 
-def spiffe_id_of(certificate: x509.Certificate | x509.CertificateSigningRequest) -> SpiffeId:
-    """The SPIFFE ID in the only URI SAN of a certificate or of a request for one. Raises SvidError."""
+def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
+    """The SPIFFE ID in a certificate's only URI SAN. Raises SvidError."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -181,6 +144,13 @@ def spiffe_id_of(certificate: x509.Certificate | x509.CertificateSigningRequest)
         return SpiffeId.parse(uris[0])
     except SpiffeIdError as error:
         raise SvidError(str(error)) from None
+
+
+def check_dns_names(names: Sequence[str]) -> None:
+    """Raise SvidError unless all are lower-case DNS names without wildcards."""
+    for name in names:
+        if len(name) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(name):
+            raise SvidError(f"{name[:_MAX_DNS_NAME]!r} is not a lower-case DNS name")
 
 
 def certificate_pem(certificate: x509.Certificate) -> str:
@@ -197,16 +167,6 @@ def _authority_name(serial: int) -> x509.Name:
             x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
         ]
     )
-
-
-def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    try:
-        ski = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except x509.ExtensionNotFound:  # a CA that is not ours may lack it
-        public_key = issuer.public_key()
-        assert isinstance(public_key, PublicKey)  # noqa: S101 - the public half of a key that signs here
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
 
 
 def _builder(
@@ -246,9 +206,7 @@ def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
 
 
 def _alternative_names(spiffe_id: SpiffeId, dns_names: Sequence[str]) -> x509.SubjectAlternativeName:
-    for name in dns_names:
-        if len(name) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(name):
-            raise SvidError(f"{name[:_MAX_DNS_NAME]!r} is not a lower-case DNS name")
+    check_dns_names(dns_names)
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
     names += [x509.DNSName(name) for name in dict.fromkeys(dns_names)]
     return x509.SubjectAlternativeName(names)

@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.identity.journal import JournalError
-from nginx_mesh.identity.keymanager import KeyManagerError
+from nginx_mesh.identity.server import START_ERRORS
 
 from .exec_server import ExecServer
+from .identity import LocalIdentity, read_kept_config
 from .netns import enter_node
 from .paths import MeshPaths
 from .pidlock import DaemonError, held
@@ -37,7 +37,8 @@ async def serve(paths: MeshPaths, image: Path | None) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    runtime = Runtime(paths, settings, image)
+    identity = await asyncio.to_thread(LocalIdentity, paths, read_kept_config(paths), settings)
+    runtime = Runtime(paths, settings, image, identity)
     await runtime.start()
     api = ApiServer(runtime, paths.run / "api.sock")
     commands = ExecServer(paths.run / "exec.sock", runtime.exec)
@@ -66,7 +67,7 @@ def main() -> None:
         with held(paths.run / "daemon.lock"):
             enter_node(paths.name)
             asyncio.run(serve(paths, arguments.image))
-    except (DaemonError, StoreError, KeyManagerError, JournalError, OSError) as error:
+    except (DaemonError, StoreError, *START_ERRORS) as error:
         log.critical("%s", error)
         sys.exit(1)
 

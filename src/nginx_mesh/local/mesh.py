@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,10 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Event, Upsert
 from nginx_mesh.compile.check import ObjectWarning
+from nginx_mesh.compile.dnsnames import DnsNames
 from nginx_mesh.compile.engine import Compiler, Touched
 from nginx_mesh.compile.state import Identity, Probe
-from nginx_mesh.identity.issuer import IdentitySettings, SvidIssuer
-from nginx_mesh.identity.keymanager.base import KeyManager
+from nginx_mesh.identity.provider import IdentityProvider
 from nginx_mesh.identity.spiffe import workload_id
 from nginx_mesh.inject import probes
 from nginx_mesh.node.push import Pusher, StateRefusedError
@@ -32,11 +33,6 @@ _REFUSED_SECONDS = 1.0
 _STEP_SECONDS = 2.0
 
 Warn = Callable[[ObjectKey, str, str], None]
-
-
-def identity_settings(settings: MeshSettings) -> IdentitySettings:
-    """The part of the mesh's settings that is about identity."""
-    return IdentitySettings(settings.trust_domain, settings.svid_ttl, settings.ca_ttl, settings.ca_key_type)
 
 
 def _probes(annotations: Mapping[str, str]) -> dict[str, Probe]:
@@ -53,10 +49,21 @@ def _probes(annotations: Mapping[str, str]) -> dict[str, Probe]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """A pod with an identity. `identified` is set once it has one, or has gone."""
+
+    uid: str
+    account: str
+    sidecar: bool
+    identified: asyncio.Event
+
+
 class Mesh:
     """Follows objects, and keeps the sidecars of meshed pods at the newest state.
 
-    `objects` are those there are at the start. `control_socket` tells where the sidecar of the pod with a uid listens.
+    `objects` are those there are at the start. `identities` gives pods their SVIDs. `control_socket` tells where the
+    sidecar of the pod with a uid listens.
     `warn(key, reason, message)` hears what is wrong with objects, and of sidecars that refuse their state.
     """
 
@@ -64,16 +71,17 @@ class Mesh:
         self,
         objects: Iterable[Object],
         settings: MeshSettings,
-        key_manager: KeyManager,
+        identities: IdentityProvider,
         *,
         control_socket: Callable[[str], Path],
         warn: Warn,
     ) -> None:
         self._control_socket = control_socket
         self._warn = warn
-        self._issuer = SvidIssuer(identity_settings(settings), key_manager)
+        self._identities = identities
         self._settings = settings
-        self._pods: dict[str, ObjectKey] = {}
+        self._keys: dict[str, ObjectKey] = {}
+        self._pods: dict[ObjectKey, _Pod] = {}
         self._live: set[ObjectKey] = set()
         self._warned: dict[ObjectKey, tuple[ObjectWarning, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,19 +90,21 @@ class Mesh:
             self._catalog.apply(Upsert(obj))
         # Milliseconds: greater than any version that an earlier daemon gave out.
         self._compiler = Compiler(self._catalog, settings, first_version=time.time_ns() // 1_000_000, probes=_probes)
+        self._names = DnsNames(self._catalog)
         self._pusher = Pusher(self._compiler.update_for, refused=self._refused)
         self._warn_about(self._compiler.warnings)
 
     async def start(self) -> None:
         """Begin to rotate identities."""
-        self._spawn(self._issuer.run(self._rotated))
+        self._spawn(self._identities.run(self._rotated))
 
     async def close(self) -> None:
         """Stop; the sidecars go on with what they have."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for key in tuple(self._pods.values()):
+        for key, pod in tuple(self._pods.items()):
+            pod.identified.set()  # nobody waits for it any longer
             await self._pusher.drop(key)
 
     def apply(self, event: Event) -> None:
@@ -103,11 +113,12 @@ class Mesh:
         if changes:
             self._publish(self._compiler.apply(changes))
             self._warn_about(changes.objects)
+            for key in self._names.changed(changes):
+                self._register(key)
 
     def configure(self, settings: MeshSettings) -> None:
         """Apply the mesh's settings, live."""
         previous, self._settings = self._settings, settings
-        self._issuer.reconfigure(identity_settings(settings))
         if {previous.mtls_mode, settings.mtls_mode} == {"off", "strict"}:
             # Callers and callees do not learn of it in the same instant; permissive gets on with either.
             self._publish(self._compiler.configure(msgspec.structs.replace(settings, mtls_mode="permissive")))
@@ -115,31 +126,38 @@ class Mesh:
         else:
             self._publish(self._compiler.configure(settings))
 
+    def identify(self, pod: Pod, *, sidecar: bool = False) -> None:
+        """Give a pod its identity, from now on."""
+        key, account = pod.key, pod.spec.service_account_name or "default"
+        self._keys[pod.metadata.uid] = key
+        self._pods[key] = _Pod(pod.metadata.uid, account, sidecar, asyncio.Event())
+        self._register(key)
+
     def serve(self, pod: Pod) -> None:
-        """Give a meshed pod its identity and its sidecar its state, from now on."""
-        uid, key = pod.metadata.uid, pod.key
-        account = pod.spec.service_account_name or "default"
-        identity = self._issuer.register(uid, workload_id(self._settings.trust_domain, key.namespace, account))
-        self._pods[uid] = key
-        self._publish(self._compiler.set_identity(key, identity))
-        self._pusher.serve(key, self._control_socket(uid))
+        """Give a meshed pod its identity and, as soon as it has one, its sidecar its state, from now on."""
+        key = pod.key
+        self.identify(pod, sidecar=True)
         if pod.status.ready:  # it got its state from the daemon before us
             self._live.add(key)
         self._spawn(self._await_first_state(key))
 
     async def drop(self, pod: Pod) -> None:
         """Forget a pod."""
-        uid, key = pod.metadata.uid, pod.key
-        if self._pods.pop(uid, None) is None:
+        key = pod.key
+        known = self._pods.get(key)
+        if known is None or known.uid != pod.metadata.uid:
             return
+        del self._pods[key], self._keys[known.uid]
+        known.identified.set()  # who waits for it finds it gone
         await self._pusher.drop(key)
         self._live.discard(key)
-        self._issuer.unregister(uid)
+        self._names.forget(key)
+        self._identities.unregister(known.uid)
         self._publish(self._compiler.set_identity(key, None))
 
     async def synced(self, timeout: float) -> None:
         """Wait until every live sidecar acknowledged all that was applied so far, at most `timeout` seconds."""
-        waiting = [asyncio.ensure_future(self._pusher.synced(key)) for key in self._live]
+        waiting = [asyncio.ensure_future(self._acknowledged(key)) for key in self._live]
         if not waiting:
             return
         done, late = await asyncio.wait(waiting, timeout=timeout)
@@ -155,17 +173,35 @@ class Mesh:
     def _publish(self, touched: Touched) -> None:
         self._pusher.changed(self._compiler.sidecars(touched))
 
+    def _register(self, key: ObjectKey) -> None:
+        pod = self._pods[key]
+        spiffe_id = workload_id(self._settings.trust_domain, key.namespace, pod.account)
+        self._identities.register(pod.uid, spiffe_id, self._names.follow(key))
+
     def _rotated(self, uid: str, identity: Identity) -> None:
-        if key := self._pods.get(uid):
-            self._publish(self._compiler.set_identity(key, identity))
+        key = self._keys.get(uid)
+        if key is None or not self._pods[key].sidecar:
+            return
+        self._publish(self._compiler.set_identity(key, identity))
+        if not self._pods[key].identified.is_set():
+            # Not sooner: a sidecar that an earlier daemon served would lose the identity that it has.
+            self._pusher.serve(key, self._control_socket(uid))
+            self._pods[key].identified.set()
+
+    async def _acknowledged(self, key: ObjectKey) -> None:
+        """Wait until the sidecar has all that was applied so far. Raises KeyError when its pod has gone."""
+        await self._pods[key].identified.wait()
+        await self._pusher.synced(key)
 
     async def _await_first_state(self, key: ObjectKey) -> None:
         while key not in self._live:
             try:
-                await self._pusher.synced(key)
+                await self._acknowledged(key)
                 self._live.add(key)
             except StateRefusedError:
                 await asyncio.sleep(_REFUSED_SECONDS)
+            except KeyError:
+                return
 
     def _refused(self, error: StateRefusedError) -> None:
         self._warn(error.pod, "StateRefused", str(error))

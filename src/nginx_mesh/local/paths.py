@@ -89,12 +89,16 @@ class MeshPaths:
         """The directory that the sidecar and the node share: the sidecar's control socket is in it."""
         return self.sockets / short_id(uid)
 
+    def workload_api_dir(self, uid: str) -> Path:
+        """The directory with the pod's own SPIFFE Workload API socket."""
+        return self.run / "w" / short_id(uid)
+
     def make(self) -> None:
         """Create the directories. Idempotent."""
         for directory in (*self.shared_roots, self.run, self.state):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
-        for directory in (self.pods, self.pod_disks, self.logs, self.sockets):
+        for directory in (self.pods, self.pod_disks, self.logs, self.sockets, self.workload_api_dir("").parent):
             directory.mkdir(mode=0o700, exist_ok=True)
 
 

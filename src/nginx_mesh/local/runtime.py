@@ -16,10 +16,10 @@ from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.identity.keymanager import open_key_manager
 
 from .events import EventLog
 from .exec_server import ExecAnswer, ExecRequest
+from .identity import LocalIdentity
 from .kubelet import Kubelet, NotRunningError
 from .mesh import Mesh
 from .objects import CONFIG_KEY, Objects, RefusedError
@@ -41,8 +41,9 @@ class Runtime:
     `objects` is what its API reads and changes.
     """
 
-    def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None) -> None:
+    def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity) -> None:
         self._paths = paths
+        self.identity = identity
         self._clock: Callable[[], float] = time.time
         self._store = Store(paths.state / "store.db", self._clock)
         self._events = EventLog(self._clock)
@@ -50,7 +51,7 @@ class Runtime:
         self._mesh = Mesh(
             [_decode(item) for item in self._store.list()],
             self.objects.settings(),
-            open_key_manager(settings.key_manager, paths.state / "identity"),
+            identity.agent,
             control_socket=lambda uid: paths.pod_socket_dir(uid) / "control.sock",
             warn=lambda key, reason, message: self._events.record(key, "Warning", reason, message),
         )
@@ -68,6 +69,8 @@ class Runtime:
         """Take up what an earlier daemon left, and follow the store from now on."""
         self._store.watch(self._changed)
         await self._kubelet.start(self._typed_pods(None))
+        self.identity.configure(self.objects.settings())
+        await self.identity.start()
         await self._mesh.start()
         self._pods.start()
         self._reconciler = Reconciler(
@@ -84,6 +87,7 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pods.close()
         await self._mesh.close()
+        await self.identity.close()
         await self._kubelet.close()
         self._store.close()
 
@@ -93,12 +97,27 @@ class Runtime:
         described = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
         events = [event for event in self._events.list() if event["involvedObject"] == described]
         answer: Resource = {"object": resource, "events": events}
+        if key.kind == "Pod":
+            held = self.identity.agent.holding(resource["metadata"]["uid"])
+            answer["identity"] = None if held is None else msgspec.to_builtins(held)
         if key.kind == "Service":
             (entry,) = resolve_services([_decode_service(resource)], self._typed_pods(key.namespace))
             answer["endpoints"] = [
                 f"{backend.addresses[0]}:{port}" for backend in entry.active for port in backend.ports if port
             ]
         return answer
+
+    def identities(self) -> list[Resource]:
+        """The identity of every pod that has one or waits for one."""
+        return [
+            {
+                "namespace": pod.metadata.namespace,
+                "pod": pod.metadata.name,
+                **msgspec.to_builtins(held),
+            }
+            for pod in self._typed_pods(None)
+            if (held := self.identity.agent.holding(pod.metadata.uid)) is not None
+        ]
 
     def readiness(self, only: set[ObjectKey] | None = None) -> Resource:
         """How many pods there are and are ready, and what is not ready and why; with `only`, of these workloads."""
@@ -158,7 +177,9 @@ class Runtime:
         key = change.key
         self._mesh.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
         if key == CONFIG_KEY:
-            self._mesh.configure(self.objects.settings())
+            settings = self.objects.settings()
+            self.identity.configure(settings)
+            self._mesh.configure(settings)
         if key.kind in ("Pod", "Service"):
             self._services_stale.set()
         if key.kind in ("ConfigMap", "Secret"):

@@ -8,6 +8,8 @@
 | POST `/mesh/apply`, `/mesh/delete` | manifests: `{"files": [{"source", "data" (base64)}], "namespace"}` |
 | PATCH `/mesh/settings` | settings that may change while the mesh runs |
 | GET `/mesh/readiness?object=kind/name,…&namespace=` | what is not ready and why |
+| GET `/mesh/identities` | who has which SVID |
+| `/identity/…` | the identity authority, where it is in this process (identity/admin.py) |
 | GET `/healthz` | |
 
 Errors are Kubernetes `Status` objects; `details` has one line per fault.
@@ -74,6 +76,9 @@ class ApiServer:
         app.router.add_post("/mesh/delete", self._delete_all)
         app.router.add_patch("/mesh/settings", self._settings)
         app.router.add_get("/mesh/readiness", self._readiness)
+        app.router.add_get("/mesh/identities", self._identities)
+        if runtime.identity.admin is not None:
+            app.add_subapp("/identity", runtime.identity.admin)
         for prefix in ("/api/{version}", "/apis/{group}/{version}"):
             for scope in ("/namespaces/{namespace}/{plural}", "/{plural}"):
                 app.router.add_get(prefix + scope, self._list)
@@ -125,6 +130,9 @@ class ApiServer:
             pairs = [part.partition("/") for part in request.query["object"].split(",")]
             only = {ObjectKey(_kind_named(title).KIND, namespace, name) for title, _, name in pairs}
         return _json(self._runtime.readiness(only))
+
+    async def _identities(self, _: web.Request) -> web.Response:
+        return _json(self._runtime.identities())
 
     async def _list(self, request: web.Request) -> web.Response:
         kind = _kind_of(request)

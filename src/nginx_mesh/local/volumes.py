@@ -18,6 +18,8 @@ from nginx_mesh.api.meta import Object, ObjectKey
 from .paths import MeshPaths
 
 CSI_DRIVER = "csi.nginx-mesh.nginx.com"
+# The driver that workloads of SPIFFE deployments mount the Workload API by.
+SPIFFE_CSI_DRIVER = "csi.spiffe.io"
 SIDECAR_UID = 2102
 
 Lookup = Callable[[ObjectKey], Object | None]
@@ -67,6 +69,12 @@ def mount_volumes(pod: Pod, paths: MeshPaths, lookup: Lookup) -> dict[str, Mount
             raise ConfigError(f"{where}.name: {volume.name!r} is not a DNS label", "FailedMount")
         mounted[volume.name] = _mount(pod, volume, where, paths, lookup)
     return mounted
+
+
+def is_workload_api(volume: Volume) -> bool:
+    """Whether a volume is the directory of the pod's SPIFFE Workload API socket."""
+    csi = volume.csi
+    return csi is not None and (csi.driver == SPIFFE_CSI_DRIVER or (csi.driver == CSI_DRIVER and csi.read_only))
 
 
 def projected_objects(pod: Pod) -> set[ObjectKey]:
@@ -141,6 +149,10 @@ def _mount(pod: Pod, volume: Volume, where: str, paths: MeshPaths, lookup: Looku
                 os.chown(directory, 0, group)
             directory.chmod(0o777 if group is None else 0o2777)
         return MountedVolume(directory, read_only=False)
+    if is_workload_api(volume):
+        directory = paths.workload_api_dir(uid)
+        directory.mkdir(mode=0o755, exist_ok=True)
+        return MountedVolume(directory, read_only=True)
     if volume.csi is not None and volume.csi.driver == CSI_DRIVER:
         directory = paths.pod_socket_dir(uid)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

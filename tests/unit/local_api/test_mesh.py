@@ -10,6 +10,10 @@ import msgspec
 from nginx_mesh.api.annotations import INJECTED, SIDECAR_CONTAINER, STATUS
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.identity.agent import Agent
+from nginx_mesh.identity.authority import Authority, IdentitySettings
+from nginx_mesh.identity.datastore import IN_MEMORY, open_datastore
+from nginx_mesh.identity.inprocess import InProcessClient
 from nginx_mesh.identity.keymanager.memory import MemoryKeyManager
 from nginx_mesh.local.mesh import Mesh
 
@@ -31,15 +35,21 @@ def meshed(*, ready: bool) -> Pod:
 
 async def waits(tmp_path: Path, pod: Pod) -> bool:
     """Whether the mesh waits for the pod's sidecar, which does not answer."""
-    mesh = Mesh(
-        [pod], MeshSettings(), MemoryKeyManager(), control_socket=lambda uid: tmp_path / uid, warn=lambda *_: None
+    authority = Authority(
+        IdentitySettings("example.org"),
+        key_manager=MemoryKeyManager(),
+        datastore=open_datastore(IN_MEMORY, tmp_path),
     )
+    await authority.start()
+    agent = Agent(InProcessClient(authority, "spiffe://example.org/nginx-mesh/agent/test"))
+    mesh = Mesh([pod], MeshSettings(), agent, control_socket=lambda uid: tmp_path / uid, warn=lambda *_: None)
     mesh.serve(pod)
     synced = asyncio.create_task(mesh.synced(30))
     await asyncio.sleep(0.05)
     waiting = not synced.done()
     await mesh.close()
     await asyncio.wait_for(synced, 5)
+    await authority.close()
     return waiting
 
 

@@ -21,6 +21,9 @@ class KeyManager(Protocol):
     def put(self, name: str, secret: bytes) -> None:
         """Replace the secret as a whole or, on KeyManagerError, not at all. Durable on return if this manager is."""
 
+    def delete(self, name: str) -> None:
+        """Destroy the secret; nothing happens when there is none. Raises KeyManagerError when it is damaged."""
+
 
 def check_name(name: str) -> None:
     """Raise KeyManagerError unless `name` is fit for a secret (and so for a file name)."""

@@ -75,6 +75,17 @@ class DiskKeyManager:
         except OSError as error:
             raise KeyManagerError(f"{path}: {error.strerror}") from error
 
+    def delete(self, name: str) -> None:
+        """See KeyManager. A damaged file is left for a person to look at."""
+        if self.get(name) is None:
+            return
+        path = self._directory / name
+        try:
+            path.unlink()
+            _sync_directory(self._directory)
+        except OSError as error:
+            raise KeyManagerError(f"{path}: {error.strerror}") from error
+
     def __str__(self) -> str:
         return f"disk key manager in {self._directory}"
 

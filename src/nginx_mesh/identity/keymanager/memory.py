@@ -21,5 +21,10 @@ class MemoryKeyManager:
         check_name(name)
         self._secrets[name] = secret
 
+    def delete(self, name: str) -> None:
+        """See KeyManager."""
+        check_name(name)
+        self._secrets.pop(name, None)
+
     def __str__(self) -> str:
         return "memory key manager"

@@ -27,8 +27,8 @@ class MintedCa:
     def limit(self) -> float:
         """The last Unix second at which the whole chain is valid: upstream's own CA may end before ours does."""
         last = self.chain[-1]
-        above = max(r.not_valid_after_utc for r in self.roots if r.subject == last.issuer)
-        return min(above, *(c.not_valid_after_utc for c in self.chain), last.not_valid_after_utc).timestamp()
+        above = max(root.not_valid_after_utc for root in self.roots if root.subject == last.issuer)
+        return min(above, *(each.not_valid_after_utc for each in self.chain)).timestamp()
 
 
 class UpstreamAuthority(Protocol):

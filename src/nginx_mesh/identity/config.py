@@ -1,0 +1,207 @@
+"""The configuration file of identity: one for the server process, the local mesh and agents.
+
+    mtls:                          # as in Helm values and MeshConfig
+      trustDomain: example.org
+      caTTL: 720h
+      svidTTL: 1h
+      caKeyType: ec-p256
+      upstreamAuthority: upstream.yaml   # a file, or what would be in it
+      spireServerKeyManager: disk
+      persistentStorage: "on"
+    identity:
+      provider: embedded           # or server: an identity server elsewhere, or spire
+      dataDir: /var/lib/nginx-mesh-identity
+
+Paths are relative to the file. All errors are FieldError with the whole path of the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from nginx_mesh.api.decoding import decode_as, without_nulls
+from nginx_mesh.api.documents import read_file
+from nginx_mesh.api.errors import FieldError, located
+from nginx_mesh.api.meta import StrictModel
+from nginx_mesh.api.settings import MeshSettings, UpstreamAuthority
+from nginx_mesh.api.values import (
+    CaKeyType,
+    HostPort,
+    KeyManager,
+    PersistentStorage,
+    parse_ca_ttl,
+    parse_dns_name,
+    parse_host_port,
+    parse_svid_ttl,
+)
+
+from .authority import IdentitySettings
+from .datastore import IN_MEMORY, DatastoreConfig
+
+T = TypeVar("T")
+
+DEFAULT_PORT = 8081
+
+
+class MtlsSection(StrictModel, frozen=True, kw_only=True):
+    """What REFERENCE calls mtls.*, as text. What is None keeps its default."""
+
+    trust_domain: str | None = None
+    ca_ttl: str | None = msgspec.field(name="caTTL", default=None)
+    svid_ttl: str | None = msgspec.field(name="svidTTL", default=None)
+    ca_key_type: CaKeyType | None = None
+    upstream_authority: str | dict[str, Any] | None = None
+    spire_server_key_manager: KeyManager | None = None
+    persistent_storage: PersistentStorage | None = None
+
+
+class ServerSection(StrictModel, frozen=True, kw_only=True):
+    """Where the identity server is, for `provider: server`.
+
+    `trust_bundle` is a file of roots (PEM) that the server is believed by. `join_token_file` has a token that was made
+    for this agent.
+    """
+
+    address: str
+    trust_bundle: Path
+    join_token_file: Path | None = None
+
+
+class BundleEndpointSection(StrictModel, frozen=True, kw_only=True):
+    """Where this trust domain's bundle is published. The files are for https_web: a certificate chain and its key."""
+
+    address: str
+    profile: Literal["https_spiffe", "https_web"] = "https_spiffe"
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class FederationSection(StrictModel, frozen=True, kw_only=True):
+    """Federation with other trust domains; with which ones is said by `nginx-meshctl identity federation`."""
+
+    bundle_endpoint: BundleEndpointSection | None = None
+
+
+class IdentitySection(StrictModel, frozen=True, kw_only=True):
+    """How identity is provided and by which process. `server_id` tells servers that share a datastore apart.
+
+    `bundle_path` is a file that is kept at the newest bundle (PEM), for agents to start from.
+    """
+
+    provider: Literal["embedded", "server", "spire"] = "embedded"
+    data_dir: Path | None = None
+    server_id: str = msgspec.field(name="serverID", default="")
+    listen: str = f"127.0.0.1:{DEFAULT_PORT}"
+    admin_socket: Path | None = None
+    bundle_path: Path | None = None
+    datastore: dict[str, Any] | None = None
+    server: ServerSection | None = None
+    federation: FederationSection = FederationSection()
+
+
+class IdentityConfig(StrictModel, frozen=True, kw_only=True):
+    """The whole file."""
+
+    mtls: MtlsSection = MtlsSection()
+    identity: IdentitySection = IdentitySection()
+
+    def __post_init__(self) -> None:
+        section = self.identity
+        if section.provider == "server" and section.server is None:
+            raise FieldError("identity.server", "is required with provider: server")
+        if section.provider != "server" and section.server is not None:
+            raise FieldError("identity.server", f"has no meaning with provider: {section.provider}")
+
+
+def read_config(path: Path) -> IdentityConfig:
+    """The configuration in a file, its paths made absolute. Raises FieldError."""
+    config = decode_as(IdentityConfig, without_nulls(read_file(path) or {}))
+    return absolute(config, path.resolve().parent)
+
+
+def absolute(config: IdentityConfig, directory: Path) -> IdentityConfig:
+    """The same configuration with absolute paths, and the content of the upstream authority's file in place of it."""
+    mtls, identity = config.mtls, config.identity
+    if isinstance(mtls.upstream_authority, str):
+        file = directory / mtls.upstream_authority
+        with located("mtls.upstreamAuthority"):
+            upstream = read_file(file)
+            decode_as(UpstreamAuthority, upstream)
+        mtls = msgspec.structs.replace(mtls, upstream_authority=upstream)
+    return msgspec.structs.replace(config, mtls=mtls, identity=_absolute(identity, directory))
+
+
+def _absolute(section: Any, directory: Path) -> Any:
+    """A section whose paths begin at the root."""
+    changed: dict[str, Any] = {}
+    for name in section.__struct_fields__:
+        value = getattr(section, name)
+        if isinstance(value, Path):
+            changed[name] = directory / value
+        elif isinstance(value, StrictModel):
+            changed[name] = _absolute(value, directory)
+    return msgspec.structs.replace(section, **changed) if changed else section
+
+
+def mesh_settings(config: IdentityConfig, base: MeshSettings) -> MeshSettings:
+    """The mesh's settings, where the file says something its own. Raises FieldError."""
+    mtls = config.mtls
+    given = {
+        "trust_domain": _parsed("mtls.trustDomain", parse_dns_name, mtls.trust_domain),
+        "ca_ttl": _parsed("mtls.caTTL", parse_ca_ttl, mtls.ca_ttl),
+        "svid_ttl": _parsed("mtls.svidTTL", parse_svid_ttl, mtls.svid_ttl),
+        "ca_key_type": mtls.ca_key_type,
+        "upstream_authority": _upstream(mtls.upstream_authority),
+        "key_manager": mtls.spire_server_key_manager,
+        "persistent_storage": mtls.persistent_storage,
+    }
+    return msgspec.structs.replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def identity_settings(settings: MeshSettings) -> IdentitySettings:
+    """The part of the mesh's settings that is about identity."""
+    return IdentitySettings(
+        settings.trust_domain,
+        settings.svid_ttl,
+        settings.ca_ttl,
+        settings.ca_key_type,
+        upstream=fingerprint(settings.upstream_authority),
+    )
+
+
+def fingerprint(upstream: UpstreamAuthority | None) -> str:
+    """What tells one configuration of an upstream authority from another, without telling what it is."""
+    if upstream is None:
+        return ""
+    digest = hashlib.sha256(msgspec.json.encode(upstream, order="sorted")).hexdigest()
+    return f"{upstream.upstream_authority}-{digest[:16]}"
+
+
+def datastore_config(config: IdentityConfig, settings: MeshSettings) -> DatastoreConfig:
+    """Where the server remembers things. Raises FieldError."""
+    if settings.persistent_storage == "off":
+        if config.identity.datastore is not None:
+            raise FieldError("identity.datastore", "has no meaning with mtls.persistentStorage off")
+        return IN_MEMORY
+    with located("identity.datastore"):
+        return decode_as(DatastoreConfig, config.identity.datastore or {})
+
+
+def listen_address(text: str, field: str) -> HostPort:
+    """An address to listen on. Raises FieldError."""
+    with located(field):
+        return parse_host_port(text)
+
+
+def _upstream(value: str | dict[str, Any] | None) -> UpstreamAuthority | None:
+    with located("mtls.upstreamAuthority"):
+        return None if value is None else decode_as(UpstreamAuthority, value)
+
+
+def _parsed(field: str, parse: Any, text: str | None) -> Any:
+    with located(field):
+        return None if text is None else parse(text)

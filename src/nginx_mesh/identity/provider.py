@@ -1,0 +1,41 @@
+"""The interface of what gives the workloads of a machine their identities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from nginx_mesh.compile.state import Identity
+
+from .spiffe import SpiffeId
+from .workload import WorkloadSource
+
+OnUpdate = Callable[[str, Identity], None]
+
+
+class IdentityProvider(Protocol):
+    """Keeps the identity of every registered workload valid. One event loop owns it."""
+
+    def register(self, workload: str, spiffe_id: SpiffeId, dns_names: Sequence[str] = ()) -> None:
+        """A workload (a pod's uid) shall have this identity from now on. Again with other names reissues.
+
+        Raises SvidError for names that no certificate may carry; then nothing changed.
+        """
+
+    def unregister(self, workload: str) -> None:
+        """Forget a workload. Unknown ones are passed over."""
+
+    def identity(self, workload: str) -> Identity | None:
+        """The workload's present identity, None while it has none."""
+
+    def source(self, workload: str) -> WorkloadSource:
+        """What the workload's own Workload API socket gives, also before it is registered."""
+
+    def node_source(self) -> WorkloadSource:
+        """What the machine's Workload API socket gives: the identities of all its workloads."""
+
+    async def run(self, on_update: OnUpdate) -> None:
+        """Until cancelled: issue and renew, and report each changed identity.
+
+        A changed bundle is reported for every workload before any SVID is replaced because of it.
+        """

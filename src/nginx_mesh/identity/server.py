@@ -1,0 +1,144 @@
+"""An authority with all that serves it: agents, operators, other trust domains. Embedded, or a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from aiohttp import web
+
+from nginx_mesh.api.errors import FieldError, located
+from nginx_mesh.api.settings import MeshSettings
+
+from . import config as configuration
+from .admin import AdminApi
+from .attestation import JoinTokens, NodeAttestor
+from .authority import Authority
+from .bundle import BundleError
+from .config import IdentityConfig
+from .datastore import DatastoreError, open_datastore
+from .journal import JournalError
+from .keymanager import KeyManagerError, open_key_manager
+from .nodeapi import NodeApi
+from .ownsvid import OwnSvid
+from .registrations import server_id
+from .tls import server_context
+from .x509svid import certificate_pem
+
+log = logging.getLogger(__name__)
+
+
+def open_authority(
+    config: IdentityConfig, settings: MeshSettings, directory: Path, clock: Callable[[], float] = time.time
+) -> Authority:
+    """The authority that a configuration describes; relative paths and secrets are in `directory`. Blocks.
+
+    Raises FieldError, DatastoreError, KeyManagerError.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    upstream = None
+    if settings.upstream_authority is not None:
+        from .upstream import open_upstream  # type: ignore[attr-defined] # clients of clouds are heavy
+
+        with located("mtls.upstreamAuthority"):
+            upstream = open_upstream(settings.upstream_authority)
+    key_manager = open_key_manager(settings.key_manager, directory / "keys")
+    datastore = open_datastore(configuration.datastore_config(config, settings), directory, clock)
+    return Authority(
+        configuration.identity_settings(settings),
+        key_manager=key_manager,
+        datastore=datastore,
+        upstream=upstream,
+        server_id=config.identity.server_id or socket.gethostname(),
+        clock=clock,
+    )
+
+
+class IdentityServer:
+    """Runs an authority and its APIs. `admin` is an application for operators, for whoever has a socket for it."""
+
+    def __init__(self, authority: Authority, config: IdentityConfig) -> None:
+        self.authority = authority
+        self.tokens = JoinTokens(authority.datastore, authority.clock)
+        self.admin = AdminApi(authority, self.tokens).app
+        self._config = config
+        self._own = OwnSvid(authority, server_id(authority.settings.trust_domain))
+        self._runners: list[web.AppRunner] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take up what an earlier process left, and go on with it. Raises as Authority.start, and FieldError."""
+        await self.authority.start()
+        self._spawn(self.authority.run())
+        path = self._config.identity.bundle_path
+        if path is not None:
+            self._spawn(self._write_bundles(path))
+
+    async def listen(self) -> None:
+        """Serve agents. Raises FieldError when the address is not to be had."""
+        address = configuration.listen_address(self._config.identity.listen, "identity.listen")
+        attestors: dict[str, NodeAttestor] = {"join_token": self.tokens}
+        runner = web.AppRunner(NodeApi(self.authority, attestors).app, access_log=None, shutdown_timeout=1.0)
+        self._runners.append(runner)
+        await runner.setup()
+        context = server_context(self._own, lambda: self.authority.bundles.own, lambda _: None, "optional")
+        try:
+            await web.TCPSite(runner, address.host, address.port, ssl_context=context).start()
+        except OSError as error:
+            raise FieldError("identity.listen", f"{address}: {error.strerror or error}") from None
+        log.info("serving agents of %s at %s", self.authority.settings.trust_domain, address)
+
+    async def listen_admin(self, path: Path) -> None:
+        """Serve operators on a unix socket that only the owner can open. Raises OSError."""
+        app = web.Application()
+        app.add_subapp("/identity", self.admin)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runners.append(runner)
+        await runner.setup()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        old = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, str(path)).start()
+        finally:
+            os.umask(old)
+
+    async def close(self) -> None:
+        """Stop. What was issued stays good until it expires."""
+        for runner in self._runners:
+            await runner.cleanup()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.authority.close()
+
+    async def _write_bundles(self, path: Path) -> None:
+        """Keep a file at the newest bundle."""
+        async for announcement in self.authority.watch():
+            own = announcement.bundles[announcement.trust_domain]
+            pem = "".join(certificate_pem(root) for root in own.x509_authorities)
+            try:
+                await asyncio.to_thread(_replace_file, path, pem)
+            except OSError as error:
+                log.error("the bundle is not written to %s: %s", path, error.strerror)
+
+    def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _replace_file(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.chmod(0o644)
+    temporary.replace(path)
+
+
+START_ERRORS = (FieldError, DatastoreError, KeyManagerError, JournalError, BundleError, OSError)
+"""What can be wrong when a server starts: said to whoever started it, without a traceback."""

@@ -1,0 +1,92 @@
+"""Who gives the pods of a local mesh their identities, as its configuration says, and their Workload API sockets."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+from cryptography import x509
+
+from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.values import parse_host_port
+from nginx_mesh.identity.agent import Agent
+from nginx_mesh.identity.client import AuthorityClient
+from nginx_mesh.identity.config import IdentityConfig, ServerSection, identity_settings
+from nginx_mesh.identity.inprocess import InProcessClient
+from nginx_mesh.identity.keymanager.disk import DiskKeyManager
+from nginx_mesh.identity.registrations import agent_id
+from nginx_mesh.identity.remote import RemoteClient, join_token
+from nginx_mesh.identity.server import IdentityServer, open_authority
+
+from .paths import MeshPaths
+
+log = logging.getLogger(__name__)
+
+
+def read_kept_config(paths: MeshPaths) -> IdentityConfig:
+    """The configuration that the mesh was made with."""
+    kept = paths.state / "identity.json"
+    return msgspec.json.decode(kept.read_bytes(), type=IdentityConfig) if kept.exists() else IdentityConfig()
+
+
+class LocalIdentity:
+    """The identity provider of a mesh's pods: an authority in this process, or one elsewhere."""
+
+    def __init__(self, paths: MeshPaths, config: IdentityConfig, settings: MeshSettings) -> None:
+        """Blocks. Raises FieldError, DatastoreError, KeyManagerError."""
+        directory = config.identity.data_dir or paths.state / "identity"
+        self.server: IdentityServer | None = None
+        if config.identity.server is not None:
+            self._client = _remote(config.identity.server, settings.trust_domain, directory)
+        else:
+            self.server = IdentityServer(open_authority(config, settings, directory), config)
+            name = agent_id(settings.trust_domain, paths.name)
+            self._client = InProcessClient(self.server.authority, str(name))
+        self.agent = Agent(self._client)
+
+    @property
+    def admin(self) -> web.Application | None:
+        """What operators may do, where the authority is here."""
+        return None if self.server is None else self.server.admin
+
+    async def start(self) -> None:
+        """Take up what an earlier daemon left. Raises as Authority.start."""
+        if self.server is not None:
+            await self.server.start()
+
+    def configure(self, settings: MeshSettings) -> None:
+        """Apply the mesh's settings, live, as far as the authority is here."""
+        if self.server is not None:
+            self.server.authority.reconfigure(identity_settings(settings))
+
+    async def close(self) -> None:
+        """Stop; what was issued stays good until it expires."""
+        await self._client.close()
+        if self.server is not None:
+            await self.server.close()
+
+
+def _remote(section: ServerSection, trust_domain: str, directory: Path) -> AuthorityClient:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def roots() -> tuple[x509.Certificate, ...]:
+        try:
+            return tuple(x509.load_pem_x509_certificates(section.trust_bundle.read_bytes()))
+        except (OSError, ValueError) as error:
+            log.warning("identity.server.trustBundle: %s: %s", section.trust_bundle, error)
+            return ()
+
+    if not roots():
+        raise FieldError("identity.server.trustBundle", f"{section.trust_bundle}: no certificates in PEM")
+    if section.join_token_file is None:
+        raise FieldError("identity.server.joinTokenFile", "is required: nothing else vouches for this machine")
+    return RemoteClient(
+        parse_host_port(section.address),
+        trust_domain,
+        bootstrap=roots,
+        evidence=join_token(section.join_token_file),
+        keep=DiskKeyManager(directory / "agent"),
+    )

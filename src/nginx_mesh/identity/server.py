@@ -43,7 +43,7 @@ def open_authority(
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     upstream = None
     if settings.upstream_authority is not None:
-        from .upstream import open_upstream  # type: ignore[attr-defined] # clients of clouds are heavy
+        from .upstream import open_upstream  # clients of clouds are heavy
 
         with located("mtls.upstreamAuthority"):
             upstream = open_upstream(settings.upstream_authority)

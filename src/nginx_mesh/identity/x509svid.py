@@ -52,8 +52,7 @@ class Signer:
     @cached_property
     def authority_key_identifier(self) -> x509.AuthorityKeyIdentifier:
         """What certificates issued by this CA name it by."""
-        ski = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
+        return _authority_key_identifier(self.certificate)
 
 
 def issue_authority(
@@ -94,6 +93,42 @@ def request_svid(key: PrivateKey, spiffe_id: SpiffeId | None) -> x509.Certificat
     return request.sign(key, signature_hash(key))
 
 
+def issue_intermediate(
+    issuer: x509.Certificate,
+    issuer_key: PrivateKey,
+    csr: x509.CertificateSigningRequest,
+    not_before: float,
+    not_after: float,
+    serial: int,
+) -> x509.Certificate:
+    """The CA that a CSR of `request_authority` asks for, its validity cut to the issuer's; only SVIDs hang below it.
+
+    Raises SvidError when the CSR is not signed by its own key, its key is of a type that we do not use, it names no
+    trust domain, or nothing is left of the validity. Whether the issuer may have a CA below it is not looked at.
+    """
+    if not csr.is_signature_valid:
+        raise SvidError("the CSR is not signed by the key that it holds")
+    public_key = csr.public_key()
+    try:
+        key_type_of(public_key)
+    except ValueError as error:
+        raise SvidError(str(error)) from None
+    assert isinstance(public_key, PublicKey)  # noqa: S101 - what key_type_of just established
+    spiffe_id = spiffe_id_of(csr)
+    if spiffe_id.path:
+        raise SvidError(f"{spiffe_id} is a workload's ID; a CA carries its trust domain's")
+    not_before = max(not_before, issuer.not_valid_before_utc.timestamp())
+    not_after = min(not_after, issuer.not_valid_after_utc.timestamp())
+    return (
+        _builder(csr.subject, issuer.subject, public_key, not_before, not_after, serial)
+        .add_extension(_CA_CONSTRAINTS, critical=True)
+        .add_extension(_key_usage(sign_certificates=True), critical=True)
+        .add_extension(_authority_key_identifier(issuer), critical=False)
+        .add_extension(_alternative_names(spiffe_id, ()), critical=False)
+        .sign(issuer_key, signature_hash(issuer_key))
+    )
+
+
 def issue_svid(
     signer: Signer,
     public_key: PublicKey,
@@ -131,8 +166,8 @@ def issue_svid(
     )
 
 
-def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
-    """The SPIFFE ID in a certificate's only URI SAN. Raises SvidError."""
+def spiffe_id_of(certificate: x509.Certificate | x509.CertificateSigningRequest) -> SpiffeId:
+    """The SPIFFE ID in the only URI SAN of a certificate or of a request for one. Raises SvidError."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -167,6 +202,16 @@ def _authority_name(serial: int) -> x509.Name:
             x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
         ]
     )
+
+
+def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        ski = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:  # a CA that is not ours may lack it
+        public_key = issuer.public_key()
+        assert isinstance(public_key, PublicKey)  # noqa: S101 - the public half of a key that signs here
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
 
 
 def _builder(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ from click.testing import CliRunner
 from nginx_mesh.api.settings import MeshSettings, UpstreamAuthority
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.cli.options import mesh_flags
+from nginx_mesh.identity.keys import generate_key, to_pem
+from nginx_mesh.identity.x509svid import certificate_pem, issue_authority
 
 
 def settings_of(*arguments: str) -> MeshSettings:
@@ -90,12 +93,25 @@ def test_a_wrong_value_is_wrong_usage_that_names_the_flag(arguments: tuple[str, 
         settings_of(*arguments)
 
 
-def test_the_upstream_authority_comes_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "disk.yaml"
-    path.write_text('apiVersion: "0.1"\nupstreamAuthority: disk\nconfig: {cert_file_path: /a, key_file_path: /b}\n')
-    assert settings_of("--mtls-upstream-ca-conf", str(path)).upstream_authority == UpstreamAuthority(
-        api_version="0.1", upstream_authority="disk", config={"cert_file_path": "/a", "key_file_path": "/b"}
+def test_the_upstream_authority_comes_from_a_file_its_paths_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = generate_key("ec-p256")
+    ca = issue_authority(key, "example.org", time.time() - 60, time.time() + 60, 1)
+    (tmp_path / "ca.pem").write_text(certificate_pem(ca))
+    (tmp_path / "ca.key").write_text(to_pem(key))
+    path = tmp_path / "upstream.yaml"
+    path.write_text(
+        "apiVersion: v1\nupstreamAuthority: disk\nconfig: {cert_file_path: ca.pem, key_file_path: ca.key}\n"
     )
+    monkeypatch.chdir(tmp_path)
+    config = {"cert_file_path": str(tmp_path / "ca.pem"), "key_file_path": str(tmp_path / "ca.key")}
+    assert settings_of("--mtls-upstream-ca-conf", str(path)).upstream_authority == UpstreamAuthority(
+        api_version="v1", upstream_authority="disk", config=config
+    )
+    (tmp_path / "ca.key").unlink()
+    with pytest.raises(click.UsageError, match=r"config\.key_file_path: .*/ca\.key: cannot be read"):
+        settings_of("--mtls-upstream-ca-conf", str(path))
 
 
 @pytest.mark.parametrize(

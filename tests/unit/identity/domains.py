@@ -14,7 +14,7 @@ from nginx_mesh.identity.x509svid import Signer, issue_authority, issue_svid
 
 
 class Domain:
-    """A trust domain with one CA that signs and any number that are trusted; `rotate` makes another the signing one."""
+    """A trust domain with one CA that signs, and all that ever did trusted."""
 
     def __init__(self, name: str = "example.org") -> None:
         self.name = name
@@ -24,13 +24,17 @@ class Domain:
         self.sequence = 0
         self.rotate()
 
-    def rotate(self) -> None:
-        """A new CA signs; the former ones stay trusted."""
+    def prepare(self) -> Signer:
+        """A new CA, trusted from now on."""
         key, now = generate_key("ec-p256"), time.time()
         certificate = issue_authority(key, self.name, now - 300, now + 86_400, secrets.randbits(100))
-        self.signer = Signer(certificate, key)
         self.authorities.append(certificate)
         self.sequence += 1
+        return Signer(certificate, key)
+
+    def rotate(self) -> None:
+        """A new CA signs at once, before anybody can have heard of it."""
+        self.signer = self.prepare()
 
     def svid(self, path: str, *, since: float = -300, until: float = 3600, dns_names: Sequence[str] = ()) -> X509Svid:
         """A new SVID, valid from `since` to `until` seconds from now."""

@@ -1,0 +1,67 @@
+"""Blocking library calls, kept from holding up the event loop for longer than they may."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from .base import UpstreamError
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 5.0
+"""How long a client waits for a connection and then for (more of) an answer. Libraries take them, per request."""
+
+TOTAL_SECONDS = 15.0
+
+
+class BlockingCalls:
+    """Runs one call at a time, each in a thread of its own, and waits for it for `seconds` at most.
+
+    No thread can be stopped. One that outlives its time (a server that answers a byte at a time outlives any timeout
+    of a library) is left to end on its own, keeps nothing from ending, and is the only one: until then calls fail.
+    """
+
+    def __init__(self, name: str, seconds: float = TOTAL_SECONDS) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._lock = asyncio.Lock()
+        self._running: Future[Any] | None = None
+
+    async def run(self, what: str, function: Callable[[], T]) -> T:
+        """What `function` returns. Raises UpstreamError, which says who was asked for `what`, also for one of its own.
+
+        Errors of other types are reported by type alone: what a library says may quote secrets.
+        """
+        try:
+            async with asyncio.timeout(self._seconds), self._lock:
+                if self._running is not None and not self._running.done():
+                    raise UpstreamError("an earlier request still has no end")
+                return await asyncio.wrap_future(self._start(function))
+        except UpstreamError as error:
+            raise UpstreamError(f"{self._name}: {what}: {error}") from None
+        except TimeoutError:
+            raise UpstreamError(f"{self._name}: {what}: no answer within {self._seconds:g} s") from None
+        except Exception as error:
+            kind = f"{type(error).__module__}.{type(error).__qualname__}"
+            raise UpstreamError(f"{self._name}: {what}: failed unexpectedly ({kind})") from None
+
+    def _start(self, function: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        future.set_running_or_notify_cancel()  # so that nobody's giving up changes it
+        self._running = future
+        threading.Thread(target=work, name=self._name, daemon=True).start()
+        return future

@@ -97,6 +97,12 @@ ANNOTATIONS: Final = {
         "Pod", "`true`, `false`", "Calls to what is not in the mesh go through the egress gateway."
     ),
     mesh.LB_METHOD: Mark("Service", _words(LbMethod), "How requests are shared among the service's endpoints."),
+    mesh.PEER_SPIFFE_ID: Mark(
+        "Service without selector",
+        "SPIFFE ID, for example `spiffe://other.example/ns/shop/sa/web`",
+        "The endpoints that EndpointSlices list for the service are called by mTLS and must prove this ID; see "
+        "[other trust domains](../guides/mtls.md#other-trust-domains).",
+    ),
     mesh.INTERNAL_ROUTE: Mark("Ingress", "`true`, `false`", "The Ingress is a route of the egress gateway."),
 }
 SET_BY_INJECTION: Final = {

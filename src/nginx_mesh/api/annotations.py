@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast, get_args
 
+from nginx_mesh.identity.spiffe import SpiffeId, SpiffeIdError
+
 from .errors import FieldError, located
 from .values import LbMethod, MtlsMode, parse_boolean, parse_choice, parse_ports, parse_size
 
@@ -27,6 +29,7 @@ IGNORE_INCOMING_PORTS = "config.nsm.nginx.com/ignore-incoming-ports"
 IGNORE_OUTGOING_PORTS = "config.nsm.nginx.com/ignore-outgoing-ports"
 DEFAULT_EGRESS_ALLOWED = "config.nsm.nginx.com/default-egress-allowed"
 LB_METHOD = "config.nsm.nginx.com/lb-method"
+PEER_SPIFFE_ID = "config.nsm.nginx.com/peer-spiffe-id"
 INTERNAL_ROUTE = "nsm.nginx.com/internal-route"
 STATUS = "injector.nsm.nginx.com/status"
 PROBES = "injector.nsm.nginx.com/probes"
@@ -38,6 +41,9 @@ SIDECAR_CONTAINER = "nginx-mesh-sidecar"
 
 # Besides those of the annotation: DNS, metrics, and the sidecar's ports for health checks.
 ALWAYS_IGNORED_INCOMING_PORTS = (53, 8887, 8895, 8896)
+
+# Why a Service with a selector has no use for PEER_SPIFFE_ID.
+NO_PEER_OF_PODS = "is for services without a selector: pods prove the identities of their service accounts"
 
 AutoInject = Literal["enabled", "disabled"]
 
@@ -92,6 +98,11 @@ def lb_method(annotations: Mapping[str, str]) -> LbMethod | None:
     return cast("LbMethod | None", _choice(annotations, LB_METHOD, get_args(LbMethod)))
 
 
+def peer_spiffe_id(annotations: Mapping[str, str]) -> str | None:
+    """The SPIFFE ID that the endpoints of a Service without a selector prove."""
+    return _read(annotations, PEER_SPIFFE_ID, _workload_id)
+
+
 def internal_route(annotations: Mapping[str, str]) -> bool:
     """Whether an Ingress is a route for the egress gateway."""
     return bool(_read(annotations, INTERNAL_ROUTE, parse_boolean))
@@ -127,13 +138,23 @@ def check_namespace(labels: Mapping[str, str]) -> list[FieldError]:
 
 def check_service(annotations: Mapping[str, str]) -> list[FieldError]:
     """What is wrong with a Service's annotations."""
-    return _errors("annotations", (lb_method,), annotations)
+    return _errors("annotations", (lb_method, peer_spiffe_id), annotations)
 
 
 def _read(values: Mapping[str, str], key: str, parse: Callable[[str], T]) -> T | None:
     text = values.get(key)
     with located(key):
         return None if text is None else parse(text)
+
+
+def _workload_id(text: str) -> str:
+    try:
+        spiffe_id = SpiffeId.parse(text)
+    except SpiffeIdError as error:
+        raise FieldError("", str(error)) from None
+    if not spiffe_id.path:
+        raise FieldError("", f'"{text}" is of a trust domain, not of a workload in it')
+    return text
 
 
 def _choice(values: Mapping[str, str], key: str, choices: tuple[str, ...]) -> str | None:

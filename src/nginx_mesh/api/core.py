@@ -381,6 +381,42 @@ class Service(Object, frozen=True, kw_only=True):
     spec: ServiceSpec
 
 
+class EndpointConditions(Model, frozen=True, kw_only=True):
+    """endpoints[].conditions; what is not said to be unready is ready."""
+
+    ready: bool | None = None
+
+
+class SliceEndpoint(Model, frozen=True, kw_only=True):
+    """endpoints[] of an EndpointSlice."""
+
+    addresses: list[str] = []
+    conditions: EndpointConditions = EndpointConditions()
+    hostname: str = ""
+
+
+class SlicePort(Model, frozen=True, kw_only=True):
+    """ports[] of an EndpointSlice; `name` is that of the Service's port."""
+
+    name: str = ""
+    port: int | None = None
+    protocol: str = "TCP"
+    app_protocol: str | None = None
+
+
+class EndpointSlice(Object, frozen=True, kw_only=True):
+    """discovery.k8s.io/v1 EndpointSlice: addresses behind the Service that its label names."""
+
+    API_VERSION: ClassVar[str] = "discovery.k8s.io/v1"
+    KIND: ClassVar[str] = "EndpointSlice"
+    PLURAL: ClassVar[str] = "endpointslices"
+    SERVICE_NAME: ClassVar[str] = "kubernetes.io/service-name"
+
+    address_type: str
+    endpoints: list[SliceEndpoint] = []
+    ports: list[SlicePort] = []
+
+
 class ConfigMap(Object, frozen=True, kw_only=True):
     """v1 ConfigMap; `binary_data` values are base64."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nginx_mesh.api.core import Pod, Service
+from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
 
 from .changes import Address, Changes, Delete, Event, ServicePort
@@ -25,6 +25,8 @@ class Catalog:
             return self._with_limited(self.topology.set_pod(key, obj if isinstance(obj, Pod) else None))
         if key.kind == Service.KIND:
             return self._with_limited(self.topology.set_service(key, obj if isinstance(obj, Service) else None))
+        if key.kind == EndpointSlice.KIND:
+            return self.topology.set_slice(key, obj if isinstance(obj, EndpointSlice) else None)
         return self._set_policy(key, obj)
 
     def everything(self) -> Changes:
@@ -34,6 +36,7 @@ class Catalog:
         services = list(topology.services())
         addresses = {Address(ip, port) for pod in pods for ip in pod.addresses for port in topology.ports_of(pod)}
         addresses.update(Address(vip, port) for service in services for vip in service.vips for port in service.ports)
+        addresses.update(topology.remotes.addresses())
         return Changes(
             pods=frozenset(pod.key for pod in pods),
             addresses=frozenset(addresses),

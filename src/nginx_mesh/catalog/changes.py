@@ -41,7 +41,7 @@ class ServicePort(NamedTuple):
 
 
 class EndpointAddress(NamedTuple):
-    """A pod's address and port (`ip`, `target`) behind a port of a Service."""
+    """An address and port (`ip`, `target`), a pod's as a rule, behind a port of a Service."""
 
     service: ObjectKey
     port: int

@@ -1,4 +1,4 @@
-"""What the mesh keeps of a Pod and of a Service.
+"""What the mesh keeps of a Pod, of a Service and of an EndpointSlice.
 
 A record holds only what the mesh acts on, so that two objects with equal records are the same to it: most updates
 of a Pod's status end here.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nginx_mesh.api.annotations import OWNER_PREFIX, SIDECAR_CONTAINER, is_injected
-from nginx_mesh.api.core import ContainerPort, Pod, Service
+from nginx_mesh.api.annotations import OWNER_PREFIX, PEER_SPIFFE_ID, SIDECAR_CONTAINER, is_injected
+from nginx_mesh.api.core import ContainerPort, EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.names import port_number
 
@@ -27,6 +27,8 @@ _OWNER_KIND_NAMES = {
     "job": "Job",
 }
 _TEMPLATE_HASH = "pod-template-hash"
+_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+_OF_PODS = "endpointslice-controller.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,14 @@ class Port:
     """A TCP port of a Service. `target` is a port number or the name of a container port."""
 
     number: int
+    name: str
     protocol: Protocol
     target: int | str
 
 
 @dataclass(frozen=True, slots=True)
 class Balanced:
-    """A Service with a selector. Those without one have endpoints the mesh does not know, and are outside of it.
+    """A Service whose endpoints the mesh knows: the pods that it selects, or, where it is `remote`, what slices list.
 
     `vips` are its cluster addresses in the Service's order, empty when it is headless; `ports` its TCP ports by number.
     """
@@ -96,9 +99,14 @@ class Balanced:
     publish_not_ready: bool
     annotations: Mapping[str, str]
 
+    @property
+    def remote(self) -> bool:
+        """Whether it has no selector; an annotation names the SPIFFE ID that its endpoints prove then."""
+        return not self.selector
+
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether a pod of the Service's namespace with these labels belongs to it."""
-        return all(labels.get(name) == value for name, value in self.selector.items())
+        return not self.remote and all(labels.get(name) == value for name, value in self.selector.items())
 
     def address_of(self, pod: Workload) -> str | None:
         """The one address at which this Service's VIPs reach the pod.
@@ -116,6 +124,15 @@ class Balanced:
     def target_of(self, port: Port, pod: Workload) -> int | None:
         """The pod's port behind a port of this Service; None when it is named and the pod has no such name."""
         return port.target if isinstance(port.target, int) else pod.port_named(port.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """An EndpointSlice of a Service without a selector: addresses and whether they are ready; TCP ports by name."""
+
+    service: ObjectKey
+    addresses: Mapping[str, bool]
+    ports: Mapping[str, int]
 
 
 def workload(pod: Pod) -> Workload:
@@ -142,7 +159,8 @@ def workload(pod: Pod) -> Workload:
 def balanced(service: Service) -> Balanced | None:
     """The record of a Service, None for one whose endpoints the mesh does not know."""
     spec = service.spec
-    if not spec.selector or spec.type == "ExternalName":
+    known = bool(spec.selector) or PEER_SPIFFE_ID in service.metadata.annotations
+    if not known or spec.type == "ExternalName":
         return None
     return Balanced(
         key=service.key,
@@ -152,6 +170,7 @@ def balanced(service: Service) -> Balanced | None:
         ports={
             port.port: Port(
                 number=port.port,
+                name=port.name,
                 protocol=protocol_of(port=port.port, name=port.name, app_protocol=port.app_protocol),
                 target=port.target_port or port.port,
             )
@@ -160,6 +179,27 @@ def balanced(service: Service) -> Balanced | None:
         },
         publish_not_ready=spec.publish_not_ready_addresses,
         annotations=_ours(service.metadata.annotations),
+    )
+
+
+def endpoint_slice(slice_: EndpointSlice) -> Slice | None:
+    """The record of an EndpointSlice, None for one of no Service, and for those that Kubernetes makes of pods."""
+    labels = slice_.metadata.labels
+    name = labels.get(EndpointSlice.SERVICE_NAME)
+    if not name or labels.get(_MANAGED_BY) == _OF_PODS:
+        return None
+    return Slice(
+        service=ObjectKey(Service.KIND, slice_.metadata.namespace, name),
+        addresses={
+            address: endpoint.conditions.ready is not False
+            for endpoint in slice_.endpoints
+            for address in _addresses(endpoint.addresses)
+        },
+        ports={
+            port.name: port.port
+            for port in slice_.ports
+            if port.protocol == "TCP" and port.port is not None and _exists(port.port)
+        },
     )
 
 

@@ -1,7 +1,7 @@
-"""Pods, Services, and which pods stand behind which Service.
+"""Pods, Services, and what stands behind which Service.
 
 Every index here is kept by the events themselves, so that an event costs in proportion to what it touches: a pod's
-event to its labels, Services and ports; a Service's event to the pods it selects.
+event to its labels, Services and ports; a Service's event to the pods it selects, or to what slices list for it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from nginx_mesh.api.core import Pod, Service
+from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 
 from .changes import Address, Changes, EndpointAddress, ServicePort
 from .multimap import MultiMap
 from .protocol import Protocol, protocol_of
-from .records import Balanced, Workload, balanced, workload
+from .records import Balanced, Workload, balanced, endpoint_slice, workload
+from .remote import Remotes
 
 _Label = tuple[str, str, str]  # namespace, name, value
 
@@ -45,9 +46,10 @@ class _Facts:
 
 
 class Topology:
-    """Pods and balanced Services, with their indices."""
+    """Pods and balanced Services, with their indices; `remotes` are the endpoints that are no pods of ours."""
 
     def __init__(self) -> None:
+        self.remotes = Remotes()
         self._pods: dict[ObjectKey, Workload] = {}
         self._services: dict[ObjectKey, Balanced] = {}
         self._by_address: MultiMap[str, ObjectKey] = MultiMap()
@@ -70,11 +72,11 @@ class Topology:
         return self._pods.get(key)
 
     def services(self) -> Iterator[Balanced]:
-        """Every Service that has a selector."""
+        """Every Service whose endpoints are known."""
         return iter(self._services.values())
 
     def service(self, key: ObjectKey) -> Balanced | None:
-        """The Service of this key, if it has a selector."""
+        """The Service of this key, if its endpoints are known."""
         return self._services.get(key)
 
     def pods_with_account(self, namespace: str, name: str) -> AbstractSet[ObjectKey]:
@@ -137,6 +139,8 @@ class Topology:
 
     def endpoints_of(self, service: Balanced, port: int) -> set[EndpointAddress]:
         """The endpoints of one port of a Service that has VIPs."""
+        if service.remote:
+            return set(self.remotes.of(ServicePort(service.key, port)))
         return {
             endpoint
             for key in self._pods_of.get(service.key)
@@ -177,14 +181,23 @@ class Topology:
         itself = _service_difference(old, new)
         if old is not None and new is not None and replace(old, annotations=new.annotations) == new:
             self._services[key] = new
-            return itself
+            return Changes.of((itself, _remote_changes(self.remotes.endpoints(new))))
         members = self._pods_of.get(key) | (self._selected(new) if new is not None else set())
         before = {member: self._facts(member) for member in members}
+        remote: set[EndpointAddress] = set()
         if old is not None:
+            remote |= self.remotes.endpoints(old)
             self._unlink_service(old)
         if new is not None:
             self._link_service(new)
-        return Changes.of((itself, *(_difference(before[member], self._facts(member)) for member in members)))
+            remote |= self.remotes.endpoints(new)
+        differences = (_difference(before[member], self._facts(member)) for member in members)
+        return Changes.of((itself, _remote_changes(remote), *differences))
+
+    def set_slice(self, key: ObjectKey, slice_: EndpointSlice | None) -> Changes:
+        """The EndpointSlice has come, changed or (None) gone."""
+        new = None if slice_ is None else endpoint_slice(slice_)
+        return _remote_changes(self.remotes.set_slice(key, new, self._remote_service))
 
     def _link_pod(self, pod: Workload) -> None:
         self._pods[pod.key] = pod
@@ -217,6 +230,9 @@ class Topology:
         self._services[service.key] = service
         for vip in service.vips:
             self._by_vip.add(vip, service.key)
+        if service.remote:
+            self.remotes.link(service)
+            return
         self._by_selector.add(_indexed(service), service.key)
         for pod in self._selected(service):
             self._pods_of.add(service.key, pod)
@@ -226,12 +242,21 @@ class Topology:
         for pod in tuple(self._pods_of.get(service.key)):
             self._pods_of.discard(service.key, pod)
             self._services_of.discard(pod, service.key)
-        self._by_selector.discard(_indexed(service), service.key)
+        if service.remote:
+            self.remotes.unlink(service)
+        else:
+            self._by_selector.discard(_indexed(service), service.key)
         for vip in service.vips:
             self._by_vip.discard(vip, service.key)
         del self._services[service.key]
 
+    def _remote_service(self, key: ObjectKey) -> Balanced | None:
+        service = self._services.get(key)
+        return service if service is not None and service.remote else None
+
     def _selected(self, service: Balanced) -> set[ObjectKey]:
+        if service.remote:
+            return set()
         namespace = service.key.namespace
         candidates = (self._by_label.get((namespace, name, value)) for name, value in service.selector.items())
         return {key for key in min(candidates, key=len) if service.selects(self._pods[key].labels)}
@@ -332,6 +357,13 @@ def _service_difference(old: Balanced | None, new: Balanced | None) -> Changes:
             if annotated or old is None or new is None or bool(old.vips) != bool(new.vips)
             else {ServicePort(new.key, port) for port in old.ports.keys() ^ new.ports.keys()}
         ),
+    )
+
+
+def _remote_changes(endpoints: AbstractSet[EndpointAddress]) -> Changes:
+    """What endpoints that are no pods of ours touch."""
+    return Changes(
+        endpoints=frozenset(endpoints), addresses=frozenset(Address(each.ip, each.target) for each in endpoints)
     )
 
 

@@ -114,6 +114,16 @@ def _ports(service: Resource, _: float) -> str:
     return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in ports) or "<none>"
 
 
+def _slice_ports(slice_: Resource, _: float) -> str:
+    return ",".join(str(port.get("port", "")) for port in slice_.get("ports", [])) or "<unset>"
+
+
+def _slice_addresses(slice_: Resource, _: float) -> str:
+    addresses = [address for endpoint in slice_.get("endpoints", []) for address in endpoint.get("addresses", [])]
+    more = f" + {len(addresses) - 3} more..." if len(addresses) > 3 else ""
+    return ",".join(addresses[:3]) + more if addresses else "<unset>"
+
+
 def _labels(labels: dict[str, str] | None) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted((labels or {}).items())) or "<none>"
 
@@ -198,6 +208,12 @@ _COLUMNS: dict[str, list[Column]] = {
         ("CLUSTER-IP", _spec("spec", "clusterIP", default="<none>")),
         ("EXTERNAL-IP", lambda _service, _: "<none>"),
         ("PORT(S)", _ports),
+        _AGE,
+    ],
+    "EndpointSlice": [
+        ("ADDRESSTYPE", _spec("addressType")),
+        ("PORTS", _slice_ports),
+        ("ENDPOINTS", _slice_addresses),
         _AGE,
     ],
     "ConfigMap": [("DATA", _keys), _AGE],

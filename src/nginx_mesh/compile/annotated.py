@@ -44,6 +44,11 @@ def lb_method(settings: MeshSettings, service: Balanced) -> LbMethod:
     return _read(annotated.lb_method, service.annotations) or settings.lb_method
 
 
+def peer_id(service: Balanced) -> str | None:
+    """The SPIFFE ID that a remote Service's endpoints prove. None when it cannot be read: then nobody can."""
+    return _read(annotated.peer_spiffe_id, service.annotations)
+
+
 def _read(read: Callable[[Mapping[str, str]], T], values: Mapping[str, str]) -> T | None:
     try:
         return read(values)

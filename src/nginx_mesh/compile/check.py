@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nginx_mesh.api.annotations import check_pod, check_service
+from nginx_mesh.api.annotations import NO_PEER_OF_PODS, PEER_SPIFFE_ID, check_pod, check_service
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import RateLimit
@@ -44,6 +44,8 @@ def _problems(catalog: Catalog, key: ObjectKey) -> Iterator[tuple[str, str]]:
     if service is not None:
         for error in check_service(service.annotations):
             yield f"metadata.{error.field}", error.reason
+        if PEER_SPIFFE_ID in service.annotations and not service.remote:
+            yield f"metadata.annotations[{PEER_SPIFFE_ID}]", NO_PEER_OF_PODS
     target = catalog.policies.target(key)
     if target is not None:
         yield from _target_problems(catalog, target)

@@ -9,10 +9,11 @@ These entries depend on the caller only by its effective mTLS mode, so every fun
 | permissive | all; mTLS to those that speak it |
 | strict | only those that speak mTLS; a cluster with none is empty, and nothing outside the mesh is reachable |
 
-An endpoint speaks mTLS when its pod is meshed, its own effective mode is not off, and its port passes its sidecar.
+An endpoint speaks mTLS when its pod is meshed, its own effective mode is not off, and its port passes its sidecar. All
+of a remote Service do: they are to prove the SPIFFE ID that it names, as a rule one of another trust domain.
 
 A pod's address is a destination too, for headless Services and for callers that know the pod. It stands whether or
-not the pod is ready: such a caller has chosen the pod itself.
+not the pod is ready: such a caller has chosen the pod itself. So is a remote endpoint's, while it is ready.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, EndpointAddress, ServicePort
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import Balanced, Workload
 
-from .annotated import lb_method, speaks_mtls
+from .annotated import lb_method, peer_id, speaks_mtls
 from .identities import account_id
 from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State, cluster_key
 
@@ -49,20 +50,24 @@ def destination(catalog: Catalog, address: Address) -> Destination | None:
         return Destination(protocol=port.protocol, cluster=cluster_name(ServicePort(service.key, port.number)))
     found = catalog.topology.pod_at(address)
     if found is None:
-        return None
+        return _remote_destination(catalog, address)
     protocols = found[1].protocols
     return Destination(protocol=protocols[0] if len(protocols) == 1 else "tcp", cluster=socket_address(*address))
 
 
 def pod_cluster(catalog: Catalog, settings: MeshSettings, view: MtlsMode, address: Address) -> Cluster | None:
-    """The cluster of the one pod at an address, None when no pod has it or a Service's VIP comes first."""
+    """The cluster of the one pod at an address, None when nobody has it or a Service's VIP comes first."""
     if catalog.topology.service_at(address) is not None:
         return None
     found = catalog.topology.pod_at(address)
-    if found is None:
-        return None
-    pod, use = found
-    peer = _endpoint(settings, view, pod, address.port, None if use.service is None else use.service.name)
+    if found is not None:
+        pod, use = found
+        peer = _endpoint(settings, view, pod, address.port, None if use.service is None else use.service.name)
+    else:
+        remote = catalog.topology.remotes.at(address)
+        if remote is None:
+            return None
+        peer = service_endpoint(catalog, settings, view, remote)
     return Cluster(lb_method=_SINGLE, endpoints={} if peer is None else {socket_address(*address): peer})
 
 
@@ -82,7 +87,10 @@ def service_cluster(catalog: Catalog, settings: MeshSettings, view: MtlsMode, po
 def service_endpoint(
     catalog: Catalog, settings: MeshSettings, view: MtlsMode, address: EndpointAddress
 ) -> Endpoint | None:
-    """One endpoint of a Service's port, None when no pod is it or this view may not reach it."""
+    """One endpoint of a Service's port, None when there is none or this view may not reach it."""
+    service = catalog.topology.service(address.service)
+    if service is not None and service.remote:
+        return _remote_endpoint(service, view) if address in catalog.topology.remotes else None
     pod = catalog.topology.pod_of(address)
     return None if pod is None else _endpoint(settings, view, pod, address.target, address.service.name)
 
@@ -96,6 +104,7 @@ def outbound(catalog: Catalog, settings: MeshSettings, view: MtlsMode) -> State:
     }
     for pod in topology.pods():
         addresses.update(Address(ip, port) for ip in pod.addresses for port in topology.ports_of(pod))
+    addresses.update(topology.remotes.addresses())
     state: State = {}
     for address in addresses:
         meaning = destination(catalog, address)
@@ -109,6 +118,23 @@ def outbound(catalog: Catalog, settings: MeshSettings, view: MtlsMode) -> State:
         if behind is not None:
             state[cluster_key(cluster_name(port))] = behind
     return state
+
+
+def _remote_destination(catalog: Catalog, address: Address) -> Destination | None:
+    remote = catalog.topology.remotes.at(address)
+    service = None if remote is None else catalog.topology.service(remote.service)
+    if remote is None or service is None:
+        return None
+    return Destination(protocol=service.ports[remote.port].protocol, cluster=socket_address(*address))
+
+
+def _remote_endpoint(service: Balanced, view: MtlsMode) -> Endpoint | None:
+    identity = peer_id(service)
+    if identity is None:
+        return None
+    tls = view != "off"
+    labels = {"dst_service": service.key.name, "dst_namespace": service.key.namespace}
+    return Endpoint(tls=tls, spiffe_id=identity if tls else "", labels=labels)
 
 
 def _endpoint(settings: MeshSettings, view: MtlsMode, pod: Workload, port: int, service: str | None) -> Endpoint | None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from nginx_mesh.api import kinds
-from nginx_mesh.api.core import Pod, Service
+from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.changes import Delete, Upsert
@@ -27,7 +27,7 @@ from .paths import MeshPaths
 from .pods import PodKeeper
 from .readiness import unready
 from .reconcile import PLANNERS, Reconciler
-from .services import resolve_services
+from .services import ServiceEntry, resolve_services
 from .store import Change, Resource, Store, key_of
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Runtime:
             held = self.identity.agent.holding(resource["metadata"]["uid"])
             answer["identity"] = None if held is None else msgspec.to_builtins(held)
         if key.kind == "Service":
-            (entry,) = resolve_services([_decode_service(resource)], self._typed_pods(key.namespace))
+            (entry,) = self._resolved([resource], key.namespace)
             answer["endpoints"] = [
                 f"{backend.addresses[0]}:{port}" for backend in entry.active for port in backend.ports if port
             ]
@@ -180,7 +180,7 @@ class Runtime:
             settings = self.objects.settings()
             self.identity.configure(settings)
             self._mesh.configure(settings)
-        if key.kind in ("Pod", "Service"):
+        if key.kind in ("Pod", "Service", "EndpointSlice"):
             self._services_stale.set()
         if key.kind in ("ConfigMap", "Secret"):
             self._spawn(self._kubelet.object_changed(key))
@@ -191,8 +191,7 @@ class Runtime:
             await self._services_stale.wait()
             self._services_stale.clear()
             try:
-                services = [_decode_service(item) for item in self._store.list("Service")]
-                await self._kubelet.sync_services(resolve_services(services, self._typed_pods(None)))
+                await self._kubelet.sync_services(self._resolved(self._store.list("Service"), None))
             except Exception:
                 log.exception("cannot update the services")
                 await asyncio.sleep(1)
@@ -202,6 +201,13 @@ class Runtime:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _resolved(self, services: list[Resource], namespace: str | None) -> list[ServiceEntry]:
+        """What is behind services of a namespace, or of any."""
+        slices = [msgspec.convert(item, EndpointSlice) for item in self._store.list("EndpointSlice", namespace)]
+        return resolve_services(
+            (msgspec.convert(service, Service) for service in services), self._typed_pods(namespace), slices
+        )
 
     def _typed_pods(self, namespace: str | None) -> list[Pod]:
         return [_decode_pod(item) for item in self._store.list("Pod", namespace)]
@@ -217,7 +223,3 @@ def _decode(resource: Resource) -> Object:
 
 def _decode_pod(resource: Resource) -> Pod:
     return msgspec.convert(resource, Pod)
-
-
-def _decode_service(resource: Resource) -> Service:
-    return msgspec.convert(resource, Service)

@@ -1,4 +1,4 @@
-"""Services as the node sees them: addresses, ports and the pods behind them. Pure."""
+"""Services as the node sees them: addresses, ports and what is behind them. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from nginx_mesh.api.core import Pod, Service, ServicePort
+from nginx_mesh.api.core import EndpointSlice, Pod, Service, ServicePort
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,9 +19,10 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod behind a service. `ports` are its own numbers for the service's ports, in order; 0 where it has none.
+    """What is behind a service: a pod, or an endpoint of a slice. `ports` are its own numbers for the service's ports,
+    in order; 0 where it has none.
 
-    `hostname` is empty unless the pod has a DNS name below the service's.
+    `hostname` is empty unless it has a DNS name below the service's.
     """
 
     addresses: tuple[str, ...]
@@ -48,29 +49,48 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(backend for backend in self.backends if backend.ready or self.publish_not_ready)
 
 
-def resolve_services(services: Iterable[Service], pods: Iterable[Pod]) -> list[ServiceEntry]:
+def resolve_services(
+    services: Iterable[Service], pods: Iterable[Pod], slices: Iterable[EndpointSlice] = ()
+) -> list[ServiceEntry]:
     """Which pods, as their status has them, are behind which service. Sorted, so that equal inputs give equal output.
 
-    A pod counts when it has an address, matches the selector and has neither ended nor begun to be deleted.
+    A pod counts when it has an address, matches the selector and has neither ended nor begun to be deleted. Behind a
+    service without a selector is what EndpointSlices list for it.
     """
     by_namespace: defaultdict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
         if pod.status.ips and pod.status.phase not in ("Succeeded", "Failed") and not pod.metadata.deletion_timestamp:
             by_namespace[pod.metadata.namespace].append(pod)
-    entries = [_entry(service, by_namespace[service.metadata.namespace]) for service in services]
+    by_service: defaultdict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
+    for slice_ in slices:
+        name = slice_.metadata.labels.get(EndpointSlice.SERVICE_NAME, "")
+        by_service[slice_.metadata.namespace, name].append(slice_)
+    entries = [
+        _entry(
+            service,
+            by_namespace[service.metadata.namespace],
+            by_service[service.metadata.namespace, service.metadata.name],
+        )
+        for service in services
+    ]
     return sorted(entries, key=lambda entry: (entry.namespace, entry.name))
 
 
-def _entry(service: Service, pods: list[Pod]) -> ServiceEntry:
+def _entry(service: Service, pods: list[Pod], slices: list[EndpointSlice]) -> ServiceEntry:
     spec = service.spec
     addresses = () if spec.headless else tuple(spec.cluster_ips) or tuple(filter(None, [spec.cluster_ip]))
-    chosen = [pod for pod in pods if spec.selector and spec.selector.items() <= pod.metadata.labels.items()]
+    if spec.selector:
+        chosen = [pod for pod in pods if spec.selector.items() <= pod.metadata.labels.items()]
+        backends = tuple(_backend(service, pod) for pod in sorted(chosen, key=lambda pod: pod.metadata.name))
+    else:
+        ordered = sorted(slices, key=lambda slice_: slice_.metadata.name)
+        backends = tuple(backend for slice_ in ordered for backend in _listed(service, slice_))
     return ServiceEntry(
         namespace=service.metadata.namespace,
         name=service.metadata.name,
         cluster_ips=addresses,
         ports=tuple(Port(name=port.name, protocol=port.protocol, number=port.port) for port in spec.ports),
-        backends=tuple(_backend(service, pod) for pod in sorted(chosen, key=lambda pod: pod.metadata.name)),
+        backends=backends,
         publish_not_ready=spec.publish_not_ready_addresses,
     )
 
@@ -84,6 +104,21 @@ def _backend(service: Service, pod: Pod) -> Backend:
         ready=pod.status.ready,
         hostname=pod.spec.hostname if named else "",
     )
+
+
+def _listed(service: Service, slice_: EndpointSlice) -> list[Backend]:
+    families = service.spec.ip_families or ("IPv4", "IPv6")
+    numbers = {(port.name, port.protocol): port.port or 0 for port in slice_.ports}
+    return [
+        Backend(
+            addresses=tuple(endpoint.addresses),
+            ports=tuple(numbers.get((port.name, port.protocol), 0) for port in service.spec.ports),
+            ready=endpoint.conditions.ready is not False,
+            hostname=endpoint.hostname,
+        )
+        for endpoint in slice_.endpoints
+        if slice_.address_type in families
+    ]
 
 
 def _target(port: ServicePort, pod: Pod) -> int:

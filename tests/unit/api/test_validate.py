@@ -23,6 +23,12 @@ SOUND: dict[str, Raw] = {
     "Pod": {"spec": pod_spec(readinessProbe={"httpGet": {"port": "http"}})},
     "Service": {"spec": {"ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 80, "protocol": "UDP"}]}},
     "Headless": {"spec": {"clusterIP": "None"}},
+    "EndpointSlice": {
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.1.0.1"], "conditions": {"ready": True}, "hostname": "a", "nodeName": "n"}],
+        "ports": [{"name": "http", "port": 80}, {"port": 53, "protocol": "UDP"}],
+    },
     "ConfigMap": {"data": {"a.conf": "x"}, "binaryData": {"b": "aGk="}},
     "Secret": {"data": {"token": "aGk="}},
     "Deployment": {
@@ -102,6 +108,7 @@ API_VERSIONS = {
     "TrafficTarget": "access.smi-spec.io/v1alpha2",
     "HTTPRouteGroup": "specs.smi-spec.io/v1alpha3",
     "TCPRoute": "specs.smi-spec.io/v1alpha3",
+    "EndpointSlice": "discovery.k8s.io/v1",
     "TrafficSplit": "split.smi-spec.io/v1alpha3",
     "RateLimit": "specs.smi.nginx.com/v1alpha2",
     "CircuitBreaker": "specs.smi.nginx.com/v1alpha1",
@@ -248,6 +255,41 @@ CASES: list[tuple[str, str, Any, str]] = [
         {"name": "a", "annotations": {"config.nsm.nginx.com/lb-method": "x"}},
         "metadata.annotations[config.nsm.nginx.com/lb-method]",
     ),
+    *(
+        (
+            "Service",
+            "metadata",
+            {"name": "a", "annotations": {"config.nsm.nginx.com/peer-spiffe-id": peer}},
+            "metadata.annotations[config.nsm.nginx.com/peer-spiffe-id]",
+        )
+        for peer in (
+            "",
+            "web",
+            "spiffe://other.example",
+            "spiffe://Other/a",
+            "spiffe://other.example/a/",
+            "https://a/b",
+        )
+    ),
+    ("EndpointSlice", "metadata.labels", {}, "metadata.labels[kubernetes.io/service-name]"),
+    (
+        "EndpointSlice",
+        "metadata.labels",
+        {"kubernetes.io/service-name": "A"},
+        "metadata.labels[kubernetes.io/service-name]",
+    ),
+    ("EndpointSlice", "addressType", "FQDN", "addressType"),
+    ("EndpointSlice", "endpoints.0.addresses", [], "endpoints[0].addresses"),
+    *(
+        ("EndpointSlice", "endpoints.0.addresses.0", address, "endpoints[0].addresses[0]")
+        for address in ("web.example", "fd00::1", "127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0")
+    ),
+    ("EndpointSlice", "endpoints.0.hostname", "a.b", "endpoints[0].hostname"),
+    ("EndpointSlice", "ports.0.port", None, "ports[0].port"),
+    ("EndpointSlice", "ports.0.port", 0, "ports[0].port"),
+    ("EndpointSlice", "ports.0.protocol", "HTTP", "ports[0].protocol"),
+    ("EndpointSlice", "ports.0.name", "", "ports[1].name"),
+    ("EndpointSlice", "endpoints", [{"addresses": ["10.1.0.1"]}] * 1001, "endpoints"),
     ("Service", "spec.type", "Cluster", "spec.type"),
     ("Service", "spec.clusterIP", "none", "spec.clusterIP"),
     ("Service", "spec.selector", {"a": "b c"}, "spec.selector.a"),
@@ -325,6 +367,15 @@ def test_one_wrong_field_is_one_error_that_names_it(kind: str, path: str, value:
     found = errors(kind, changed(SOUND[kind], path, value))
     assert list(found) == [field]
     assert found[field]
+
+
+def test_pods_prove_their_own_identities_and_not_what_a_service_says() -> None:
+    peer = {"config.nsm.nginx.com/peer-spiffe-id": "spiffe://other.example/a"}
+    raw = {**SOUND["Service"], "metadata": {"name": "web", "namespace": "shop", "annotations": peer}}
+    assert errors("Service", raw) == {}
+    found = errors("Service", changed(raw, "spec.selector", {"app": "web"}))
+    assert list(found) == ["metadata.annotations[config.nsm.nginx.com/peer-spiffe-id]"]
+    assert "selector" in found["metadata.annotations[config.nsm.nginx.com/peer-spiffe-id]"]
 
 
 def test_mounts_of_a_container_do_not_overlap() -> None:

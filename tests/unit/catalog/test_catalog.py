@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nginx_mesh.api.core import Namespace, Pod, Service
+from nginx_mesh.api.core import EndpointSlice, Namespace, Pod, Service
 from nginx_mesh.api.meta import ObjectKey, ObjectMeta
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, Changes, Delete, EndpointAddress, ServicePort, Upsert
@@ -172,10 +172,95 @@ def test_everything_is_what_a_follower_from_the_start_was_told_of(catalog: Catal
     assert everything.services == {ServicePort(WEB, 80)}
 
 
+PEER = {"config.nsm.nginx.com/peer-spiffe-id": "spiffe://other.example/x"}
+
+
+def remote(**annotations: str) -> Service:
+    return service(selector={}, annotations={**PEER, **annotations})
+
+
+def listing(*addresses: str, name: str = "web-1", **labels: str) -> EndpointSlice:
+    return msgspec.convert(
+        {
+            "metadata": {
+                "name": name,
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "web", **labels},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address]} for address in addresses],
+            "ports": [{"port": 9000}],
+        },
+        EndpointSlice,
+    )
+
+
+def behind(ip: str) -> Address:
+    return Address(ip, 9000)
+
+
+def at_web(*ips: str) -> frozenset[EndpointAddress]:
+    return frozenset(EndpointAddress(WEB, 80, ip, 9000) for ip in ips)
+
+
+def endpoints(catalog: Catalog) -> set[str]:
+    record = catalog.topology.service(WEB)
+    return set() if record is None else {endpoint.ip for endpoint in catalog.topology.endpoints_of(record, 80)}
+
+
+def test_a_slice_touches_the_endpoints_that_came_or_went_with_it(catalog: Catalog) -> None:
+    catalog.apply(Upsert(remote()))
+    catalog.apply(Upsert(listing("10.1.0.1", "10.1.0.2")))
+    changes = catalog.apply(Upsert(listing("10.1.0.2", "10.1.0.3")))
+    assert changes == Changes(
+        endpoints=at_web("10.1.0.1", "10.1.0.3"), addresses=frozenset({behind("10.1.0.1"), behind("10.1.0.3")})
+    )
+    assert catalog.apply(Upsert(listing("10.1.0.2", "10.1.0.3"))) == Changes()
+    assert catalog.apply(Upsert(remote(**{"config.nsm.nginx.com/peer-spiffe-id": "spiffe://x/y"}))) == Changes(
+        endpoints=at_web("10.1.0.2", "10.1.0.3"),
+        addresses=frozenset({behind("10.1.0.2"), behind("10.1.0.3")}),
+        services=frozenset({ServicePort(WEB, 80)}),
+        objects=frozenset({WEB}),
+    )
+
+
+def test_an_endpoint_that_moves_from_slice_to_slice_stays(catalog: Catalog) -> None:
+    catalog.apply(Upsert(remote()))
+    catalog.apply(Upsert(listing("10.1.0.1")))
+    assert catalog.apply(Upsert(listing("10.1.0.1", name="web-2"))) == Changes()
+    assert catalog.apply(Delete(listing().key)) == Changes()
+    assert endpoints(catalog) == {"10.1.0.1"}
+    assert catalog.apply(Delete(listing(name="web-2").key)).endpoints == at_web("10.1.0.1")
+
+
+def test_a_slice_may_come_before_its_service(catalog: Catalog) -> None:
+    catalog.apply(Delete(WEB))
+    assert catalog.apply(Upsert(listing("10.1.0.1"))) == Changes()
+    assert catalog.apply(Upsert(remote())).endpoints == at_web("10.1.0.1")
+    assert endpoints(catalog) == {"10.1.0.1"}
+
+
+def test_slices_count_only_for_services_that_name_who_is_behind_them(catalog: Catalog) -> None:
+    catalog.apply(Upsert(listing("10.1.0.1")))
+    assert endpoints(catalog) == {"10.0.0.1", "10.0.0.2"}, "a selector wins"
+    catalog.apply(Upsert(service(selector={})))
+    assert catalog.topology.service(WEB) is None
+    catalog.apply(Upsert(remote()))
+    managed = {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
+    catalog.apply(Upsert(listing("10.1.0.2", name="of-pods", **managed)))
+    assert endpoints(catalog) == {"10.1.0.1"}
+
+
 def test_no_trace_is_left_of_what_has_gone(catalog: Catalog) -> None:
     for name in ("a", "b"):
         catalog.apply(Delete(ObjectKey("Pod", "default", name)))
     catalog.apply(Delete(WEB))
-    indices = {name: len(index) for name, index in vars(catalog.topology).items()}
-    assert set(indices.values()) == {0}, indices
+    catalog.apply(Upsert(remote()))
+    catalog.apply(Upsert(listing("10.1.0.1", "10.1.0.2")))
+    assert catalog.everything().addresses == {Address("10.96.0.1", 80), behind("10.1.0.1"), behind("10.1.0.2")}
+    catalog.apply(Delete(WEB))
+    catalog.apply(Delete(listing().key))
+    indices = {**vars(catalog.topology), **vars(catalog.topology.remotes)}
+    del indices["remotes"]
+    assert {len(index) for index in indices.values()} == {0}, indices
     assert catalog.everything() == Changes()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from nginx_mesh.api.core import Pod, Service
+from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import RateLimit
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficTarget
@@ -95,6 +95,33 @@ def service(
             },
         },
         Service,
+    )
+
+
+def slice_(
+    name: str,
+    service: str,
+    addresses: Mapping[str, bool | None],
+    ports: Mapping[str, int | None],
+    *,
+    namespace: str = "default",
+    labels: Mapping[str, str] | None = None,
+    protocol: str = "TCP",
+) -> EndpointSlice:
+    return msgspec.convert(
+        {
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": {"kubernetes.io/service-name": service, **(labels or {})},
+            },
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": [address], "conditions": {"ready": ready}} for address, ready in addresses.items()
+            ],
+            "ports": [{"name": name, "port": number, "protocol": protocol} for name, number in ports.items()],
+        },
+        EndpointSlice,
     )
 
 

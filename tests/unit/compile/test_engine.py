@@ -12,7 +12,7 @@ from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.compile.engine import Compiler, Touched
 from nginx_mesh.compile.state import Identity, Update
 
-from .objects import SidecarState, limit, pod, pod_key, port, service
+from .objects import SidecarState, limit, pod, pod_key, port, service, slice_
 
 SERVICES, PODS_EACH = 300, 10
 CALLER = pod_key("web-0-0")
@@ -87,6 +87,17 @@ def test_a_service_costs_its_own_endpoints(large: Mesh) -> None:
     assert compiled <= 1 + PODS_EACH + 2 + 5 * PODS_EACH
     assert {"destination/10.96.0.9:81", "cluster/default/web-9:81"} <= set(update.set_)
     assert not any("web-8" in key for key in update.set_)
+
+
+def test_one_endpoint_of_a_slice_costs_its_own_entries(large: Mesh) -> None:
+    peer = {"config.nsm.nginx.com/peer-spiffe-id": "spiffe://other.example/x"}
+    large.apply(service("far", port(80), vips=["10.97.0.1"], selector={}, annotations=peer))
+    addresses = {f"10.50.0.{number}": True for number in range(1, 101)}
+    large.apply(slice_("far-1", "far", addresses, {"": 80}))
+    compiled, update = work(large, slice_("far-1", "far", {**addresses, "10.50.0.7": False}, {"": 80}))
+    assert compiled == 3
+    assert update.endpoints == {"default/far:80": {"10.50.0.7:80": None}}
+    assert set(update.delete) == {"destination/10.50.0.7:80", "cluster/10.50.0.7:80"}
 
 
 def test_what_the_mesh_does_not_act_on_costs_nothing(large: Mesh) -> None:

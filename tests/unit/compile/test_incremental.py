@@ -28,6 +28,7 @@ IPS = ("10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2", "not an address
 VIPS = ("10.96.0.1", "10.96.0.2", "fd00:96::1", "10.0.0.1")
 NAMES = ("a", "b", "c")
 NUMBERS = (80, 8080, 9090)
+PEERS = ("spiffe://other.example/ns/x/sa/y", "spiffe://other.example/z", "spiffe://other.example", "http://z")
 
 names = st.sampled_from(NAMES)
 labels = st.fixed_dictionaries(
@@ -75,9 +76,21 @@ services = st.builds(
     st.lists(service_ports, min_size=1, max_size=2),
     namespace=namespaces,
     vips=st.lists(st.sampled_from(VIPS), max_size=2, unique=True),
-    selector=st.sampled_from(({"app": "a"}, {"app": "a"}, {"app": "b"}, {"app": "a", "tier": "a"}, {})),
-    annotations=some_annotations(("config.nsm.nginx.com/lb-method", ("random", "best"))),
+    selector=st.sampled_from(({"app": "a"}, {"app": "a"}, {"app": "b"}, {"app": "a", "tier": "a"}, {}, {})),
+    annotations=some_annotations(
+        ("config.nsm.nginx.com/lb-method", ("random", "best")), ("config.nsm.nginx.com/peer-spiffe-id", PEERS)
+    ),
     publish_not_ready=st.booleans(),
+)
+slices = st.builds(
+    objects.slice_,
+    names,
+    names,
+    st.dictionaries(st.sampled_from(IPS), st.sampled_from((None, True, True, False)), max_size=3),
+    st.dictionaries(st.sampled_from(("", "", "http", "tcp-x")), st.sampled_from((*NUMBERS, None, 0)), max_size=2),
+    namespace=namespaces,
+    labels=st.sampled_from(({}, {}, {}, {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"})),
+    protocol=st.sampled_from(("TCP", "TCP", "TCP", "UDP")),
 )
 rules = st.lists(
     st.one_of(
@@ -118,7 +131,16 @@ limits = st.builds(
     created=created,
 )
 things: st.SearchStrategy[Object] = st.one_of(
-    pods, pods, services, services, targets, groups, st.builds(objects.tcp_route, names, namespaces), limits
+    pods,
+    pods,
+    services,
+    services,
+    slices,
+    slices,
+    targets,
+    groups,
+    st.builds(objects.tcp_route, names, namespaces),
+    limits,
 )
 settings_of_mesh = st.builds(
     MeshSettings,
@@ -134,6 +156,15 @@ BEGINNING: tuple[Object, ...] = (
     objects.pod("b", namespace="red", ips=["10.0.0.2"], labels={"app": "a"}, account="x", ports=[(8080, "")]),
     objects.pod("c", namespace="blue", ips=["10.0.0.3"], labels={"app": "a"}, account="x"),
     objects.service("a", objects.port(80, target=8080), namespace="red", selector={"app": "a"}),
+    objects.service(
+        "b",
+        objects.port(80, "http"),
+        namespace="red",
+        vips=["10.96.0.2"],
+        selector={},
+        annotations={"config.nsm.nginx.com/peer-spiffe-id": PEERS[0]},
+    ),
+    objects.slice_("a", "b", {"10.0.0.9": True}, {"http": 8080}, namespace="red"),
     objects.target("a", "x", ["x"], objects.http("a"), namespace="red"),
     objects.group("a", {"name": "a", "pathRegex": "/"}, namespace="red"),
     objects.limit("a", ("Service", "a"), "10r/s", sources=[("Pod", "a"), ("Pod", "b")], namespace="red"),
@@ -144,7 +175,9 @@ steps = st.lists(
         things,
         st.builds(
             lambda kind, namespace, name: Delete(ObjectKey(kind, namespace, name)),
-            st.sampled_from(("Pod", "Service", "TrafficTarget", "HTTPRouteGroup", "TCPRoute", "RateLimit", "Other")),
+            st.sampled_from(
+                ("Pod", "Service", "EndpointSlice", "TrafficTarget", "HTTPRouteGroup", "TCPRoute", "RateLimit", "Other")
+            ),
             namespaces,
             names,
         ),

@@ -14,7 +14,7 @@ from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.outbound import outbound
 from nginx_mesh.compile.state import Cluster, Destination, Endpoint, MtlsMode, State
 
-from .objects import pod, port, service
+from .objects import pod, port, service, slice_
 
 WEB = {"app": "web"}
 
@@ -63,6 +63,54 @@ def test_a_service_port_leads_to_its_ready_pods() -> None:
             )
         },
     )
+
+
+PEER = "spiffe://other.example/ns/shop/sa/web"
+
+
+def remote(peer: str | None = PEER, **options: Any) -> tuple[Object, ...]:
+    annotations = {} if peer is None else {"config.nsm.nginx.com/peer-spiffe-id": peer}
+    return (
+        service("web", port(80, "http"), port(25, "tcp"), selector={}, annotations=annotations, **options),
+        slice_("web-1", "web", {"10.1.0.1": True, "10.1.0.2": False, "fd00::1": True}, {"http": 8080, "tcp": 2525}),
+    )
+
+
+@pytest.mark.parametrize(("view", "tls"), [("off", False), ("permissive", True), ("strict", True)])
+def test_a_remote_services_endpoints_prove_the_identity_that_it_names(view: MtlsMode, tls: bool) -> None:
+    state = compiled(*remote(), view=view)
+    peer = Endpoint(tls=tls, spiffe_id=PEER if tls else "", labels={"dst_service": "web", "dst_namespace": "default"})
+    assert endpoints(state, "cluster/default/web:80") == {"10.1.0.1:8080": peer}
+    assert endpoints(state, "cluster/default/web:25") == {"10.1.0.1:2525": peer}
+    assert protocol(state, "destination/10.96.0.1:80") == "http"
+    assert endpoints(state, "cluster/10.1.0.1:8080") == {"10.1.0.1:8080": peer}, "who dials it directly is told apart"
+    assert protocol(state, "destination/10.1.0.1:2525") == "tcp"
+
+
+def test_a_headless_remote_service_is_reached_by_its_endpoints_addresses() -> None:
+    state = compiled(*remote(vips=[]))
+    assert protocol(state, "destination/10.1.0.1:8080") == "http"
+    assert endpoints(state, "cluster/[fd00::1]:2525")["[fd00::1]:2525"].spiffe_id == PEER
+    assert "destination/10.1.0.2:8080" not in state
+
+
+def test_a_service_without_selector_that_names_no_identity_is_outside_of_the_mesh() -> None:
+    assert compiled(*remote(peer=None)) == {}
+
+
+@pytest.mark.parametrize("peer", ["spiffe://other.example", "http://x/y", "spiffe://other.example/a//b", ""])
+@pytest.mark.parametrize("view", ["off", "permissive", "strict"])
+def test_an_identity_that_cannot_be_read_is_proved_by_nobody(peer: str, view: MtlsMode) -> None:
+    """Not plaintext, which a slip of the pen would turn it into."""
+    state = compiled(*remote(peer=peer), view=view)
+    assert endpoints(state, "cluster/default/web:80") == {}
+    assert endpoints(state, "cluster/10.1.0.1:8080") == {}
+
+
+def test_a_pod_at_an_address_that_a_slice_claims_is_reached_as_itself() -> None:
+    """Who may write slices in one namespace must not redirect calls to pods of another."""
+    state = compiled(*remote(), pod("mine", ips=["10.1.0.1"], namespace="prod", account="mine"))
+    assert endpoints(state, "cluster/10.1.0.1:8080")["10.1.0.1:8080"].spiffe_id.endswith("/ns/prod/sa/mine")
 
 
 def test_addresses_that_are_not_ready_can_be_published() -> None:

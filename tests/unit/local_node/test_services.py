@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.api.core import Pod, Service
+from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.local.kubeproxy import render_rules
 from nginx_mesh.local.services import Backend, Port, ServiceEntry, resolve_services
 
@@ -73,6 +73,29 @@ def test_target_ports(port: dict[str, Any], target: int) -> None:
 def test_only_pods_of_the_services_subdomain_have_a_name_below_it() -> None:
     assert resolved(service(), pod("a", hostname="a", subdomain="web")).backends[0].hostname == "a"
     assert resolved(service(), pod("a", hostname="a", subdomain="else")).backends[0].hostname == ""
+
+
+def test_slices_are_behind_services_without_a_selector_only() -> None:
+    slice_ = msgspec.convert(
+        {
+            "metadata": {"name": "web-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": ["10.1.0.1"], "hostname": "a"},
+                {"addresses": ["10.1.0.2"], "conditions": {"ready": False}},
+            ],
+            "ports": [{"name": "http", "port": 8080}, {"name": "http", "port": 9090, "protocol": "UDP"}],
+        },
+        EndpointSlice,
+    )
+    ports = ({"port": 80, "name": "http"}, {"port": 81, "name": "none"})
+    (entry,) = resolve_services([service(*ports, selector={})], [pod("a")], [slice_])
+    assert entry.active == (Backend(addresses=("10.1.0.1",), ports=(8080, 0), ready=True, hostname="a"),)
+    assert len(entry.backends) == 2
+    (entry,) = resolve_services([service(*ports)], [pod("a")], [slice_])
+    assert [backend.addresses for backend in entry.backends] == [("10.244.0.5",)]
+    (entry,) = resolve_services([service(*ports, selector={}, ipFamilies=["IPv6"])], [], [slice_])
+    assert entry.backends == ()
 
 
 def entry(*targets: str, cluster_ip: str = "10.96.0.1", port: int = 80) -> ServiceEntry:

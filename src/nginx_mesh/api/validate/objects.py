@@ -13,6 +13,7 @@ from ..core import (
     ConfigMap,
     DaemonSet,
     Deployment,
+    EndpointSlice,
     Job,
     LabelSelector,
     Namespace,
@@ -36,6 +37,9 @@ from .metadata import metadata
 
 _MAX_DATA = 1 << 20
 _SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
+_ADDRESS_TYPES = {"IPv4": 4, "IPv6": 6}
+_MAX_SLICE_ENDPOINTS = 1000
+_MAX_SLICE_PORTS = 100
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
@@ -62,6 +66,8 @@ def _service(service: Service) -> Errors:
     yield from at("metadata", mesh.check_service(service.metadata.annotations))
     yield from one_of("spec.type", spec.type, _SERVICE_TYPES)
     yield from labels("spec.selector", spec.selector)
+    if mesh.PEER_SPIFFE_ID in service.metadata.annotations and spec.selector:
+        yield FieldError(f"metadata.annotations[{mesh.PEER_SPIFFE_ID}]", mesh.NO_PEER_OF_PODS)
     addresses = [("spec.clusterIP", spec.cluster_ip)]
     addresses += [(f"spec.clusterIPs[{index}]", address) for index, address in enumerate(spec.cluster_ips)]
     for field, address in addresses:
@@ -88,6 +94,43 @@ def _service_port(port: ServicePort, *, alone: bool) -> Errors:
         yield from must("targetPort", port_name(port.target_port))
     if port.node_port is not None:
         yield from must("nodePort", port_number(port.node_port))
+
+
+def _endpoint_slice(slice_: EndpointSlice) -> Errors:
+    name = EndpointSlice.SERVICE_NAME
+    yield from must(f"metadata.labels[{name}]", label_name(slice_.metadata.labels.get(name, "")))
+    yield from one_of("addressType", slice_.address_type, tuple(_ADDRESS_TYPES))
+    if len(slice_.endpoints) > _MAX_SLICE_ENDPOINTS:
+        yield FieldError("endpoints", f"has {len(slice_.endpoints)} items; the limit is {_MAX_SLICE_ENDPOINTS}")
+    if len(slice_.ports) > _MAX_SLICE_PORTS:
+        yield FieldError("ports", f"has {len(slice_.ports)} items; the limit is {_MAX_SLICE_PORTS}")
+    for index, endpoint in enumerate(slice_.endpoints):
+        path = f"endpoints[{index}]"
+        if not endpoint.addresses:
+            yield FieldError(f"{path}.addresses", "is required")
+        for number, address in enumerate(endpoint.addresses):
+            yield from must(f"{path}.addresses[{number}]", _not_an_endpoint(address, slice_.address_type))
+        if endpoint.hostname:
+            yield from must(f"{path}.hostname", label_name(endpoint.hostname))
+    yield from unique("ports", ((f"[{index}].name", port.name) for index, port in enumerate(slice_.ports)))
+    for index, port in enumerate(slice_.ports):
+        path = f"ports[{index}]"
+        yield from must(f"{path}.port", "is required" if port.port is None else port_number(port.port))
+        yield from one_of(f"{path}.protocol", port.protocol, ("TCP", "UDP", "SCTP"))
+        if port.name:
+            yield from must(f"{path}.name", label_name(port.name))
+
+
+def _not_an_endpoint(text: str, address_type: str) -> str | None:
+    """Why an address cannot be an endpoint's: as in Kubernetes, no slice leads to the caller's own machine."""
+    if not _is_address(text) or "%" in text:
+        return f'"{text}" is not an IP address'
+    address = ipaddress.ip_address(text)
+    if address.version != _ADDRESS_TYPES.get(address_type, address.version):
+        return f'"{text}" is not an {address_type} address'
+    if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+        return f'"{text}" is a loopback, link-local, multicast or unspecified address'
+    return None
 
 
 def _config_map(config: ConfigMap) -> Errors:
@@ -211,6 +254,7 @@ _BY_TYPE: dict[type[Object], Callable[[Any], Errors]] = {
     Namespace: _namespace,
     Pod: _pod,
     Service: _service,
+    EndpointSlice: _endpoint_slice,
     ConfigMap: _config_map,
     Secret: _secret,
     Deployment: _deployment,

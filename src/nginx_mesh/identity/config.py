@@ -41,6 +41,7 @@ from nginx_mesh.api.values import (
 
 from .authority import IdentitySettings
 from .datastore import IN_MEMORY, DatastoreConfig
+from .upstream.config import with_absolute_paths
 
 T = TypeVar("T")
 
@@ -125,14 +126,16 @@ def read_config(path: Path) -> IdentityConfig:
 
 def absolute(config: IdentityConfig, directory: Path) -> IdentityConfig:
     """The same configuration with absolute paths, and the content of the upstream authority's file in place of it."""
-    mtls, identity = config.mtls, config.identity
-    if isinstance(mtls.upstream_authority, str):
-        file = directory / mtls.upstream_authority
-        with located("mtls.upstreamAuthority"):
-            upstream = read_file(file)
-            decode_as(UpstreamAuthority, upstream)
-        mtls = msgspec.structs.replace(mtls, upstream_authority=upstream)
-    return msgspec.structs.replace(config, mtls=mtls, identity=_absolute(identity, directory))
+    mtls = config.mtls
+    upstream, origin = mtls.upstream_authority, directory
+    with located("mtls.upstreamAuthority"):
+        if isinstance(upstream, str):
+            origin = (directory / upstream).parent
+            upstream = read_file(directory / upstream)
+        if upstream is not None:
+            found = with_absolute_paths(decode_as(UpstreamAuthority, upstream), origin)
+            mtls = msgspec.structs.replace(mtls, upstream_authority=msgspec.to_builtins(found))
+    return msgspec.structs.replace(config, mtls=mtls, identity=_absolute(config.identity, directory))
 
 
 def _absolute(section: Any, directory: Path) -> Any:

@@ -19,6 +19,7 @@ from .kubelet import Kubelet
 from .mesh import Mesh
 from .readiness import is_ready
 from .store import Change, Resource, Store, key_of, timestamp
+from .workloadapis import WorkloadApis, wants_workload_api
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class PodKeeper:
         store: Store,
         kubelet: Kubelet,
         mesh: Mesh,
+        workload_apis: WorkloadApis,
         events: EventLog,
         clock: Callable[[], float],
         decode: Callable[[Resource], Pod],
@@ -47,6 +49,7 @@ class PodKeeper:
         self._store = store
         self._kubelet = kubelet
         self._mesh = mesh
+        self._workload_apis = workload_apis
         self._events = events
         self._clock = clock
         self._decode = decode
@@ -83,7 +86,17 @@ class PodKeeper:
             return
         if is_injected(pod.metadata.annotations):
             self._mesh.serve(pod)
-        self._spawn(self._kubelet.run_pod(pod), f"run {pod.key}")
+        elif wants_workload_api(pod):
+            self._mesh.identify(pod)
+        self._spawn(self._run(pod), f"run {pod.key}")
+
+    async def _run(self, pod: Pod) -> None:
+        if wants_workload_api(pod):
+            try:
+                await self._workload_apis.open(pod)
+            except OSError as error:
+                self._events.record(pod.key, "Warning", "WorkloadApiFailed", str(error))
+        await self._kubelet.run_pod(pod)
 
     def _end(self, resource: Resource) -> None:
         uid = resource["metadata"]["uid"]
@@ -99,11 +112,15 @@ class PodKeeper:
             await asyncio.sleep(min(_DRAIN_SECONDS, grace))
         while not await self._stopped(pod.key, grace):
             await asyncio.sleep(_RETRY_SECONDS)
-        await self._mesh.drop(pod)
+        await self._forget(pod)
         with self._store.transaction(durable=False) as tx:
             tx.remove(pod.key)
             lifecycle.settle(tx, self._clock())
         self._stopping.pop(pod.metadata.uid, None)
+
+    async def _forget(self, pod: Pod) -> None:
+        await self._mesh.drop(pod)
+        await self._workload_apis.close(pod.metadata.uid)
 
     async def _stopped(self, key: ObjectKey, grace_seconds: float) -> bool:
         try:
@@ -126,7 +143,7 @@ class PodKeeper:
         with self._store.transaction(durable=False) as tx:
             tx.put({**resource, "status": new})
         if status.phase in _ENDED:
-            self._spawn(self._mesh.drop(self._decode(resource)), f"forget {key}")
+            self._spawn(self._forget(self._decode(resource)), f"forget {key}")
 
     def _tell(self, key: ObjectKey, old: Resource, new: Resource) -> None:
         """Events about what changed in a pod's containers."""

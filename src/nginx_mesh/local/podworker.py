@@ -219,7 +219,8 @@ class PodWorker:
         paths, uid = self._node.paths, self.pod.metadata.uid
         kill_in_namespaces([paths.pod_netns(uid)])
         network.remove_pod(paths, uid)
-        for directory in (paths.pod_disk(uid), paths.pod_socket_dir(uid), paths.pod_logs(uid), paths.pod_dir(uid)):
+        sockets = (paths.pod_socket_dir(uid), paths.workload_api_dir(uid))
+        for directory in (paths.pod_disk(uid), *sockets, paths.pod_logs(uid), paths.pod_dir(uid)):
             remove_tree(directory)
 
     def _read_start_time(self) -> str:

@@ -29,6 +29,7 @@ from .readiness import unready
 from .reconcile import PLANNERS, Reconciler
 from .services import ServiceEntry, resolve_services
 from .store import Change, Resource, Store, key_of
+from .workloadapis import WorkloadApis
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,10 @@ class Runtime:
             lookup=self._lookup,
             on_status=lambda key, status: self._pods.report(key, status),
         )
-        self._pods = PodKeeper(self._store, self._kubelet, self._mesh, self._events, self._clock, _decode_pod)
+        self._workload_apis = WorkloadApis(paths, identity.agent)
+        self._pods = PodKeeper(
+            self._store, self._kubelet, self._mesh, self._workload_apis, self._events, self._clock, _decode_pod
+        )
         self._services_stale = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,6 +76,7 @@ class Runtime:
         self.identity.configure(self.objects.settings())
         await self.identity.start()
         await self._mesh.start()
+        await self._workload_apis.start()
         self._pods.start()
         self._reconciler = Reconciler(
             self._store, lambda tx, pod: self.objects.admission(tx).new_pod(pod), self._events, self._clock
@@ -86,6 +91,7 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pods.close()
+        await self._workload_apis.close_all()
         await self._mesh.close()
         await self.identity.close()
         await self._kubelet.close()

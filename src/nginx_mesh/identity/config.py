@@ -61,7 +61,7 @@ class MtlsSection(StrictModel, frozen=True, kw_only=True):
 
 
 class ServerSection(StrictModel, frozen=True, kw_only=True):
-    """Where the identity server is, for `provider: server`.
+    """Where the identity server is, for `provider: server`: `host:port` or `unix:/path`.
 
     `trust_bundle` is a file of roots (PEM) that the server is believed by. `join_token_file` has a token that was made
     for this agent.
@@ -194,8 +194,10 @@ def datastore_config(config: IdentityConfig, settings: MeshSettings) -> Datastor
         return decode_as(DatastoreConfig, config.identity.datastore or {})
 
 
-def listen_address(text: str, field: str) -> HostPort:
-    """An address to listen on. Raises FieldError."""
+def endpoint(text: str, field: str) -> HostPort | Path:
+    """Where an identity server listens: `host:port`, or a unix socket's path after `unix:`. Raises FieldError."""
+    if text.startswith("unix:/"):
+        return Path(text.removeprefix("unix:"))
     with located(field):
         return parse_host_port(text)
 

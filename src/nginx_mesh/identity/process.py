@@ -13,7 +13,7 @@ import click
 
 from nginx_mesh.api.settings import MeshSettings
 
-from .config import IdentityConfig, datastore_config, listen_address, mesh_settings, read_config
+from .config import IdentityConfig, datastore_config, endpoint, mesh_settings, read_config
 from .server import START_ERRORS, IdentityServer, open_authority
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def main(path: Path, check: bool, log_level: str) -> None:
         config = read_config(path)
         settings = mesh_settings(config, MeshSettings())
         datastore_config(config, settings)
-        listen_address(config.identity.listen, "identity.listen")
+        endpoint(config.identity.listen, "identity.listen")
         if not check:
             asyncio.run(serve(config, settings))
     except START_ERRORS as error:

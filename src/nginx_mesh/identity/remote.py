@@ -88,7 +88,7 @@ class RemoteClient:
 
     def __init__(
         self,
-        address: HostPort,
+        address: HostPort | Path,
         trust_domain: str,
         *,
         bootstrap: Callable[[], Sequence[x509.Certificate]],
@@ -212,10 +212,11 @@ class RemoteClient:
         """The server's answer, once it is good. Raises UnavailableError, RefusedError."""
         try:
             async with (
-                aiohttp.ClientSession(connector=self._connector()) as session,
+                aiohttp.ClientSession(connector=_connector(self._address)) as session,
                 session.request(
                     method,
-                    f"https://{self._address}{path}",
+                    f"https://{_authority(self._address)}{path}",
+                    ssl=self._context(),
                     data=None if message is None else wire.encode(message),
                     timeout=timeout,
                     allow_redirects=False,
@@ -232,11 +233,9 @@ class RemoteClient:
         except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
             raise UnavailableError(f"{self._address}: {error or type(error).__name__}") from None
 
-    def _connector(self) -> aiohttp.TCPConnector:
-        """Connections prove who we are when they are made, so none is used again: an SVID may have been renewed."""
+    def _context(self) -> ssl.SSLContext:
         own = self._own
-        context = tls.client_context(None if own is None else lambda: own.svid, self._trusted, self._authorise)
-        return aiohttp.TCPConnector(ssl=context, force_close=True)
+        return tls.client_context(None if own is None else lambda: own.svid, self._trusted, self._authorise)
 
     def _trusted(self) -> TrustBundle:
         return merged(self._bundle, TrustBundle(self._trust_domain, tuple(self._bootstrap())), self._clock())
@@ -272,6 +271,18 @@ class RemoteClient:
             self._keep.put(_KEPT, msgspec.json.encode(kept))
         except KeyManagerError as error:
             log.error("the agent's SVID is not kept, a restart will need new evidence: %s", error)
+
+
+def _authority(address: HostPort | Path) -> str:
+    """The part of a URL that names the server."""
+    return "identity" if isinstance(address, Path) else str(address)
+
+
+def _connector(address: HostPort | Path) -> aiohttp.BaseConnector:
+    """Connections prove who we are when they are made, so none is used again: an SVID may have been renewed."""
+    if isinstance(address, Path):
+        return aiohttp.UnixConnector(str(address), force_close=True)
+    return aiohttp.TCPConnector(force_close=True)
 
 
 async def _reason(response: aiohttp.ClientResponse) -> str:

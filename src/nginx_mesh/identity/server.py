@@ -81,14 +81,20 @@ class IdentityServer:
 
     async def listen(self) -> None:
         """Serve agents. Raises FieldError when the address is not to be had."""
-        address = configuration.listen_address(self._config.identity.listen, "identity.listen")
+        address = configuration.endpoint(self._config.identity.listen, "identity.listen")
         attestors: dict[str, NodeAttestor] = {"join_token": self.tokens}
         runner = web.AppRunner(NodeApi(self.authority, attestors).app, access_log=None, shutdown_timeout=1.0)
         self._runners.append(runner)
         await runner.setup()
         context = server_context(self._own, lambda: self.authority.bundles.own, lambda _: None, "optional")
+        site: web.BaseSite
+        if isinstance(address, Path):
+            address.unlink(missing_ok=True)
+            site = web.UnixSite(runner, str(address), ssl_context=context)
+        else:
+            site = web.TCPSite(runner, address.host, address.port, ssl_context=context)
         try:
-            await web.TCPSite(runner, address.host, address.port, ssl_context=context).start()
+            await site.start()
         except OSError as error:
             raise FieldError("identity.listen", f"{address}: {error.strerror or error}") from None
         log.info("serving agents of %s at %s", self.authority.settings.trust_domain, address)

@@ -11,10 +11,9 @@ from cryptography import x509
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.api.values import parse_host_port
 from nginx_mesh.identity.agent import Agent
 from nginx_mesh.identity.client import AuthorityClient
-from nginx_mesh.identity.config import IdentityConfig, ServerSection, identity_settings
+from nginx_mesh.identity.config import IdentityConfig, ServerSection, endpoint, identity_settings
 from nginx_mesh.identity.inprocess import InProcessClient
 from nginx_mesh.identity.keymanager.disk import DiskKeyManager
 from nginx_mesh.identity.registrations import agent_id
@@ -84,7 +83,7 @@ def _remote(section: ServerSection, trust_domain: str, directory: Path) -> Autho
     if section.join_token_file is None:
         raise FieldError("identity.server.joinTokenFile", "is required: nothing else vouches for this machine")
     return RemoteClient(
-        parse_host_port(section.address),
+        endpoint(section.address, "identity.server.address"),
         trust_domain,
         bootstrap=roots,
         evidence=join_token(section.join_token_file),

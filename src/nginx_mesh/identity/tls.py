@@ -31,7 +31,6 @@ Bundle = Callable[[], TrustBundle]
 Authorise = Callable[[SpiffeId | None], str | None]
 """Why a peer whose ID is proved is refused, or None to accept it. The ID is None for a client without certificate."""
 
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _VERIFY: dict[str, ssl.VerifyMode] = {
     "required": ssl.CERT_REQUIRED,
     "optional": ssl.CERT_OPTIONAL,
@@ -50,7 +49,8 @@ def server_context(
 
     `bundle` and a client's certificate are of no interest with "none"; `authorise` is asked even so, about None.
     """
-    return _Context.make(ssl.PROTOCOL_TLS_SERVER, _Peers(identity, bundle, authorise, _VERIFY[client_certificate]))
+    peers = _Peers(identity, bundle, authorise, _VERIFY[client_certificate])
+    return LiveContext(ssl.PROTOCOL_TLS_SERVER, lambda: _context(ssl.PROTOCOL_TLS_SERVER, peers))
 
 
 def client_context(identity: Identity | None, bundle: Bundle, authorise: Authorise) -> ssl.SSLContext:
@@ -58,7 +58,8 @@ def client_context(identity: Identity | None, bundle: Bundle, authorise: Authori
 
     A server that is refused raises ssl.SSLCertVerificationError with the reason.
     """
-    return _Context.make(ssl.PROTOCOL_TLS_CLIENT, _Peers(identity, bundle, authorise, ssl.CERT_REQUIRED))
+    peers = _Peers(identity, bundle, authorise, ssl.CERT_REQUIRED)
+    return LiveContext(ssl.PROTOCOL_TLS_CLIENT, lambda: _context(ssl.PROTOCOL_TLS_CLIENT, peers))
 
 
 def peer_id(transport: asyncio.BaseTransport | None) -> SpiffeId | None:
@@ -100,6 +101,33 @@ def verified_id(certificate: x509.Certificate, trust_domain: str) -> SpiffeId:
     return spiffe_id
 
 
+class LiveContext(ssl.SSLContext):
+    """Makes each connection by the context that `current` gives at that time. Itself it holds no keys and no roots."""
+
+    _current: Callable[[], ssl.SSLContext]
+
+    def __new__(cls, protocol: int, current: Callable[[], ssl.SSLContext]) -> LiveContext:
+        """A context for `ssl.PROTOCOL_TLS_CLIENT` or `ssl.PROTOCOL_TLS_SERVER`."""
+        self = super().__new__(cls, protocol)
+        self._current = current
+        return self
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """As ssl.SSLContext.wrap_bio. What `current` raises is raised here."""
+        return self._current().wrap_bio(*arguments, **options)
+
+    def wrap_socket(self, *arguments: object, **options: object) -> NoReturn:
+        """For blocking sockets, which pass the checks of peers by: refused."""
+        raise NotImplementedError("contexts of the mesh are for asyncio only")
+
+
+def harden(context: ssl.SSLContext) -> None:
+    """TLS 1.2 and 1.3 with forward secrecy and authenticated encryption."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+
+
 @dataclass(frozen=True)
 class _Peers:
     identity: Identity | None
@@ -108,50 +136,38 @@ class _Peers:
     verify: ssl.VerifyMode
 
 
-class _Context(ssl.SSLContext):
-    """Holds no keys and trusts nobody; every connection is made by a context of its own."""
+class _PeerContext(ssl.SSLContext):
+    """For one connection."""
 
-    _peers: _Peers
+    sslobject_class: type[ssl.SSLObject]
+    authorise: Authorise
+    trust_domain = ""
 
-    @classmethod
-    def make(cls, protocol: int, peers: _Peers) -> _Context:
-        context = cls(protocol)
-        context._peers = peers
-        return context
 
-    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        peers = self._peers
-        context = ssl.SSLContext(self.protocol)
-        context.check_hostname = False
-        context.verify_mode = peers.verify
-        # Whatever is in a bundle is trusted for itself, self-signed or not.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        context.set_ciphers(_CIPHERS)
-        bundle = None
-        if peers.verify != ssl.CERT_NONE:
-            bundle = peers.bundle()
-            roots = [root.public_bytes(serialization.Encoding.DER) for root in bundle.x509_authorities]
-            if roots:
-                context.load_verify_locations(cadata=b"".join(roots))
-        if peers.identity is not None:
-            svid = peers.identity()
-            if svid is None:
-                raise ssl.SSLError("no SVID to present yet")
-            load_identity(context, svid)
-        context.sslobject_class = _Connection
-        connection = cast(_Connection, context.wrap_bio(*arguments, **options))
-        connection.authorise, connection.trust_domain = peers.authorise, bundle.trust_domain if bundle else ""
-        return connection
-
-    def wrap_socket(self, *arguments: object, **options: object) -> NoReturn:
-        raise NotImplementedError("contexts of the mesh are for asyncio only")
+def _context(protocol: int, peers: _Peers) -> ssl.SSLContext:
+    context = _PeerContext(protocol)
+    harden(context)
+    context.sslobject_class = _Connection
+    context.authorise = peers.authorise
+    context.check_hostname = False
+    context.verify_mode = peers.verify
+    # Whatever is in a bundle is trusted for itself, self-signed or not.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if peers.verify != ssl.CERT_NONE:
+        bundle = peers.bundle()
+        context.trust_domain = bundle.trust_domain
+        roots = [root.public_bytes(serialization.Encoding.DER) for root in bundle.x509_authorities]
+        if roots:
+            context.load_verify_locations(cadata=b"".join(roots))
+    if peers.identity is not None:
+        svid = peers.identity()
+        if svid is None:
+            raise ssl.SSLError("no SVID to present yet")
+        load_identity(context, svid)
+    return context
 
 
 class _Connection(ssl.SSLObject):
-    authorise: Authorise
-    trust_domain: str
     peer_id: SpiffeId | None = None
 
     def do_handshake(self) -> None:
@@ -167,14 +183,15 @@ class _Connection(ssl.SSLObject):
             raise
 
     def _authorised(self) -> SpiffeId | None:
+        context = cast(_PeerContext, self.context)
         spiffe_id = None
         der = self.getpeercert(binary_form=True)
         try:
-            if der is not None and self.context.verify_mode != ssl.CERT_NONE:
-                spiffe_id = verified_id(x509.load_der_x509_certificate(der), self.trust_domain)
+            if der is not None and context.verify_mode != ssl.CERT_NONE:
+                spiffe_id = verified_id(x509.load_der_x509_certificate(der), context.trust_domain)
         except ValueError as error:
             raise _refusal(str(error)) from None
-        reason = self.authorise(spiffe_id)
+        reason = context.authorise(spiffe_id)
         if reason is not None:
             raise _refusal(f"{spiffe_id or 'without certificate'}: {reason}")
         return spiffe_id

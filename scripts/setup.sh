@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 
 packages="ca-certificates debian-archive-keyring iproute2 mmdebstrap nftables python3 python3-venv util-linux"
 if [ "${1:-}" = dev ]; then
-    packages="$packages curl gcc libc6-dev lua-check openssl wrk"
+    # Of MariaDB the package that has no service; PostgreSQL has none such, see below.
+    packages="$packages curl gcc libc6-dev lua-check mariadb-client-core mariadb-server-core openssl postgresql wrk"
 fi
 
 sudo=""
@@ -32,6 +33,13 @@ if [ -n "$missing" ]; then
         echo "setup: trying again in 10 s" >&2
         sleep 10
     done
+    case "$missing" in *postgresql*)
+        # Tests start servers of their own: installing it makes no cluster, and so starts nothing.
+        drop_in=/etc/postgresql-common/createcluster.d/nginx-mesh-setup.conf
+        trap '$sudo rm -f "$drop_in"' EXIT
+        $sudo mkdir -p "${drop_in%/*}"
+        echo "create_main_cluster = false" | $sudo tee "$drop_in" >/dev/null ;;
+    esac
     # shellcheck disable=SC2086 # a list of names
     $sudo env DEBIAN_FRONTEND=noninteractive \
         apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing >/dev/null

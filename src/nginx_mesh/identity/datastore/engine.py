@@ -126,7 +126,7 @@ def _prepared(path: Path) -> Iterator[None]:
             if fault := privacy_fault(path, status, stat.S_IFREG):
                 raise DatastoreError(fault)
             if damage := _damage(path, status.st_size):
-                raise DatastoreError(f"{path}: damaged ({damage}); restore it from a backup or move it")
+                raise DatastoreError(f"{path}: damaged ({damage}); restore it from a backup, or move it and its -wal")
             yield
         finally:
             os.close(lock)
@@ -136,8 +136,9 @@ def _prepared(path: Path) -> Iterator[None]:
 
 def _damage(path: Path, size: int) -> str | None:
     """What is wrong with a database file. Looks without writing, for a damaged file is evidence."""
-    if size == 0:  # new; but not if it had content once
-        return "empty, beside a write-ahead log" if path.with_name(f"{path.name}-wal").exists() else None
+    log = path.with_name(f"{path.name}-wal")
+    if size == 0:  # new; but with a log it had content once
+        return "empty, beside a write-ahead log" if log.exists() and log.stat().st_size else None
     # What a process that was killed while it made the file left has to be rolled back, which is writing.
     mode = "rw" if path.with_name(f"{path.name}-journal").exists() else "ro"
     try:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nginx_mesh.identity.datastore import IN_MEMORY, Datastore, DatastoreConfig, open_datastore
+from nginx_mesh.identity.datastore.schema import metadata
 
-BACKENDS = ["sqlite3", "memory"]
+from .servers import SERVERS, DatabaseServer
+
+BACKENDS = ["sqlite3", "memory", *SERVERS]
 
 
 class Clock:
@@ -25,10 +29,51 @@ def clock() -> Clock:
     return Clock()
 
 
+Servers = Callable[[str], DatabaseServer]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """The server of a type, started when a test first needs it."""
+    running: dict[str, DatabaseServer] = {}
+
+    def get(database_type: str) -> DatabaseServer:
+        if database_type not in running:
+            running[database_type] = SERVERS[database_type]()
+        return running[database_type]
+
+    yield get
+    for server in running.values():
+        server.remove()
+
+
 @pytest.fixture(params=BACKENDS)
-def config(request: pytest.FixtureRequest) -> DatastoreConfig:
-    """A new database."""
-    return IN_MEMORY if request.param == "memory" else DatastoreConfig()
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every backend, where a test does not choose."""
+    return str(request.param)
+
+
+@pytest.fixture
+def config(backend: str, servers: Servers) -> Iterator[DatastoreConfig]:
+    """An empty database. Those on servers are used again, for making one takes longer than most tests."""
+    if backend not in SERVERS:
+        yield IN_MEMORY if backend == "memory" else DatastoreConfig()
+        return
+    server = servers(backend)
+    yield server.database("shared")
+    empty = [f"DELETE FROM {table.name}" for table in metadata.sorted_tables]  # noqa: S608
+    server.execute(*empty, "INSERT INTO change_counter (id, latest, pruned) VALUES (1, 0, 0)", database="shared")
+
+
+@pytest.fixture
+def new_config(backend: str, servers: Servers) -> Iterator[DatastoreConfig]:
+    """A database that nobody opened before."""
+    if backend not in SERVERS:
+        yield IN_MEMORY if backend == "memory" else DatastoreConfig()
+        return
+    name = f"new_{uuid.uuid4().hex}"
+    yield servers(backend).database(name)
+    servers(backend).drop(name)
 
 
 Opener = Callable[[], Datastore]

@@ -336,6 +336,7 @@ def test_a_reader_of_changes_misses_none_while_servers_write(another: Opener, co
         cursor, last = 0, False
         while not last:
             last = stop.is_set()
+            stop.wait(0.005)
             found = stores[-1].changes(cursor)
             assert found.complete
             seen.extend(found.entries)

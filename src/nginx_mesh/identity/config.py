@@ -82,9 +82,13 @@ class BundleEndpointSection(StrictModel, frozen=True, kw_only=True):
 
 
 class FederationSection(StrictModel, frozen=True, kw_only=True):
-    """Federation with other trust domains; with which ones is said by `nginx-meshctl identity federation`."""
+    """Federation with other trust domains; with which ones is said by `nginx-meshctl identity federation`.
+
+    `web_ca_file` has the roots (PEM) that endpoints with https_web are verified by, instead of the system's.
+    """
 
     bundle_endpoint: BundleEndpointSection | None = None
+    web_ca_file: Path | None = None
 
 
 class IdentitySection(StrictModel, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from .authority import Authority
 from .bundle import BundleError
 from .config import IdentityConfig
 from .datastore import DatastoreError, open_datastore
+from .federation.service import Federation
 from .journal import JournalError
 from .keymanager import KeyManagerError, open_key_manager
 from .nodeapi import NodeApi
@@ -68,6 +69,9 @@ class IdentityServer:
         self.admin = AdminApi(authority, self.tokens).app
         self._config = config
         self._own = OwnSvid(authority, server_id(authority.settings.trust_domain))
+        self._federation = Federation(
+            config.identity.federation, authority.datastore, self._own, lambda: authority.bundles.own
+        )
         self._runners: list[web.AppRunner] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -75,6 +79,8 @@ class IdentityServer:
         """Take up what an earlier process left, and go on with it. Raises as Authority.start, and FieldError."""
         await self.authority.start()
         self._spawn(self.authority.run())
+        await self._federation.start()
+        self._spawn(self._federation.run())
         path = self._config.identity.bundle_path
         if path is not None:
             self._spawn(self._write_bundles(path))
@@ -116,6 +122,7 @@ class IdentityServer:
 
     async def close(self) -> None:
         """Stop. What was issued stays good until it expires."""
+        await self._federation.close()
         for runner in self._runners:
             await runner.cleanup()
         for task in tuple(self._tasks):

@@ -27,10 +27,10 @@ class Pace:
     relationships is read every `reload`.
     """
 
-    minimum: float = 60
+    minimum: float = 5
     maximum: float = 3600
     retry: float = 10
-    reload: float = 10
+    reload: float = 5
 
     def interval(self, bundle: TrustBundle | None) -> float:
         """Until the next fetch of a bundle."""

@@ -1,0 +1,67 @@
+"""An identity server's part in federation: it publishes its bundle and follows those of others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from nginx_mesh.api.errors import FieldError, located
+from nginx_mesh.api.values import parse_host_port
+
+from ..bundle import TrustBundle
+from ..config import FederationSection
+from ..datastore.base import Datastore
+from ..tls import Identity
+from .endpoint import BundleEndpoint, spiffe_context, web_context
+from .poller import FederationPoller
+
+log = logging.getLogger(__name__)
+
+
+class Federation:
+    """`own` gives this server's SVID and `bundle` the trust domain's bundle, as they are at the time."""
+
+    def __init__(
+        self, section: FederationSection, datastore: Datastore, own: Identity, bundle: Callable[[], TrustBundle]
+    ) -> None:
+        self._section = section
+        self._poller = FederationPoller(datastore, bundle().trust_domain, web_ca=section.web_ca_file)
+        self._own, self._bundle = own, bundle
+        self._endpoint: BundleEndpoint | None = None
+
+    async def start(self) -> None:
+        """Publish the bundle where the configuration says so. Raises FieldError."""
+        section = self._section.bundle_endpoint
+        if section is None:
+            return
+        where = "identity.federation.bundleEndpoint"
+        with located(f"{where}.address"):
+            address = parse_host_port(section.address)
+        if section.profile == "https_spiffe":
+            if section.cert_file is not None or section.key_file is not None:
+                raise FieldError(where, "certFile and keyFile are for the profile https_web only")
+            context = spiffe_context(self._own, self._bundle)
+        else:
+            if section.cert_file is None or section.key_file is None:
+                raise FieldError(where, "certFile and keyFile are required with the profile https_web")
+            try:
+                context = await asyncio.to_thread(web_context, section.cert_file, section.key_file)
+            except OSError as error:
+                raise FieldError(f"{where}.certFile", f"{section.cert_file}: {error}") from None
+        endpoint = BundleEndpoint(self._bundle, context)
+        try:
+            await endpoint.start(address.host, address.port)
+        except OSError as error:
+            raise FieldError(f"{where}.address", f"{address}: {error.strerror or error}") from None
+        self._endpoint = endpoint
+        log.info("publishing the bundle at https://%s/ (%s)", address, section.profile)
+
+    async def run(self) -> None:
+        """Follow the bundles of other trust domains until cancelled."""
+        await self._poller.run()
+
+    async def close(self) -> None:
+        """Publish no more."""
+        if self._endpoint is not None:
+            await self._endpoint.close()

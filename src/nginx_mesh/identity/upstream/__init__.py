@@ -15,6 +15,9 @@ __all__ = ["MintedCa", "UpstreamAuthority", "UpstreamError", "check_files", "ope
 
 _PLUGINS = {
     "disk": ("disk", "DiskAuthority"),
+    "aws_pca": ("aws_pca", "AwsPcaAuthority"),
+    "awssecret": ("awssecret", "AwsSecretAuthority"),
+    "vault": ("vault", "VaultAuthority"),
 }
 """Name → module and class, imported when used: the clients of AWS and Kubernetes take a second to load."""
 

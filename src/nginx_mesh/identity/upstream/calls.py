@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from nginx_mesh.api.errors import one_line
 
 from .base import UpstreamError
 
@@ -65,3 +67,20 @@ class BlockingCalls:
         self._running = future
         threading.Thread(target=work, name=self._name, daemon=True).start()
         return future
+
+
+def quoted(text: str, secrets: Iterable[str | None]) -> str:
+    """What an upstream or a library said, fit for a message: in one line, secrets blacked out."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "<secret>")
+    return one_line(text.strip())
+
+
+def innermost(error: BaseException) -> str:
+    """What is at the bottom of a library's nested errors, such as "Connection refused"."""
+    while True:
+        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__ or next(iter(error.args), None)
+        if not isinstance(inner, BaseException):
+            return str(error)
+        error = inner

@@ -97,6 +97,14 @@ def parse_certificates(pem: str) -> tuple[x509.Certificate, ...]:
     return found
 
 
+def parse_certificate(pem: str) -> x509.Certificate:
+    """The one certificate in a PEM text. Raises ValueError."""
+    found = parse_certificates(pem)
+    if len(found) != 1:
+        raise ValueError(f"is {len(found)} certificates, not one")
+    return found[0]
+
+
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Whether its own key signed it: only such a one is taken as a root."""
     return _signed(certificate, by=certificate)

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from nginx_mesh.api.decoding import decode_as
 from nginx_mesh.api.errors import FieldError, join, located, one_line
 from nginx_mesh.api.settings import UpstreamAuthority
 from nginx_mesh.identity.keys import from_pem
 
+from .base import UpstreamError
 from .checks import parse_certificates
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,14 @@ _VAULT_NAMESPACE: _Rule = (re.compile(rf"({_MOUNT[0].pattern}/?)?"), _MOUNT[1])
 _NAMESPACE: _Rule = (re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"), "the name of a namespace")
 _NAME: _Rule = (re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"), "lower-case letters, digits, '-' and '.'")
 _KIND: _Rule = (re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}"), "a kind such as ClusterIssuer")
+
+
+def parse_private_key(pem: str) -> None:
+    """Raise ValueError unless the text is a private key without a password: TLS libraries ask a terminal for it."""
+    try:
+        serialization.load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("is not a private key in unencrypted PEM") from None
 
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +125,7 @@ class AwsSecretConfig(_Config, frozen=True, kw_only=True):
 class VaultCertAuth(_Config, frozen=True, kw_only=True):
     """Proving to Vault who we are by a TLS client certificate."""
 
-    FILES = {"client_cert_path": parse_certificates, "client_key_path": from_pem}
+    FILES = {"client_cert_path": parse_certificates, "client_key_path": parse_private_key}
     RULES = {"cert_auth_mount_point": _MOUNT}
 
     cert_auth_mount_point: str = "cert"
@@ -231,6 +242,14 @@ def warn_of_open_key(path: str) -> None:
     with suppress(OSError):
         if Path(path).stat().st_mode & stat.S_IROTH:
             log.warning("%s: a private key that everybody can read; make its mode 0600", path)
+
+
+def read_named_file(key: str, path: str) -> str:
+    """The text of a file that the configuration names under `key`. Raises UpstreamError."""
+    try:
+        return read_file(path)
+    except ValueError as error:
+        raise UpstreamError(f"config.{key} {path}: {error}") from None
 
 
 def with_absolute_paths(settings: UpstreamAuthority, directory: Path) -> UpstreamAuthority:

@@ -10,7 +10,7 @@ from cryptography import x509
 from . import checks
 from .base import MintedCa, UpstreamError
 from .calls import BlockingCalls
-from .config import DiskConfig, read_file, warn_of_open_key
+from .config import DiskConfig, read_named_file, warn_of_open_key
 from .signing import Pem, SigningCa, load_signing_ca
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,4 @@ class DiskAuthority:
         path = getattr(self._config, key)
         if path is None:
             return None
-        source = f"config.{key} {path}"
-        try:
-            return Pem(source, read_file(path))
-        except ValueError as error:
-            raise UpstreamError(f"{source}: {error}") from None
+        return Pem(f"config.{key} {path}", read_named_file(key, path))

@@ -5,12 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nginx_mesh.identity.keys import PrivateKey, generate_key, to_pem
 from nginx_mesh.identity.spiffe import workload_id
@@ -131,6 +132,21 @@ def answer(
     own = csr.public_key()
     assert isinstance(own, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
     return sign(csr.subject, public_key or own, issuer, key or issuer.key, start=start, end=end, extensions=extensions)
+
+
+def tls_certificate(
+    issuer: Ca, common_name: str = "localhost", *, key: PrivateKey | None = None, client: bool = False
+) -> Ca:
+    """A TLS server's certificate for 127.0.0.1, or a client's, with its key."""
+    key = key or generate_key("ec-p256")
+    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.BasicConstraints(False, None), True),
+        (key_usage(digital_signature=True), True),
+        (x509.ExtendedKeyUsage([purpose]), False),
+        (x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")]), False),
+    ]
+    return Ca(sign(name(common_name), key.public_key(), issuer, issuer.key, extensions=extensions), key)
 
 
 @dataclass(frozen=True)

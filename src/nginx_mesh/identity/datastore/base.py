@@ -35,7 +35,10 @@ class RegistrationEntry:
 
 @dataclass(frozen=True)
 class AttestedNode:
-    """An agent that proved where it runs. `serial` is that of its present SVID, decimal."""
+    """An agent that proved where it runs.
+
+    `serial` is that of its present SVID, decimal; until that one is used, the serial before it and a space precede it.
+    """
 
     spiffe_id: str
     attestation: str

@@ -87,7 +87,7 @@ nodes = Table(
     metadata,
     Column("spiffe_id", Exact(2048), primary_key=True),
     Column("attestation", Exact(64), nullable=False),
-    Column("serial", Exact(64), nullable=False),
+    Column("serial", Exact(255), nullable=False),
     Column("not_after", BigInteger, nullable=False),
     Column("registrar", Boolean, nullable=False),
     Column("banned", Boolean, nullable=False),

@@ -30,7 +30,7 @@ def entry(entry_id: str, parent: str = AGENT, **more: object) -> RegistrationEnt
 
 
 def node(name: str, **more: object) -> AttestedNode:
-    made = AttestedNode(f"spiffe://example.org/agent/{name}", "join_token", str(2**159 + 7), 1_700_003_600)
+    made = AttestedNode(f"spiffe://example.org/agent/{name}", "join_token", f"{2**160 - 1} {2**160 - 2}", 1_700_003_600)
     return replace(made, **more)  # type: ignore[arg-type]
 
 

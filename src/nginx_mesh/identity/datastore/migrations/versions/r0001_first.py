@@ -34,7 +34,7 @@ def upgrade() -> None:
         "nodes",
         sa.Column("spiffe_id", _text(2048), primary_key=True),
         sa.Column("attestation", _text(64), nullable=False),
-        sa.Column("serial", _text(64), nullable=False),
+        sa.Column("serial", _text(255), nullable=False),
         sa.Column("not_after", sa.BigInteger, nullable=False),
         sa.Column("registrar", sa.Boolean, nullable=False),
         sa.Column("banned", sa.Boolean, nullable=False),

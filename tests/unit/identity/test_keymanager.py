@@ -61,12 +61,25 @@ def test_every_key_manager_gives_back_what_it_keeps(manager: KeyManager) -> None
     assert manager.get("two") == b""
 
 
+def test_a_secret_that_is_deleted_is_gone_and_no_other(manager: KeyManager) -> None:
+    manager.put("one", b"first")
+    manager.put("two", b"second")
+    manager.delete("one")
+    assert manager.get("one") is None
+    assert manager.get("two") == b"second"
+    manager.delete("one")
+    manager.put("one", b"third")
+    assert manager.get("one") == b"third"
+
+
 @pytest.mark.parametrize("name", ["", "../evil", "a/b", ".new-x", "A", "a" * 65, "a\n", "a.b"])
 def test_names_cannot_leave_the_directory(manager: KeyManager, name: str) -> None:
     with pytest.raises(KeyManagerError, match="secret name"):
         manager.put(name, b"x")
     with pytest.raises(KeyManagerError, match="secret name"):
         manager.get(name)
+    with pytest.raises(KeyManagerError, match="secret name"):
+        manager.delete(name)
 
 
 def test_an_unknown_key_manager_is_refused_with_the_known_ones(tmp_path: Path) -> None:
@@ -99,7 +112,11 @@ def test_a_file_open_to_others_is_refused_and_not_replaced(directory: Path, mode
     manager = DiskKeyManager(directory)
     manager.put("secret", b"kept")
     (directory / "secret").chmod(mode)
-    for use in (partial(manager.get, "secret"), partial(manager.put, "secret", b"new")):
+    for use in (
+        partial(manager.get, "secret"),
+        partial(manager.put, "secret", b"new"),
+        partial(manager.delete, "secret"),
+    ):
         with pytest.raises(KeyManagerError, match=f"secret: open to others .mode {mode:04o}.; make it 0600"):
             use()
     (directory / "secret").chmod(0o600)
@@ -111,8 +128,10 @@ def test_what_belongs_to_another_user_is_refused(directory: Path) -> None:
     manager = DiskKeyManager(directory)
     manager.put("secret", b"kept")
     os.chown(directory / "secret", 12345, -1)
-    with pytest.raises(KeyManagerError, match="owned by uid 12345"):
-        manager.get("secret")
+    for use in (manager.get, manager.delete):
+        with pytest.raises(KeyManagerError, match="owned by uid 12345"):
+            use("secret")
+    assert (directory / "secret").exists()
     os.chown(directory, 12345, -1)
     with pytest.raises(KeyManagerError, match="owned by uid 12345"):
         DiskKeyManager(directory)
@@ -125,8 +144,11 @@ def test_anything_but_a_plain_file_in_a_plain_directory_is_refused(directory: Pa
     os.mkfifo(directory / "pipe", 0o600)
     (directory / "folder").mkdir(mode=0o700)
     for name, reason in (("link", "symbolic links"), ("pipe", "not a regular file"), ("folder", "not a regular file")):
-        with pytest.raises(KeyManagerError, match=f"{name}: .*{reason}"):
-            manager.get(name)
+        for use in (manager.get, manager.delete):
+            with pytest.raises(KeyManagerError, match=f"{name}: .*{reason}"):
+                use(name)
+    assert manager.get("secret") == b"kept"
+    assert sorted(file.name for file in directory.iterdir()) == ["folder", "link", "pipe", "secret"]
     (tmp_path / "alias").symlink_to(directory)
     with pytest.raises(KeyManagerError, match="alias: not a directory"):
         DiskKeyManager(tmp_path / "alias")
@@ -161,7 +183,11 @@ def test_a_damaged_file_is_reported_and_left_as_it_is(
         case _:
             damaged = content + bytes([value]) * max(where, 1)
     path.write_bytes(damaged)
-    for use in (partial(manager.get, "secret"), partial(manager.put, "secret", b"new")):
+    for use in (
+        partial(manager.get, "secret"),
+        partial(manager.put, "secret", b"new"),
+        partial(manager.delete, "secret"),
+    ):
         with pytest.raises(KeyManagerError, match="secret: damaged") as failure:
             use()
         assert repr(secret) not in str(failure.value)
@@ -184,6 +210,22 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_secret_no_older_than_its_l
         secret = manager.get("secret")
         assert secret in [bytes([v % 256]) * (2000 * (v % 100 + 1)) for v in (durable, durable + 1)]
         assert [file.name for file in directory.iterdir()] == ["secret"]  # nothing half-written is left
+
+
+def test_a_deletion_is_durable_on_return(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = DiskKeyManager(directory)
+    manager.put("secret", b"gone")
+    synced: list[tuple[Path, list[str]]] = []
+    sync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), os.listdir(directory)))  # noqa: PTH208
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    manager.delete("secret")
+    assert synced == [(directory, [])]
+    assert DiskKeyManager(directory).get("secret") is None
 
 
 def test_a_write_that_fails_half_way_changes_nothing(directory: Path) -> None:

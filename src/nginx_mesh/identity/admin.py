@@ -32,6 +32,7 @@ from .authority import Authority, check_audience, issuer_id, public_key_of
 from .ca import Ca, key_identifier
 from .client import RefusedError, UnavailableError
 from .datastore.base import AttestedNode, DatastoreError, FederationRelationship
+from .federation.client import FederationError, check_relationship
 from .registrations import agent_id
 from .spiffe import SpiffeId, SpiffeIdError
 from .upstream.base import UpstreamError
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 
 MAX_MINT_TTL = 365 * 24 * 3600
 MAX_OVERLAP = 7 * 24 * 3600
-_MAX_URL = 2048
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -243,22 +243,21 @@ class AdminApi:
 
     async def _federate(self, request: web.Request) -> web.Response:
         trust_domain = _trust_domain(request)
-        if trust_domain == self._authority.settings.trust_domain:
-            raise RefusedError(f"{trust_domain} is this server's own trust domain")
         wanted = await _body(request, Relationship)
-        if not wanted.endpoint_url.startswith("https://") or len(wanted.endpoint_url) > _MAX_URL:
-            raise RefusedError(f"endpoint_url: {wanted.endpoint_url[:80]!r} is not an https URL")
-        datastore = self._authority.datastore
-        if wanted.profile == "https_spiffe":
-            _parsed(wanted.endpoint_spiffe_id, "endpoint_spiffe_id")
-            if not wanted.bundle and await asyncio.to_thread(datastore.bundle, trust_domain) is None:
-                raise RefusedError("bundle: with https_spiffe the first bundle has to be given")
-        elif wanted.endpoint_spiffe_id:
-            raise RefusedError("endpoint_spiffe_id: only with the profile https_spiffe")
-        first = None if not wanted.bundle else bundles.decode(trust_domain, wanted.bundle.encode())
         relationship = FederationRelationship(
             trust_domain, wanted.endpoint_url, wanted.profile, wanted.endpoint_spiffe_id
         )
+        try:
+            check_relationship(relationship, self._authority.settings.trust_domain)
+        except FederationError as error:
+            raise RefusedError(str(error)) from None
+        datastore = self._authority.datastore
+        first = None if not wanted.bundle else bundles.decode(trust_domain, wanted.bundle.encode())
+        if wanted.profile == "https_spiffe":
+            prover = SpiffeId.parse(wanted.endpoint_spiffe_id).trust_domain
+            given = first is not None and prover == trust_domain
+            if not given and await asyncio.to_thread(datastore.bundle, prover) is None:
+                raise RefusedError(f"bundle: none of {prover} is known, and the endpoint is verified by it")
         await asyncio.to_thread(datastore.put_relationship, relationship)
         if first is not None:
             present = await asyncio.to_thread(datastore.bundle, trust_domain)

@@ -18,6 +18,7 @@ from ..tls import client_context
 TIMEOUT = 30.0
 """Seconds for a whole fetch, redirects included."""
 MAX_REDIRECTS = 3
+MAX_URL_CHARACTERS = 2048
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -122,6 +123,8 @@ async def _read(response: aiohttp.ClientResponse, where: str) -> bytes:
 
 
 def _check_url(url: str, where: str) -> None:
+    if len(url) > MAX_URL_CHARACTERS:
+        raise FederationError(f"{where}: endpoint_url is longer than {MAX_URL_CHARACTERS} characters")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

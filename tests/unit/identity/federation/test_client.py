@@ -34,6 +34,7 @@ SPIFFE = replace(WEB, profile="https_spiffe", endpoint_spiffe_id="spiffe://partn
         (replace(WEB, endpoint_url="http://partner.test/"), "does not start with https://"),
         (replace(WEB, endpoint_url="https://user:pw@partner.test/"), "has user information"),
         (replace(WEB, endpoint_url="https:///bundle"), "has no host"),
+        (replace(WEB, endpoint_url="https://partner.test/" + "a" * 2048), "is longer than 2048 characters"),
         (replace(WEB, endpoint_url="https://[::1/"), "is no URL"),
         (replace(WEB, endpoint_url="https://a:99999/"), "is no URL"),
         (replace(WEB, endpoint_spiffe_id="spiffe://partner.test/a"), "for the profile https_spiffe only"),

@@ -88,7 +88,7 @@ class FederationSection(StrictModel, frozen=True, kw_only=True):
     """
 
     bundle_endpoint: BundleEndpointSection | None = None
-    web_ca_file: Path | None = None
+    web_ca_file: Path | None = msgspec.field(name="webCAFile", default=None)
 
 
 class IdentitySection(StrictModel, frozen=True, kw_only=True):

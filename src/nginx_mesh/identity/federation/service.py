@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.values import parse_host_port
@@ -26,7 +27,8 @@ class Federation:
         self, section: FederationSection, datastore: Datastore, own: Identity, bundle: Callable[[], TrustBundle]
     ) -> None:
         self._section = section
-        self._poller = FederationPoller(datastore, bundle().trust_domain, web_ca=section.web_ca_file)
+        web_ca = None if section.web_ca_file is None else Path(section.web_ca_file)
+        self._poller = FederationPoller(datastore, bundle().trust_domain, web_ca=web_ca)
         self._own, self._bundle = own, bundle
         self._endpoint: BundleEndpoint | None = None
 
@@ -45,10 +47,11 @@ class Federation:
         else:
             if section.cert_file is None or section.key_file is None:
                 raise FieldError(where, "certFile and keyFile are required with the profile https_web")
+            certificate, key = Path(section.cert_file), Path(section.key_file)
             try:
-                context = await asyncio.to_thread(web_context, section.cert_file, section.key_file)
+                context = await asyncio.to_thread(web_context, certificate, key)
             except OSError as error:
-                raise FieldError(f"{where}.certFile", f"{section.cert_file}: {error}") from None
+                raise FieldError(f"{where}.certFile", f"{certificate}: {error}") from None
         endpoint = BundleEndpoint(self._bundle, context)
         try:
             await endpoint.start(address.host, address.port)

@@ -1,7 +1,7 @@
 """The Workload API on a unix socket, by gRPC.
 
 Whoever can reach a socket is the workload that it was made for; the server knows its callers by nothing else. So each
-workload has a server of its own, which costs 14 KiB and no thread (all servers of a process share gRPC's).
+workload has a server of its own, which costs 16 KiB and no thread (all servers of a process share gRPC's).
 """
 
 from __future__ import annotations

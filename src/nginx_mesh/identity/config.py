@@ -40,7 +40,7 @@ from nginx_mesh.api.values import (
 )
 
 from .authority import IdentitySettings
-from .datastore import IN_MEMORY, DatastoreConfig
+from .datastore import IN_MEMORY, DatastoreConfig, with_absolute_files
 from .upstream.config import with_absolute_paths
 
 T = TypeVar("T")
@@ -139,7 +139,10 @@ def absolute(config: IdentityConfig, directory: Path) -> IdentityConfig:
         if upstream is not None:
             found = with_absolute_paths(decode_as(UpstreamAuthority, upstream), origin)
             mtls = msgspec.structs.replace(mtls, upstream_authority=msgspec.to_builtins(found))
-    return msgspec.structs.replace(config, mtls=mtls, identity=_absolute(config.identity, directory))
+    identity = _absolute(config.identity, directory)
+    if identity.datastore is not None:
+        identity = msgspec.structs.replace(identity, datastore=with_absolute_files(identity.datastore, directory))
+    return msgspec.structs.replace(config, mtls=mtls, identity=identity)
 
 
 def _absolute(section: Any, directory: Path) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .base import Datastore, DatastoreError
-from .config import IN_MEMORY, DatastoreConfig
+from .config import IN_MEMORY, DatastoreConfig, with_absolute_files
 
-__all__ = ["IN_MEMORY", "Datastore", "DatastoreConfig", "DatastoreError", "open_datastore"]
+__all__ = ["IN_MEMORY", "Datastore", "DatastoreConfig", "DatastoreError", "open_datastore", "with_absolute_files"]
 
 
 def open_datastore(config: DatastoreConfig, directory: Path, clock: Callable[[], float] = time.time) -> Datastore:

@@ -49,6 +49,13 @@ IN_MEMORY: Final = DatastoreConfig(connection_string=_MEMORY)
 """Everything is gone with the process (`persistentStorage` off)."""
 
 
+def with_absolute_files(value: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """A configuration that is not decoded yet, its files found from anywhere. An SQLite database stays where it is."""
+    paths = ("password_file", "root_ca_path", "client_cert_path", "client_key_path")
+    found = {name: str(directory / value[name]) for name in paths if value.get(name) and isinstance(value[name], str)}
+    return value | found
+
+
 def sqlite_path(config: DatastoreConfig, directory: Path) -> Path | None:
     """The file of an SQLite database, None for one in memory. Raises DatastoreError."""
     _refuse(config, "password_file", "root_ca_path", "client_cert_path", "client_key_path")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_mesh.api.decoding import decode_as
 from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.identity.config import datastore_config, read_config
 from nginx_mesh.identity.datastore import DatastoreConfig, DatastoreError, open_datastore
 from nginx_mesh.identity.datastore.config import mysql_arguments, postgres_arguments, read_password
 
@@ -142,6 +146,36 @@ def test_any_connection_string_is_read_or_refused(text: str, database_type: str)
         assert str(error).startswith("connection_string: ")
     else:
         assert arguments.get("database") or arguments.get("dbname")
+
+
+def test_files_are_relative_to_the_configuration_that_names_them(tmp_path: Path) -> None:
+    file = tmp_path / "identity.yaml"
+    file.write_text(
+        "identity: {datastore: {database_type: mysql, connection_string: mesh@/mesh, password_file: secret,"
+        " root_ca_path: /etc/ca.pem, client_cert_path: 5}}"
+    )
+    assert read_config(file).identity.datastore == {
+        "database_type": "mysql",
+        "connection_string": "mesh@/mesh",
+        "password_file": f"{tmp_path}/secret",
+        "root_ca_path": "/etc/ca.pem",
+        "client_cert_path": 5,  # decoding complains
+    }
+
+
+def test_the_examples_of_the_guide_are_sound(tmp_path: Path) -> None:
+    guide = Path(__file__).parents[4] / "docs/guides/identity-storage.md"
+    examples = re.findall(r"^```yaml\n(.*?)^```$", guide.read_text(), re.MULTILINE | re.DOTALL)
+    types = []
+    for example in examples:
+        (tmp_path / "identity.yaml").write_text(example)
+        config = datastore_config(read_config(tmp_path / "identity.yaml"), MeshSettings())
+        types.append(config.database_type)
+        if config.database_type == "postgres":
+            assert postgres_arguments(config)["dbname"] == "mesh"
+        elif config.database_type == "mysql":
+            assert mysql_arguments(msgspec.structs.replace(config, root_ca_path=""))["host"] == "db.example.com"
+    assert types == ["sqlite3", "postgres", "mysql"]
 
 
 def test_a_password_file_is_read_without_the_end_of_its_line(tmp_path: Path) -> None:

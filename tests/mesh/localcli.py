@@ -24,9 +24,9 @@ CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "lo
 class LocalCli:
     """`with LocalCli() as mesh:` gives a mesh that is not up yet; `mesh.ok("up")` brings it up."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path | None = None) -> None:
         self.name = f"t{secrets.token_hex(4)}"
-        self.root = Path(tempfile.mkdtemp(prefix="nsm-", dir="/tmp"))
+        self.root = root or Path(tempfile.mkdtemp(prefix="nsm-", dir="/tmp"))
         self.paths = MeshPaths(self.name, self.root)
         self.env = {**os.environ, "NGINX_MESH_ROOT": str(self.root)}
 
@@ -40,6 +40,10 @@ class LocalCli:
         shutil.rmtree(self.root, ignore_errors=True)
         assert result.returncode == 0, result.stderr
         assert not [name for name in netns.names() if name.startswith(self.paths.node_netns)]
+
+    def beside(self) -> LocalCli:
+        """Another mesh, which goes with this one."""
+        return LocalCli(self.root)
 
     def run(
         self, command: str, *arguments: str, name: str | None = "", stdin: bytes = b"", user: int | None = None

@@ -21,7 +21,7 @@ from nginx_mesh.api.core import Container, Pod, PodIP, PodSpec, PodStatus, Servi
 from nginx_mesh.api.meta import Object, ObjectKey, ObjectMeta
 from nginx_mesh.local import linux, netns
 from nginx_mesh.local.kubelet import Kubelet, enter_node
-from nginx_mesh.local.network import POD_NETWORKS
+from nginx_mesh.local.networks import DEFAULT
 from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.local.restarts import BackoffSettings
 from nginx_mesh.local.services import resolve_services
@@ -83,7 +83,7 @@ class LocalNode:
     def pod(self, name: str, *containers: Container, labels: dict[str, str] | None = None, **spec: Any) -> Pod:
         """A pod with a uid and addresses, as the API server makes them."""
         self._addresses += 1
-        ips = [PodIP(ip=str(network[self._addresses])) for network in POD_NETWORKS]
+        ips = [PodIP(ip=str(network[self._addresses])) for network in DEFAULT.all]
         return Pod(
             metadata=ObjectMeta(name=name, namespace="default", uid=str(uuid.uuid4()), labels=labels or {"app": name}),
             spec=PodSpec(containers=list(containers), **{"termination_grace_period_seconds": 5, **spec}),

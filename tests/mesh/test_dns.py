@@ -14,7 +14,7 @@ from dnslib import QTYPE, RCODE, DNSRecord
 
 from nginx_mesh.api.core import Container, Pod, Service, ServicePort, ServiceSpec
 from nginx_mesh.api.meta import ObjectMeta
-from nginx_mesh.local.network import NODE_ADDRESSES
+from nginx_mesh.local.networks import DEFAULT
 
 from .localnode import LocalNode, python
 
@@ -46,7 +46,7 @@ async def resolve(node: LocalNode, pod: Pod, *names: str) -> dict[str, list[str]
     return {words[0]: words[1:] for words in map(str.split, output.splitlines())}
 
 
-def ask(name: str, kind: str, *, tcp: bool = False, server: str = str(NODE_ADDRESSES[0])) -> DNSRecord:
+def ask(name: str, kind: str, *, tcp: bool = False, server: str = str(DEFAULT.nodes[0])) -> DNSRecord:
     """Put a question over the wire, from the node."""
     query = DNSRecord.question(name, kind).pack()
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
@@ -96,7 +96,7 @@ async def test_all_four_ways_to_ask_and_truncation() -> None:
             ready = msgspec.structs.replace(status, pod_ip=pod.status.pod_ip, pod_ips=pod.status.pod_ips)
             node.statuses[pod.key] = ready
         await node.sync([service("many", selector="many")], *pods)
-        for server in map(str, NODE_ADDRESSES):
+        for server in map(str, DEFAULT.nodes):
             name = "many.default.svc.cluster.local"
             short = ask(name, "A", server=server)
             assert short.header.tc and not short.rr
@@ -109,10 +109,10 @@ async def test_garbage_hurts_no_one() -> None:
     async with LocalNode() as node:
         await node.sync([service("web", "10.96.0.9")])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as garbage:
-            garbage.connect((str(NODE_ADDRESSES[0]), 53))
+            garbage.connect((str(DEFAULT.nodes[0]), 53))
             for length in (0, 1, 11, 12, 40, 600):
                 garbage.send(os.urandom(length))
-        _, writer = await asyncio.open_connection(str(NODE_ADDRESSES[0]), 53)
+        _, writer = await asyncio.open_connection(str(DEFAULT.nodes[0]), 53)
         writer.write(b"\xff\xff" + os.urandom(100))
         assert str(ask("web.default.svc.cluster.local", "A").a.rdata) == "10.96.0.9"
         assert str(ask("web.default.svc.cluster.local", "A", tcp=True).a.rdata) == "10.96.0.9"

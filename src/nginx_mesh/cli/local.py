@@ -15,14 +15,15 @@ import click
 
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object
-from nginx_mesh.local import registry
+from nginx_mesh.local import networks, registry
+from nginx_mesh.local.networks import PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
 from . import meshes
 from .client import ApiError, Client, UnreachableError
 from .failure import Failure
 from .manifests import read_files
-from .options import mesh_flags
+from .options import Parsed, mesh_flags, parse_pod_network
 from .table import Resource, render, table
 from .targets import all_of, default_container, kind_of, named, path_of, pod_of
 from .waiting import progress, wait_gone, wait_ready
@@ -119,10 +120,23 @@ def local() -> None:
     show_default=True,
     help="How long to wait for the pods.",
 )
+@click.option(
+    "--pod-network",
+    type=Parsed("network", parse_pod_network),
+    default=str(networks.DEFAULT),
+    show_default=True,
+    help="IPv4 network of a new mesh's pods; meshes that are to be connected need different ones.",
+)
 @mesh_flags
 @click.pass_context
 def up(
-    ctx: click.Context, paths: MeshPaths, files: tuple[str, ...], namespace: str, wait_timeout: int, settings: Any
+    ctx: click.Context,
+    paths: MeshPaths,
+    files: tuple[str, ...],
+    namespace: str,
+    wait_timeout: int,
+    pod_network: PodNetworks,
+    settings: Any,
 ) -> None:
     """Start a mesh, apply manifests to it, and wait until every pod is ready.
 
@@ -132,7 +146,7 @@ def up(
     Examples:
       nginx-meshctl local up
       nginx-meshctl local up -f app/ -f policies.yaml --mtls-mode strict
-      nginx-meshctl local up --name second -f app.yaml
+      nginx-meshctl local up --name second -f app.yaml --pod-network 10.245.0.0/16
     """
     from nginx_mesh.sidecar.image import ImageError, ensure_image
 
@@ -142,13 +156,15 @@ def up(
     given = {name: getattr(settings, name) for name in settings.__struct_fields__ if _is_given(ctx, name)}
     for name in given.keys() & _NOT_LOCAL.keys():
         raise Failure(f"{_NOT_LOCAL[name]} has no meaning for a local mesh")
+    if not is_new and _is_given(ctx, "pod_network"):
+        _check_pod_network(paths, pod_network)
     try:
         with progress() as show:
             image = ensure_image(show)
     except ImageError as error:
         raise Failure(str(error)) from None
     if is_new:
-        meshes.create(paths, settings)
+        meshes.create(paths, settings, pod_network)
     if meshes.is_running(paths):
         client = meshes.connect(paths)
     else:
@@ -463,22 +479,84 @@ def down(paths: MeshPaths, everything: bool) -> None:
         click.echo(f'mesh "{mesh.name}" is down')
 
 
+@local.command()
+@click.argument("one", type=mesh_name, metavar="NAME")
+@click.argument("other", type=mesh_name, metavar="OTHER")
+def connect(one: MeshPaths, other: MeshPaths) -> None:
+    """Let the pods of two meshes reach each other.
+
+    Pods reach the other mesh's pods by their addresses; names and services stay each mesh's own. Whether a sidecar lets
+    them in is a matter of mTLS and of federation. It lasts until `disconnect`, or until either mesh is down.
+
+    \b
+    Example:
+      nginx-meshctl local up --name shop
+      nginx-meshctl local up --name store --mtls-trust-domain store.example --pod-network 10.245.0.0/16
+      nginx-meshctl local connect shop store
+    """
+    from nginx_mesh.local import links
+
+    _on_links(links.connect, one, other)
+    click.echo(f'meshes "{one.name}" and "{other.name}" are connected')
+
+
+@local.command()
+@click.argument("one", type=mesh_name, metavar="NAME")
+@click.argument("other", type=mesh_name, metavar="OTHER")
+def disconnect(one: MeshPaths, other: MeshPaths) -> None:
+    """Undo `connect`.
+
+    \b
+    Example:
+      nginx-meshctl local disconnect shop store
+    """
+    from nginx_mesh.local import links
+
+    _on_links(links.disconnect, one, other)
+    click.echo(f'meshes "{one.name}" and "{other.name}" are no longer connected')
+
+
 @local.command("list")
 def list_() -> None:
     """Show the local meshes of this machine."""
+    from nginx_mesh.local import links
+
     _require_root()
     found = meshes.all_meshes()
     if not found:
         click.echo("No local meshes.", err=True)
         return
-    rows = [["NAME", "DAEMON", "PODS READY"]]
+    rows = [["NAME", "DAEMON", "PODS READY", "POD NETWORK", "CONNECTED TO"]]
     for paths in found:
         if meshes.is_running(paths):
             state = meshes.connect(paths).get("/mesh/readiness")
-            rows.append([paths.name, "running", f"{state['ready']}/{state['pods']}"])
+            daemon, ready = "running", f"{state['ready']}/{state['pods']}"
         else:
-            rows.append([paths.name, "stopped", "-"])
+            daemon, ready = "stopped", "-"
+        connected = ",".join(links.peers(paths)) or "-"
+        rows.append([paths.name, daemon, ready, str(links.pod_networks(paths)), connected])
     click.echo(render(rows))
+
+
+def _on_links(change: Callable[[MeshPaths, MeshPaths], None], one: MeshPaths, other: MeshPaths) -> None:
+    from nginx_mesh.local.links import LinkError
+
+    _require_root()
+    for paths in (one, other):
+        if not meshes.exists(paths):
+            raise Failure(f'there is no mesh named "{paths.name}"')
+    try:
+        change(one, other)
+    except (LinkError, OSError) as error:
+        raise Failure(str(error)) from None
+
+
+def _check_pod_network(paths: MeshPaths, wanted: PodNetworks) -> None:
+    from nginx_mesh.local import links
+
+    kept = links.pod_networks(paths)
+    if kept != wanted:
+        raise Failure(f'the pod network of mesh "{paths.name}" is {kept} and cannot change while the mesh exists')
 
 
 def _require_root() -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.local.locks import is_locked
+from nginx_mesh.local.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
 from .client import Client, UnreachableError
@@ -78,11 +79,13 @@ def connect(paths: MeshPaths) -> Client:
     return Client(api_socket(paths))
 
 
-def create(paths: MeshPaths, settings: MeshSettings) -> None:
-    """Make the mesh's directories and write down the settings it is made with."""
+def create(paths: MeshPaths, settings: MeshSettings, networks: PodNetworks = DEFAULT) -> None:
+    """Make the mesh's directories and write down the settings and networks it is made with."""
     from nginx_mesh.local.container import write_private
+    from nginx_mesh.local.links import keep_pod_networks
 
     paths.make()
+    keep_pod_networks(paths, networks)
     write_private(settings_file(paths), msgspec.json.encode(settings))
 
 
@@ -124,11 +127,13 @@ def start_daemon(paths: MeshPaths, image: Path | None) -> Client:
 
 def destroy(paths: MeshPaths) -> None:
     """End the mesh: its daemon, its pods and all it kept. Raises MeshError."""
+    from nginx_mesh.local import links
     from nginx_mesh.local.leftovers import LeftoverError, destroy_node
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     try:
         end_holder(daemon_lock(paths), _STOP_SECONDS)
+        links.forget(paths)
         destroy_node(paths)
     except (DaemonError, LeftoverError, OSError) as error:
         raise MeshError(f'mesh "{paths.name}" cannot be ended: {error}') from None

@@ -35,6 +35,7 @@ from nginx_mesh.api.values import (
     parse_size,
     parse_svid_ttl,
 )
+from nginx_mesh.local.networks import NetworkError, PodNetworks
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,6 +69,14 @@ def read_upstream_authority(path: Path) -> UpstreamAuthority:
     settings = with_absolute_paths(decode_as(UpstreamAuthority, read_file(path)), Path())
     check_files(parse_config(settings))
     return settings
+
+
+def parse_pod_network(text: str) -> PodNetworks:
+    """The networks of a local mesh's pods. Raises FieldError."""
+    try:
+        return PodNetworks.parse(text)
+    except NetworkError as error:
+        raise FieldError("", str(error)) from None
 
 
 def _exporter(text: str) -> HostPort:

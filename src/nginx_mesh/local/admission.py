@@ -19,7 +19,8 @@ from nginx_mesh.inject import InjectSettings, inject_pod
 from nginx_mesh.inject.document import WORKLOADS
 
 from .allocator import AddressError, AddressPool
-from .network import POD_NETWORKS, SERVICE_NETWORKS, ipv6_available
+from .network import ipv6_available
+from .networks import DEFAULT, SERVICE_NETWORKS, PodNetworks
 from .store import Resource, Transaction, key_of
 
 NODE_NAME = "local"
@@ -49,9 +50,15 @@ _STRATEGIES = ("RollingUpdate", "Recreate")
 
 
 class Admission:
-    """Admits objects in one transaction. `injection` is what pods that are to be meshed get."""
+    """Admits objects in one transaction. `injection` is what pods that are to be meshed get.
 
-    def __init__(self, tx: Transaction, injection: InjectSettings, rng: random.Random) -> None:
+    `networks` are those that pods get their addresses from.
+    """
+
+    def __init__(
+        self, tx: Transaction, injection: InjectSettings, rng: random.Random, networks: PodNetworks = DEFAULT
+    ) -> None:
+        self._networks = networks
         self._tx = tx
         self._injection = injection
         self._random = rng
@@ -190,7 +197,7 @@ class Admission:
         if kind not in self._pools:
             if kind == "Pod":
                 used = {ip["ip"] for pod in self._tx.list("Pod") for ip in pod.get("status", {}).get("podIPs", [])}
-                networks, reserved = POD_NETWORKS, 2
+                networks, reserved = self._networks.all, 2
             else:
                 used = {ip for service in self._tx.list("Service") for ip in service["spec"].get("clusterIPs", [])}
                 networks, reserved = SERVICE_NETWORKS, _SERVICE_RESERVED

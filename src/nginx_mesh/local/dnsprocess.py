@@ -12,7 +12,8 @@ import time
 from . import dns
 from .container import readable
 from .locks import is_locked
-from .network import NODE_ADDRESSES, ipv6_available
+from .network import ipv6_available
+from .networks import PodNetworks
 from .paths import MeshPaths
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ _RESTART_SECONDS = 1.0
 class DnsProcess:
     """The DNS server of one mesh. It outlives the daemon."""
 
-    def __init__(self, paths: MeshPaths) -> None:
+    def __init__(self, paths: MeshPaths, networks: PodNetworks) -> None:
+        self._addresses = networks.nodes
         self._directory = paths.dns
         self._log = paths.logs / "dns.log"
         self._lock = paths.dns / dns.LOCK_FILE
@@ -36,7 +38,7 @@ class DnsProcess:
         if self._pid() is not None:
             return
         self._directory.mkdir(mode=0o755, exist_ok=True)
-        addresses = [str(address) for address in NODE_ADDRESSES if address.version == 4 or ipv6_available()]
+        addresses = [str(address) for address in self._addresses if address.version == 4 or ipv6_available()]
         with self._log.open("ab") as log_file:
             self._popen = subprocess.Popen(
                 [sys.executable, "-I", "-m", "nginx_mesh.local.dns", str(self._directory), *addresses],

@@ -15,6 +15,7 @@ from .dnsprocess import DnsProcess
 from .kubeproxy import apply_rules, render_rules
 from .leftovers import destroy_node, forget_lost_containers, remove_strangers
 from .netns import enter_node
+from .networks import DEFAULT, PodNetworks
 from .paths import MeshPaths
 from .podworker import OnStatus, PodWorker
 from .restarts import KUBERNETES_BACKOFF, BackoffSettings
@@ -48,13 +49,14 @@ class Kubelet:
         images: Mapping[str, Path],
         lookup: Lookup,
         on_status: OnStatus,
+        networks: PodNetworks = DEFAULT,
         node_name: str = "local",
         cluster_domain: str = "cluster.local",
         backoff: BackoffSettings = KUBERNETES_BACKOFF,
         log_bytes: int = 10 * 1024 * 1024,
         log_check_seconds: float = 5.0,
     ) -> None:
-        facts = NodeFacts(name=node_name, cluster_domain=cluster_domain, images=images)
+        facts = NodeFacts(name=node_name, cluster_domain=cluster_domain, images=images, networks=networks)
         self._node = NodeContext(paths=paths, facts=facts, backoff=backoff, lookup=lookup, changed=asyncio.Condition())
         self._paths = paths
         self._cluster_domain = cluster_domain
@@ -63,7 +65,8 @@ class Kubelet:
         self._log_check_seconds = log_check_seconds
         self._pods: dict[ObjectKey, PodWorker] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._dns = DnsProcess(paths)
+        self._networks = networks
+        self._dns = DnsProcess(paths, networks)
         self._wanted_services: tuple[ServiceEntry, ...] | None = None
         self._current_services: tuple[ServiceEntry, ...] | None = None
         self._services_lock = asyncio.Lock()
@@ -74,7 +77,7 @@ class Kubelet:
         Given the pods that there should be, those that run already are taken up again, and what else runs is ended.
         """
         self._paths.make()
-        await netns.run_aside(network.set_up_node, self._paths.node_netns)
+        await netns.run_aside(lambda: network.set_up_node(self._networks), self._paths.node_netns)
         await self._dns.ensure()
         self._tasks.append(asyncio.create_task(self._dns.keep()))
         self._tasks.append(asyncio.create_task(self._keep_logs_small()))
@@ -169,7 +172,7 @@ class Kubelet:
             wanted = self._wanted_services
             if wanted == self._current_services:
                 return
-            await apply_rules(render_rules(wanted))
+            await apply_rules(render_rules(wanted, self._networks))
             snapshot = dns.Snapshot(cluster_domain=self._cluster_domain, services=list(wanted))
             dns.write_snapshot(self._paths.dns, snapshot)
             self._current_services = wanted

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
-from .network import NODE_ADDRESSES, SERVICE_NETWORKS, IPAddress
+from .networks import SERVICE_NETWORKS, IPAddress, PodNetworks
 from .services import ServiceEntry
 
 TABLE = "inet nginx-mesh"
@@ -26,7 +26,7 @@ class KubeProxyError(Exception):
     """nft refused the rules; the rules that were there stay."""
 
 
-def render_rules(entries: Iterable[ServiceEntry]) -> str:
+def render_rules(entries: Iterable[ServiceEntry], networks: PodNetworks) -> str:
     """The table for nft. Each word of it is ours, an address that was parsed, or a number: no name gets into it.
 
     What goes to a service address and port that has no ready backend, or that no service has, is rejected.
@@ -68,7 +68,7 @@ def render_rules(entries: Iterable[ServiceEntry]) -> str:
     lines.append("chain prerouting { type nat hook prerouting priority dstnat; jump dispatch; }")
     lines.append("chain output { type nat hook output priority -100; jump dispatch; }")
     lines.append("chain postrouting { type nat hook postrouting priority srcnat;")
-    for node in NODE_ADDRESSES:
+    for node in networks.nodes:
         # A pod that got itself as the backend would not take a packet from its own address.
         word = _KEYWORD[node.version]
         lines.append(f"ct status dnat {word} saddr . {word} daddr @hairpins{node.version} snat {word} to {node}")

@@ -9,30 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from . import netns
+from .networks import SERVICE_NETWORKS, IPAddress, PodNetworks
 from .paths import MeshPaths, short_id
 
-IPAddress = IPv4Address | IPv6Address
-IPNetwork = IPv4Network | IPv6Network
-
-POD_NETWORKS: tuple[IPNetwork, ...] = (IPv4Network("10.244.0.0/16"), IPv6Network("fd00:10:244::/64"))
-SERVICE_NETWORKS: tuple[IPNetwork, ...] = (IPv4Network("10.96.0.0/16"), IPv6Network("fd00:10:96::/112"))
-# The first host address of each pod network; no pod may have it.
-NODE_ADDRESSES: tuple[IPAddress, ...] = tuple(network[1] for network in POD_NETWORKS)
-
 _GATEWAYS: dict[int, IPAddress] = {4: IPv4Address("169.254.1.1"), 6: IPv6Address("fe80::1")}
-_NODE_OF = {address.version: address for address in NODE_ADDRESSES}
 _HOST_PREFIX = {4: 32, 6: 128}
 _SCOPE_LINK = 253
 _IFA_F_NODAD = 0x02
 _LOOPBACK = 1
 _INTERFACE_PREFIX = "pod"
+# The node's ends of links to other meshes (`links`).
+LINK_PREFIX = "link"
 _SYSCTL = Path("/proc/sys/net")
 
 _COMMON_SYSCTLS = {
@@ -58,7 +52,7 @@ def ipv6_available() -> bool:
     return (_SYSCTL / "ipv6").is_dir()
 
 
-def set_up_node() -> None:
+def set_up_node(networks: PodNetworks) -> None:
     """Make the calling thread's network namespace the node: addresses, forwarding, the way to service addresses.
 
     Idempotent, so that a new daemon can call it under running pods.
@@ -66,12 +60,12 @@ def set_up_node() -> None:
     _set_sysctls(_NODE_SYSCTLS)
     with IPRoute() as netlink:
         netlink.link("set", index=_LOOPBACK, state="up")
-        for address in _usable(NODE_ADDRESSES):
+        for address in _usable(networks.nodes):
             _add_address(netlink, _LOOPBACK, address)
         for network in SERVICE_NETWORKS:
             # Only so that the node's own processes can dial a service: the kernel wants a route before it translates.
             if network.version == 4 or ipv6_available():
-                node = str(_NODE_OF[network.version])
+                node = str(networks.node(network.version))
                 netlink.route("replace", dst=str(network), oif=_LOOPBACK, prefsrc=node)
 
 
@@ -83,7 +77,7 @@ def has_pod(paths: MeshPaths, uid: str) -> bool:
         return bool(netlink.link_lookup(ifname=_interface_name(short_id(uid))))
 
 
-def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
+def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str], networks: PodNetworks) -> None:
     """Make the pod's namespace and connect it to the caller's, which is the node. Does nothing when that is done.
 
     Raises OSError when the kernel refuses, ValueError when an address is none.
@@ -97,7 +91,7 @@ def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str]) -> None:
     node_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         netns.run_in_thread(lambda: _wire_pod(_interface_name(short_id(uid)), node_fd, usable), namespace)
-        _wire_node(_interface_name(short_id(uid)), usable)
+        _wire_node(_interface_name(short_id(uid)), usable, networks)
     except NetlinkError as error:
         remove_pod(paths, uid)
         raise OSError(error.code, f"network of the pod: {os.strerror(error.code)}") from error
@@ -113,18 +107,19 @@ def remove_pod(paths: MeshPaths, uid: str) -> None:
 
 def remove_interface(short: str) -> None:
     """Remove the veth pair of the pod with this short id, if it has one."""
-    _remove_interfaces([_interface_name(short)])
+    remove_interfaces([_interface_name(short)])
 
 
 def tear_down_node() -> None:
-    """Remove all interfaces of pods and all addresses from the calling thread's namespace, which was a node."""
+    """Remove all that pods and links had here, and all addresses, from the calling thread's namespace, once a node."""
     with IPRoute() as netlink:
         names = [link.get("ifname") for link in netlink.get_links()]
         netlink.flush_addr(index=_LOOPBACK)
-    _remove_interfaces([name for name in names if name and name.startswith(_INTERFACE_PREFIX)])
+    remove_interfaces([name for name in names if name and name.startswith((_INTERFACE_PREFIX, LINK_PREFIX))])
 
 
-def _remove_interfaces(names: Iterable[str]) -> None:
+def remove_interfaces(names: Iterable[str]) -> None:
+    """Remove the interfaces with these names, as far as they are there, from the calling thread's namespace."""
     with IPRoute() as netlink:
         for name in names:
             for index in netlink.link_lookup(ifname=name):
@@ -157,14 +152,14 @@ def _wire_pod(node_interface: str, node_fd: int, addresses: list[IPAddress]) -> 
                 netlink.route("add", dst="::/0", gateway=gateway, oif=index)
 
 
-def _wire_node(interface: str, addresses: list[IPAddress]) -> None:
+def _wire_node(interface: str, addresses: list[IPAddress], networks: PodNetworks) -> None:
     with IPRoute() as netlink:
         index = netlink.link_lookup(ifname=interface)[0]
         netlink.link("set", index=index, state="up")
         for address in addresses:
             _add_address(netlink, index, _GATEWAYS[address.version])
             host = f"{address}/{_HOST_PREFIX[address.version]}"
-            netlink.route("replace", dst=host, oif=index, prefsrc=str(_NODE_OF[address.version]))
+            netlink.route("replace", dst=host, oif=index, prefsrc=str(networks.node(address.version)))
 
 
 def _add_address(netlink: IPRoute, index: int, address: IPAddress) -> None:

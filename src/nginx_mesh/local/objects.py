@@ -22,6 +22,7 @@ from nginx_mesh.inject import InjectSettings
 from . import lifecycle, registry
 from .admission import Admission
 from .events import EventLog
+from .networks import DEFAULT, PodNetworks
 from .store import Resource, Store, Transaction, key_of
 
 CONFIG_KEY = ObjectKey("MeshConfig", CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME)
@@ -49,8 +50,14 @@ class Objects:
     """
 
     def __init__(
-        self, store: Store, events: EventLog, install_settings: MeshSettings, clock: Callable[[], float]
+        self,
+        store: Store,
+        events: EventLog,
+        install_settings: MeshSettings,
+        clock: Callable[[], float],
+        networks: PodNetworks = DEFAULT,
     ) -> None:
+        self._networks = networks
         self._store = store
         self._events = events
         self._install_settings = install_settings
@@ -67,7 +74,7 @@ class Objects:
 
     def admission(self, tx: Transaction) -> Admission:
         """Admission within a transaction."""
-        return Admission(tx, InjectSettings(), self._random)
+        return Admission(tx, InjectSettings(), self._random, self._networks)
 
     def get(self, key: ObjectKey) -> Resource:
         """One object."""

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.core import ContainerStatus, Pod, PodCondition, PodStatus
 
-from .network import NODE_ADDRESSES
-
 
 def pod_status(
     pod: Pod,
@@ -18,6 +16,7 @@ def pod_status(
     ended: bool,
     terminating: bool,
     start_time: str,
+    host_ip: str,
     problem: tuple[str, str] = ("", ""),
 ) -> PodStatus:
     """The status to publish. `ended` means that no container will run again, `problem` is a reason and a message."""
@@ -29,7 +28,7 @@ def pod_status(
         phase=phase,
         reason=problem[0],
         message=problem[1],
-        host_ip=str(NODE_ADDRESSES[0]),
+        host_ip=host_ip,
         pod_ip=next(iter(pod.status.ips), ""),
         pod_ips=pod.status.pod_ips,
         conditions=[

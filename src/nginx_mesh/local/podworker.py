@@ -149,10 +149,11 @@ class PodWorker:
 
     async def _make_network(self) -> None:
         paths, uid, addresses = self._node.paths, self.pod.metadata.uid, self.pod.status.ips
+        networks = self._node.facts.networks
         while True:
             try:
                 if not self.pod.spec.host_network:
-                    await netns.run_aside(lambda: network.add_pod(paths, uid, addresses), paths.node_netns)
+                    await netns.run_aside(lambda: network.add_pod(paths, uid, addresses, networks), paths.node_netns)
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_private(self._directory / "start_time", self._start_time.encode())
                 self._problem = ("", "")
@@ -237,6 +238,7 @@ class PodWorker:
             ended=self._ended,
             terminating=self._stopping,
             start_time=self._start_time,
+            host_ip=str(self._node.facts.networks.nodes[0]),
             problem=self._problem,
         )
         if status != self._published:

@@ -21,6 +21,7 @@ from .events import EventLog
 from .exec_server import ExecAnswer, ExecRequest
 from .identity import LocalIdentity
 from .kubelet import Kubelet, NotRunningError
+from .links import pod_networks, restore
 from .mesh import Mesh
 from .objects import CONFIG_KEY, Objects, RefusedError
 from .paths import MeshPaths
@@ -48,7 +49,8 @@ class Runtime:
         self._clock: Callable[[], float] = time.time
         self._store = Store(paths.state / "store.db", self._clock)
         self._events = EventLog(self._clock)
-        self.objects = Objects(self._store, self._events, settings, self._clock)
+        networks = pod_networks(paths)
+        self.objects = Objects(self._store, self._events, settings, self._clock, networks)
         self._mesh = Mesh(
             [_decode(item) for item in self._store.list()],
             self.objects.settings(),
@@ -61,6 +63,7 @@ class Runtime:
             images={SIDECAR_IMAGE: image} if image is not None else {},
             lookup=self._lookup,
             on_status=lambda key, status: self._pods.report(key, status),
+            networks=networks,
         )
         self._workload_apis = WorkloadApis(paths, identity.agent)
         self._pods = PodKeeper(
@@ -73,6 +76,7 @@ class Runtime:
         """Take up what an earlier daemon left, and follow the store from now on."""
         self._store.watch(self._changed)
         await self._kubelet.start(self._typed_pods(None))
+        await asyncio.to_thread(restore, self._paths)
         self.identity.configure(self.objects.settings())
         await self.identity.start()
         await self._mesh.start()

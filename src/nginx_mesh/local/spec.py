@@ -13,7 +13,7 @@ from nginx_mesh.api.core import Container, EnvVar, Pod
 from nginx_mesh.api.meta import ObjectKey
 
 from .container import DEFAULT_PATH, VENV_MOUNT, Bind, LaunchSpec
-from .network import NODE_ADDRESSES
+from .networks import DEFAULT, PodNetworks
 from .paths import MeshPaths
 from .volumes import ConfigError, Lookup, MountedVolume, data_of
 
@@ -36,6 +36,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     cluster_domain: str
     images: Mapping[str, Path]
+    networks: PodNetworks = DEFAULT
 
 
 def launch_spec(
@@ -78,7 +79,7 @@ def launch_spec(
         files={
             "/etc/hostname": f"{hostname}\n",
             "/etc/hosts": _hosts(pod, hostname, node.cluster_domain),
-            "/etc/resolv.conf": _resolv_conf(pod.metadata.namespace, node.cluster_domain),
+            "/etc/resolv.conf": _resolv_conf(pod.metadata.namespace, node),
         },
         binds=binds if image is not None else [*_python_binds(paths), *binds],
         read_only_root=bool(security and security.read_only_root_filesystem),
@@ -158,7 +159,7 @@ def _downward(pod: Pod, path: str, where: str, node: NodeFacts) -> str:
         "metadata.uid": pod.metadata.uid,
         "spec.nodeName": node.name,
         "spec.serviceAccountName": pod.spec.service_account_name or "default",
-        "status.hostIP": str(NODE_ADDRESSES[0]),
+        "status.hostIP": str(node.networks.nodes[0]),
         "status.podIP": next(iter(pod.status.ips), ""),
         "status.podIPs": ",".join(pod.status.ips),
     }
@@ -245,9 +246,10 @@ def _hosts(pod: Pod, hostname: str, cluster_domain: str) -> str:
     return "\n".join(["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", *own, ""])
 
 
-def _resolv_conf(namespace: str, cluster_domain: str) -> str:
+def _resolv_conf(namespace: str, node: NodeFacts) -> str:
+    cluster_domain = node.cluster_domain
     search = f"{namespace}.svc.{cluster_domain} svc.{cluster_domain} {cluster_domain}"
-    return f"nameserver {NODE_ADDRESSES[0]}\nsearch {search}\noptions ndots:5\n"
+    return f"nameserver {node.networks.nodes[0]}\nsearch {search}\noptions ndots:5\n"
 
 
 def _text(value: bytes, where: str) -> str:

@@ -15,7 +15,7 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.inject import InjectSettings
 from nginx_mesh.local.admission import RESTARTED_ANNOTATION, Admission
-from nginx_mesh.local.network import POD_NETWORKS, SERVICE_NETWORKS
+from nginx_mesh.local.networks import DEFAULT, SERVICE_NETWORKS
 from nginx_mesh.local.store import Resource, Store, Transaction
 
 Put = Callable[[Resource], Resource]
@@ -144,7 +144,7 @@ def test_a_pod_is_addressed_when_it_is_made(put: Put) -> None:
     assert [container["name"] for container in stored["spec"]["containers"]] == ["a"]
     assert stored["spec"]["serviceAccountName"] == "default"
     assert stored["status"]["phase"] == "Pending"
-    for entry, network in zip(stored["status"]["podIPs"], POD_NETWORKS, strict=False):
+    for entry, network in zip(stored["status"]["podIPs"], DEFAULT.all, strict=False):
         assert ip_address(entry["ip"]) in network
     assert put(pod("other"))["status"]["podIP"] != stored["status"]["podIP"]
 

@@ -49,7 +49,7 @@ def container(state: str = "running", name: str = "a", **fields: Any) -> Contain
 
 def status_of(*containers: ContainerStatus, **fields: Any) -> PodStatus:
     arguments: dict[str, Any] = {"initial": [], "ended": False, "terminating": False, "start_time": "", **fields}
-    return pod_status(POD, containers=containers, **arguments)
+    return pod_status(POD, containers=containers, host_ip="10.244.0.1", **arguments)
 
 
 KILLED_SIDECAR = container("terminated", SIDECAR_CONTAINER, exit_code=137)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.local.kubeproxy import render_rules
+from nginx_mesh.local.networks import DEFAULT
 from nginx_mesh.local.services import Backend, Port, ServiceEntry, resolve_services
 
 
@@ -109,19 +110,19 @@ def entry(*targets: str, cluster_ip: str = "10.96.0.1", port: int = 80) -> Servi
 
 
 def test_rules_translate_to_pods_of_the_same_ip_version_only() -> None:
-    rules = render_rules([entry("10.244.0.5", "fd00::5", "10.244.0.6")])
+    rules = render_rules([entry("10.244.0.5", "fd00::5", "10.244.0.6")], DEFAULT)
     assert "numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.0.6 . 8080 }" in rules
     assert "fd00::5" not in rules
 
 
 def test_the_first_of_two_services_with_one_address_wins() -> None:
-    rules = render_rules([entry("10.244.0.5"), entry("10.244.0.6")])
+    rules = render_rules([entry("10.244.0.5"), entry("10.244.0.6")], DEFAULT)
     assert rules.count("10.96.0.1 . tcp . 80") == 1
     assert "10.244.0.6" not in rules
 
 
 def test_services_without_backends_are_left_to_the_rule_that_rejects() -> None:
-    rules = render_rules([entry()])
+    rules = render_rules([entry()], DEFAULT)
     assert "10.96.0.1" not in rules
     assert "ip daddr 10.96.0.0/16 reject" in rules
 
@@ -132,14 +133,14 @@ def test_no_name_of_the_users_gets_into_the_rules(namespace: str, name: str, por
     named = msgspec.structs.replace(
         plain, namespace=namespace, name=name, ports=(Port(name=port, protocol="TCP", number=80),)
     )
-    assert render_rules([named]) == render_rules([plain])
+    assert render_rules([named], DEFAULT) == render_rules([plain], DEFAULT)
 
 
 @pytest.mark.parametrize("bad", ["10.96.0.1; flush ruleset", "", "fd00::1/64", "::1%eth0 }"])
 def test_what_is_no_address_gets_no_further(bad: str) -> None:
     for broken in (entry("10.244.0.5", cluster_ip=bad), entry(bad)):
         try:
-            rules = render_rules([broken])
+            rules = render_rules([broken], DEFAULT)
         except ValueError:
             continue
         assert bad not in rules

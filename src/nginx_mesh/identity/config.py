@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -43,9 +43,9 @@ from .authority import IdentitySettings
 from .datastore import IN_MEMORY, DatastoreConfig, with_absolute_files
 from .upstream.config import with_absolute_paths
 
-T = TypeVar("T")
-
 DEFAULT_PORT = 8081
+
+_PATHS = ("data_dir", "admin_socket", "bundle_path", "trust_bundle", "join_token_file", "cert_file", "key_file")
 
 
 class MtlsSection(StrictModel, frozen=True, kw_only=True):
@@ -68,8 +68,8 @@ class ServerSection(StrictModel, frozen=True, kw_only=True):
     """
 
     address: str
-    trust_bundle: Path
-    join_token_file: Path | None = None
+    trust_bundle: str
+    join_token_file: str | None = None
 
 
 class BundleEndpointSection(StrictModel, frozen=True, kw_only=True):
@@ -77,8 +77,8 @@ class BundleEndpointSection(StrictModel, frozen=True, kw_only=True):
 
     address: str
     profile: Literal["https_spiffe", "https_web"] = "https_spiffe"
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
 
 
 class FederationSection(StrictModel, frozen=True, kw_only=True):
@@ -98,11 +98,11 @@ class IdentitySection(StrictModel, frozen=True, kw_only=True):
     """
 
     provider: Literal["embedded", "server", "spire"] = "embedded"
-    data_dir: Path | None = None
+    data_dir: str | None = None
     server_id: str = msgspec.field(name="serverID", default="")
     listen: str = f"127.0.0.1:{DEFAULT_PORT}"
-    admin_socket: Path | None = None
-    bundle_path: Path | None = None
+    admin_socket: str | None = None
+    bundle_path: str | None = None
     datastore: dict[str, Any] | None = None
     server: ServerSection | None = None
     federation: FederationSection = FederationSection()
@@ -150,8 +150,8 @@ def _absolute(section: Any, directory: Path) -> Any:
     changed: dict[str, Any] = {}
     for name in section.__struct_fields__:
         value = getattr(section, name)
-        if isinstance(value, Path):
-            changed[name] = directory / value
+        if name in _PATHS and value is not None:
+            changed[name] = str(directory / value)
         elif isinstance(value, StrictModel):
             changed[name] = _absolute(value, directory)
     return msgspec.structs.replace(section, **changed) if changed else section

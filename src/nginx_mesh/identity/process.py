@@ -27,12 +27,12 @@ async def serve(config: IdentityConfig, settings: MeshSettings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    directory = config.identity.data_dir or DATA_DIR
+    directory = Path(config.identity.data_dir or DATA_DIR)
     server = IdentityServer(await asyncio.to_thread(open_authority, config, settings, directory), config)
     try:
         await server.start()
         await server.listen()
-        await server.listen_admin(config.identity.admin_socket or ADMIN_SOCKET)
+        await server.listen_admin(Path(config.identity.admin_socket or ADMIN_SOCKET))
         log.info("ready")
         await stopped.wait()
     finally:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.client_proto import ResponseHandler
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
@@ -212,11 +213,10 @@ class RemoteClient:
         """The server's answer, once it is good. Raises UnavailableError, RefusedError."""
         try:
             async with (
-                aiohttp.ClientSession(connector=_connector(self._address)) as session,
+                aiohttp.ClientSession(connector=_connector(self._address, self._context())) as session,
                 session.request(
                     method,
                     f"https://{_authority(self._address)}{path}",
-                    ssl=self._context(),
                     data=None if message is None else wire.encode(message),
                     timeout=timeout,
                     allow_redirects=False,
@@ -278,11 +278,26 @@ def _authority(address: HostPort | Path) -> str:
     return "identity" if isinstance(address, Path) else str(address)
 
 
-def _connector(address: HostPort | Path) -> aiohttp.BaseConnector:
+def _connector(address: HostPort | Path, context: ssl.SSLContext) -> aiohttp.BaseConnector:
     """Connections prove who we are when they are made, so none is used again: an SVID may have been renewed."""
     if isinstance(address, Path):
-        return aiohttp.UnixConnector(str(address), force_close=True)
-    return aiohttp.TCPConnector(force_close=True)
+        return _UnixTlsConnector(address, context)
+    return aiohttp.TCPConnector(ssl=context, force_close=True)
+
+
+class _UnixTlsConnector(aiohttp.UnixConnector):
+    """aiohttp speaks no TLS on unix sockets by itself."""
+
+    def __init__(self, path: Path, context: ssl.SSLContext) -> None:
+        super().__init__(str(path), force_close=True)
+        self._context = context
+
+    async def _create_connection(self, *_request: object) -> ResponseHandler:
+        async with asyncio.timeout(_TIMEOUT.sock_connect):
+            _, protocol = await self._loop.create_unix_connection(
+                self._factory, self.path, ssl=self._context, server_hostname="identity"
+            )
+        return protocol
 
 
 async def _reason(response: aiohttp.ClientResponse) -> str:

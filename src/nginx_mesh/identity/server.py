@@ -42,6 +42,7 @@ def open_authority(
     Raises FieldError, DatastoreError, KeyManagerError.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells all that it does
     upstream = None
     if settings.upstream_authority is not None:
         from .upstream import open_upstream  # clients of clouds are heavy
@@ -83,7 +84,7 @@ class IdentityServer:
         self._spawn(self._federation.run())
         path = self._config.identity.bundle_path
         if path is not None:
-            self._spawn(self._write_bundles(path))
+            self._spawn(self._write_bundles(Path(path)))
 
     async def listen(self) -> None:
         """Serve agents. Raises FieldError when the address is not to be had."""

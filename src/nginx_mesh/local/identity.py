@@ -36,7 +36,7 @@ class LocalIdentity:
 
     def __init__(self, paths: MeshPaths, config: IdentityConfig, settings: MeshSettings) -> None:
         """Blocks. Raises FieldError, DatastoreError, KeyManagerError."""
-        directory = config.identity.data_dir or paths.state / "identity"
+        directory = Path(config.identity.data_dir or paths.state / "identity")
         self.server: IdentityServer | None = None
         if config.identity.server is not None:
             self._client = _remote(config.identity.server, settings.trust_domain, directory)
@@ -73,7 +73,7 @@ def _remote(section: ServerSection, trust_domain: str, directory: Path) -> Autho
 
     def roots() -> tuple[x509.Certificate, ...]:
         try:
-            return tuple(x509.load_pem_x509_certificates(section.trust_bundle.read_bytes()))
+            return tuple(x509.load_pem_x509_certificates(Path(section.trust_bundle).read_bytes()))
         except (OSError, ValueError) as error:
             log.warning("identity.server.trustBundle: %s: %s", section.trust_bundle, error)
             return ()
@@ -86,6 +86,6 @@ def _remote(section: ServerSection, trust_domain: str, directory: Path) -> Autho
         endpoint(section.address, "identity.server.address"),
         trust_domain,
         bootstrap=roots,
-        evidence=join_token(section.join_token_file),
+        evidence=join_token(Path(section.join_token_file)),
         keep=DiskKeyManager(directory / "agent"),
     )

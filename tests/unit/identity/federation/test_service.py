@@ -69,7 +69,7 @@ async def test_servers_follow_each_others_bundles_by_both_profiles(tmp_path: Pat
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
     ca.issue(certificate, key)
     by_svid = configured(ports[0], ca.file)
-    by_web = configured(ports[1], profile="https_web", cert_file=certificate, key_file=key)
+    by_web = configured(ports[1], profile="https_web", cert_file=str(certificate), key_file=str(key))
     async with server("one.test", by_svid, tmp_path) as one, server("two.test", by_web, tmp_path) as two:
         by_web_pki = {"endpoint_url": f"https://127.0.0.1:{ports[1]}/", "profile": "https_web"}
         assert await federate(one, "two.test", **by_web_pki) == ""

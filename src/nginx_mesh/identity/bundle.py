@@ -35,6 +35,8 @@ _X509_USE = "x509-svid"
 _JWT_USE = "jwt-svid"
 # Of our own stored documents only: the format has no place for it, and other readers ignore what they do not know.
 _EXPIRY = "nginx_mesh_expires_at"
+# What a certificate can be wrong in beside its encoding.
+_X509_ERRORS = (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]{1,2048}")
 
 
@@ -174,7 +176,7 @@ def _certificate(jwk: dict[str, Any], where: str) -> x509.Certificate:
         raise BundleError(f"{where_chain}: not base64") from None
     except x509.ExtensionNotFound:
         raise BundleError(f"{where_chain}: not the certificate of a CA") from None
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except (ValueError, UnsupportedAlgorithm, *_X509_ERRORS):
         raise BundleError(f"{where_chain}: not a DER certificate with a key that we know") from None
     if not constraints.ca:
         raise BundleError(f"{where_chain}: not the certificate of a CA")

@@ -189,9 +189,12 @@ class _Connection(ssl.SSLObject):
         try:
             if der is not None and context.verify_mode != ssl.CERT_NONE:
                 spiffe_id = verified_id(x509.load_der_x509_certificate(der), context.trust_domain)
+            reason = context.authorise(spiffe_id)
         except ValueError as error:
             raise _refusal(str(error)) from None
-        reason = context.authorise(spiffe_id)
+        except Exception as error:
+            log.exception("a TLS peer cannot be judged")
+            raise _refusal(f"{type(error).__name__} while judging it") from None
         if reason is not None:
             raise _refusal(f"{spiffe_id or 'without certificate'}: {reason}")
         return spiffe_id

@@ -254,6 +254,17 @@ def test_no_member_of_a_key_brings_anything_but_a_bundle_or_its_error(index: int
     assert all(authority.key_id in ("k1", changes.get("kid")) for authority in bundle.jwt_authorities)
 
 
+@given(st.sampled_from([0, 1]), st.integers(0, 1000), st.binary(min_size=1, max_size=4))
+def test_no_damage_to_a_certificate_brings_anything_but_a_bundle_or_its_error(index: int, at: int, junk: bytes) -> None:
+    certificate = bytearray(CERTIFICATES[index].public_bytes(serialization.Encoding.DER))
+    at %= len(certificate)
+    certificate[at : at + len(junk)] = junk
+    value = document()
+    value["keys"][0]["x5c"] = [base64.b64encode(certificate).decode()]
+    with contextlib.suppress(BundleError):
+        decode(TD, json.dumps(value).encode())
+
+
 @given(st.binary(max_size=200), st.integers(0, 1500), st.integers(0, 8))
 def test_no_damage_brings_anything_but_a_bundle_or_its_error(junk: bytes, at: int, cut: int) -> None:
     whole = json.dumps(document()).encode()

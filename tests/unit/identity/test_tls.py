@@ -205,6 +205,16 @@ async def test_svids_and_roots_rotate_while_contexts_are_in_use() -> None:
         assert await ask(url, for_client) == "spiffe://example.org/client"
 
 
+async def test_judge_that_fails_refuses_everybody(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(peer: SpiffeId | None) -> str | None:
+        raise KeyError(str(peer))
+
+    async with serving(server(authorise=broken)) as url:
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await ask(url, client())
+    assert "refused a TLS client: peer is refused: KeyError while judging it" in caplog.text
+
+
 async def test_empty_bundle_trusts_nobody() -> None:
     domain = Domain()
     domain.authorities = []

@@ -18,6 +18,7 @@ _PLUGINS = {
     "aws_pca": ("aws_pca", "AwsPcaAuthority"),
     "awssecret": ("awssecret", "AwsSecretAuthority"),
     "vault": ("vault", "VaultAuthority"),
+    "cert-manager": ("cert_manager", "CertManagerAuthority"),
 }
 """Name → module and class, imported when used: the clients of AWS and Kubernetes take a second to load."""
 

@@ -10,7 +10,7 @@ import botocore.exceptions
 from botocore.config import Config
 
 from .base import UpstreamError
-from .calls import CONNECT_SECONDS, READ_SECONDS, innermost, quoted
+from .calls import CONNECT_SECONDS, NO_ANSWER, READ_SECONDS, innermost, quoted
 from .config import AwsPcaConfig, AwsSecretConfig
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def explained(config: AwsPcaConfig | AwsSecretConfig, function: Callable[[], T])
             "no credentials: config has no aws_access_key_id, and neither the environment nor the machine has any"
         ) from None
     except (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError):
-        raise UpstreamError(f"no answer within {CONNECT_SECONDS:g} s (connecting) or {READ_SECONDS:g} s") from None
+        raise UpstreamError(NO_ANSWER) from None
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
         raise UpstreamError(f"AWS cannot be asked: {quoted(innermost(error), secrets_of(config))}") from None
 

@@ -18,6 +18,8 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 5.0
 """How long a client waits for a connection and then for (more of) an answer. Libraries take them, per request."""
 
+NO_ANSWER = f"no answer within {CONNECT_SECONDS:g} s (connecting) or {READ_SECONDS:g} s (reading)"
+
 TOTAL_SECONDS = 15.0
 
 
@@ -74,7 +76,7 @@ def quoted(text: str, secrets: Iterable[str | None]) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, "<secret>")
-    return one_line(text.strip())
+    return one_line(" ".join(text.split()))
 
 
 def innermost(error: BaseException) -> str:

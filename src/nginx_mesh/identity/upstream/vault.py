@@ -21,7 +21,7 @@ from nginx_mesh.identity.x509svid import SvidError, spiffe_id_of
 
 from . import checks
 from .base import MintedCa, UpstreamError
-from .calls import CONNECT_SECONDS, READ_SECONDS, BlockingCalls, innermost, quoted
+from .calls import CONNECT_SECONDS, NO_ANSWER, READ_SECONDS, BlockingCalls, innermost, quoted
 from .config import VaultConfig, read_named_file, warn_of_open_key
 
 log = logging.getLogger(__name__)
@@ -260,7 +260,7 @@ class VaultAuthority:
             hint = "config.ca_cert_path must hold the CA of Vault's certificate"
             raise UpstreamError(f"TLS fails: {self._quoted(innermost(error))} ({hint})") from None
         except requests.exceptions.Timeout:
-            raise UpstreamError(f"no answer within {CONNECT_SECONDS:g} s (connecting) or {READ_SECONDS:g} s") from None
+            raise UpstreamError(NO_ANSWER) from None
         except requests.exceptions.RequestException as error:
             raise UpstreamError(f"cannot be reached: {self._quoted(innermost(error))}") from None
 

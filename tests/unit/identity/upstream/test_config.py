@@ -324,6 +324,6 @@ def test_relative_paths_become_absolute_also_inside_methods() -> None:
     assert made.config["ca_cert_path"] == "/vault-ca.pem"
 
 
-@pytest.mark.parametrize("plugin", ["disk"])
+@pytest.mark.parametrize("plugin", list(FULL))
 def test_every_plugin_opens_with_nothing_there(plugin: str) -> None:
     assert plugin in str(open_upstream(settings(plugin, FULL[plugin])))

@@ -45,7 +45,16 @@ from .upstream.config import with_absolute_paths
 
 DEFAULT_PORT = 8081
 
-_PATHS = ("data_dir", "admin_socket", "bundle_path", "trust_bundle", "join_token_file", "cert_file", "key_file")
+_PATHS = (
+    "data_dir",
+    "admin_socket",
+    "bundle_path",
+    "trust_bundle",
+    "join_token_file",
+    "cert_file",
+    "key_file",
+    "web_ca_file",
+)
 
 
 class MtlsSection(StrictModel, frozen=True, kw_only=True):
@@ -88,7 +97,7 @@ class FederationSection(StrictModel, frozen=True, kw_only=True):
     """
 
     bundle_endpoint: BundleEndpointSection | None = None
-    web_ca_file: Path | None = msgspec.field(name="webCAFile", default=None)
+    web_ca_file: str | None = msgspec.field(name="webCAFile", default=None)
 
 
 class IdentitySection(StrictModel, frozen=True, kw_only=True):

@@ -14,7 +14,13 @@ from aiohttp import web
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.identity.bundle import encode
-from nginx_mesh.identity.config import BundleEndpointSection, FederationSection, IdentityConfig, IdentitySection
+from nginx_mesh.identity.config import (
+    BundleEndpointSection,
+    FederationSection,
+    IdentityConfig,
+    IdentitySection,
+    read_config,
+)
 from nginx_mesh.identity.server import IdentityServer, open_authority
 
 from .test_poller import eventually
@@ -27,7 +33,22 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def configured(port: int, web_ca: Path | None = None, **endpoint: Any) -> IdentityConfig:
+def test_files_in_the_configuration_are_relative_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "identity.yaml"
+    path.write_text("""
+identity:
+  federation:
+    webCAFile: roots.pem
+    bundleEndpoint: {address: "0.0.0.0:8443", profile: https_web, certFile: tls.crt, keyFile: /etc/tls.key}
+""")
+    found = read_config(path).identity.federation
+    assert found.web_ca_file == str(tmp_path / "roots.pem")
+    assert found.bundle_endpoint is not None
+    assert found.bundle_endpoint.cert_file == str(tmp_path / "tls.crt")
+    assert found.bundle_endpoint.key_file == "/etc/tls.key"
+
+
+def configured(port: int, web_ca: str | None = None, **endpoint: Any) -> IdentityConfig:
     section = BundleEndpointSection(address=f"127.0.0.1:{port}", **endpoint)
     federation = FederationSection(bundle_endpoint=section, web_ca_file=web_ca)
     return IdentityConfig(identity=IdentitySection(federation=federation))
@@ -68,7 +89,7 @@ async def test_servers_follow_each_others_bundles_by_both_profiles(tmp_path: Pat
     ca, ports = WebCa(tmp_path), (free_port(), free_port())
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
     ca.issue(certificate, key)
-    by_svid = configured(ports[0], ca.file)
+    by_svid = configured(ports[0], str(ca.file))
     by_web = configured(ports[1], profile="https_web", cert_file=str(certificate), key_file=str(key))
     async with server("one.test", by_svid, tmp_path) as one, server("two.test", by_web, tmp_path) as two:
         by_web_pki = {"endpoint_url": f"https://127.0.0.1:{ports[1]}/", "profile": "https_web"}
@@ -91,9 +112,9 @@ async def test_servers_follow_each_others_bundles_by_both_profiles(tmp_path: Pat
         ({"address": "nowhere"}, "bundleEndpoint.address", "is not host:port"),
         ({"address": "192.0.2.1:8443"}, "bundleEndpoint.address", r"192\.0\.2\.1:8443: "),
         ({"profile": "https_web"}, "bundleEndpoint", "required with the profile https_web"),
-        ({"cert_file": Path("/tls.crt")}, "bundleEndpoint", "for the profile https_web only"),
+        ({"cert_file": "/tls.crt"}, "bundleEndpoint", "for the profile https_web only"),
         (
-            {"profile": "https_web", "cert_file": Path("/none/tls.crt"), "key_file": Path("/none/tls.key")},
+            {"profile": "https_web", "cert_file": "/none/tls.crt", "key_file": "/none/tls.key"},
             "bundleEndpoint.certFile",
             "No such file",
         ),

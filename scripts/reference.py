@@ -120,12 +120,17 @@ SET_BY_INJECTION: Final = {
 
 def cli_reference() -> str:
     """Every command with its arguments and options."""
-    return "\n".join(_command(cli, ("nginx-meshctl",), click.Context(cli, info_name="nginx-meshctl")))
+    return "\n".join(_command(cli, ("nginx-meshctl",), _context()))
 
 
 def commands() -> dict[str, click.Command]:
     """Every command by the words that call it, such as "nginx-meshctl local up"."""
-    return dict(_walk(cli, ("nginx-meshctl",), click.Context(cli, info_name="nginx-meshctl")))
+    return dict(_walk(cli, ("nginx-meshctl",), _context()))
+
+
+def _context() -> click.Context:
+    # The settings of the group are passed on: click keeps the option --help that it makes with the first context.
+    return click.Context(cli, info_name="nginx-meshctl", **cli.context_settings)
 
 
 def config_reference() -> str:

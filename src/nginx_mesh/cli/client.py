@@ -13,7 +13,10 @@ from urllib.parse import urlencode
 
 
 class ApiError(Exception):
-    """The server refused. `reason` is a Kubernetes status reason, such as NotFound; `details` one line per fault."""
+    """The server refused. `reason` is a Kubernetes status reason, such as NotFound; `details` one line per fault.
+
+    Servers that are not the local mesh's may give no reason: then it is "".
+    """
 
     def __init__(self, message: str, reason: str, details: list[str]) -> None:
         super().__init__(message)
@@ -81,6 +84,6 @@ class Client:
 def _failure(content: bytes, code: int) -> ApiError:
     try:
         status = json.loads(content)
-        return ApiError(status["message"], status["reason"], status.get("details", []))
-    except (ValueError, KeyError, TypeError):
+        return ApiError(status["message"], status.get("reason", ""), status.get("details", []))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return ApiError(content.decode(errors="replace") or f"HTTP {code}", "InternalError", [])

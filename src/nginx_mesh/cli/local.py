@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -20,18 +17,17 @@ from nginx_mesh.local.networks import PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
 from . import meshes
-from .client import ApiError, Client, UnreachableError
+from .client import ApiError, Client
 from .failure import Failure
+from .group import MeshGroup, require_root
 from .manifests import read_files
-from .options import Parsed, mesh_flags, parse_pod_network
-from .table import Resource, render, table
+from .options import Parsed, duration, mesh_flags, mesh_name, parse_pod_network
+from .table import Resource, render, table, whole
 from .targets import all_of, default_container, kind_of, named, path_of, pod_of
 from .waiting import progress, wait_gone, wait_ready
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DURATION = re.compile(r"([0-9]+)(s|m|h|)")
-_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 # Settings of meshes in clusters, and their flags.
 _NOT_LOCAL = {
     "upstream_authority": "--mtls-upstream-ca-conf",
@@ -45,42 +41,12 @@ _SCALABLE = ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController")
 _RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
 
 
-class _Group(click.Group):
-    """Turns what goes wrong in any command into a Failure."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ApiError as error:
-            raise _refusal(error) from None
-        except meshes.MeshError as error:
-            raise Failure(str(error)) from None
-        except UnreachableError as error:
-            raise Failure(f"the daemon of the mesh does not answer: {error}") from None
-
-
-def duration(text: str) -> int:
-    """Seconds, from text such as 90, 90s, 5m or 1h."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise click.BadParameter(f'"{text}" is not a duration such as 90s, 5m or 1h')
-    return int(found[1]) * _DURATION_UNITS[found[2]]
-
-
-def mesh_name(text: str) -> MeshPaths:
-    """The paths of the mesh with that name."""
-    try:
-        return MeshPaths(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def _on_mesh(command: F) -> F:
     """Gives a command --name, and as its first arguments the mesh's paths and a client of its daemon."""
 
     @functools.wraps(command)
     def with_client(paths: MeshPaths, **arguments: Any) -> Any:
-        _require_root()
+        require_root()
         return command(paths, meshes.connect(paths), **arguments)
 
     return _name_option(with_client)  # type: ignore[return-value]
@@ -93,7 +59,7 @@ _namespace_option = click.option("-n", "--namespace", default="default", show_de
 _files_help = "A manifest (YAML or JSON), a directory of manifests, or - for stdin. May be repeated."
 
 
-@click.group(cls=_Group)
+@click.group(cls=MeshGroup)
 def local() -> None:
     """Run the mesh on this machine, without a cluster.
 
@@ -150,7 +116,7 @@ def up(
     """
     from nginx_mesh.sidecar.image import ImageError, ensure_image
 
-    _require_root()
+    require_root()
     documents = read_files(files)
     is_new = not meshes.exists(paths)
     given = {name: getattr(settings, name) for name in settings.__struct_fields__ if _is_given(ctx, name)}
@@ -291,7 +257,7 @@ def get(
             where = namespace if kind.NAMESPACED and not all_namespaces else ""
             found += client.get(path_of(kind, where))["items"]
     if output in ("json", "yaml"):
-        _print_whole(found[0] if len(names) == 1 else _as_list(found), output)
+        click.echo(whole(found[0] if len(names) == 1 else _as_list(found), output), nl=False)
     elif output == "name":
         for item in found:
             click.echo(f"{registry.title(registry.by_kind(item['kind']))}/{item['metadata']['name']}")
@@ -471,7 +437,7 @@ def down(paths: MeshPaths, everything: bool) -> None:
       nginx-meshctl local down
       nginx-meshctl local down --all
     """
-    _require_root()
+    require_root()
     if not everything and not meshes.exists(paths):
         raise Failure(f'there is no mesh named "{paths.name}"')
     for mesh in meshes.all_meshes() if everything else [paths]:
@@ -521,7 +487,7 @@ def list_() -> None:
     """Show the local meshes of this machine."""
     from nginx_mesh.local import links
 
-    _require_root()
+    require_root()
     found = meshes.all_meshes()
     if not found:
         click.echo("No local meshes.", err=True)
@@ -541,7 +507,7 @@ def list_() -> None:
 def _on_links(change: Callable[[MeshPaths, MeshPaths], None], one: MeshPaths, other: MeshPaths) -> None:
     from nginx_mesh.local.links import LinkError
 
-    _require_root()
+    require_root()
     for paths in (one, other):
         if not meshes.exists(paths):
             raise Failure(f'there is no mesh named "{paths.name}"')
@@ -559,19 +525,8 @@ def _check_pod_network(paths: MeshPaths, wanted: PodNetworks) -> None:
         raise Failure(f'the pod network of mesh "{paths.name}" is {kept} and cannot change while the mesh exists')
 
 
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise Failure("local meshes need root, as pods are network namespaces: run this with sudo")
-
-
 def _is_given(ctx: click.Context, parameter: str) -> bool:
     return ctx.get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
-
-
-def _refusal(error: ApiError) -> Failure:
-    if error.details:
-        return Failure("\n".join(f"error: {detail}" for detail in error.details), prefix="")
-    return Failure(f"({error.reason}): {error.message}", prefix="Error from server ")
 
 
 def _apply(client: Client, files: list[dict[str, str]], namespace: str) -> int:
@@ -584,13 +539,3 @@ def _apply(client: Client, files: list[dict[str, str]], namespace: str) -> int:
 
 def _as_list(items: list[Resource]) -> Resource:
     return {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}
-
-
-def _print_whole(content: Resource, output: str) -> None:
-    if output == "json":
-        click.echo(json.dumps(content, indent=4, ensure_ascii=False))
-    else:
-        import yaml
-
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        click.echo(yaml.dump(content, Dumper=dumper, default_flow_style=False, allow_unicode=True), nl=False)

@@ -74,6 +74,7 @@ class LazyGroup(click.Group):
 
 COMMANDS: Final = {
     "completion": ("nginx_mesh.cli.completion:completion", "Generate the completion script of a shell."),
+    "identity": ("nginx_mesh.cli.identity:identity", "Show and manage who has which identity."),
     "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),
     "local": ("nginx_mesh.cli.local:local", "Run a mesh on this machine."),
     "version": ("nginx_mesh.cli.version:version", "Print the version."),

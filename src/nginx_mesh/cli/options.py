@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -36,10 +37,13 @@ from nginx_mesh.api.values import (
     parse_svid_ttl,
 )
 from nginx_mesh.local.networks import NetworkError, PodNetworks
+from nginx_mesh.local.paths import MeshPaths
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULTS = MeshSettings()
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|)")
+_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Parsed(click.ParamType[Any]):
@@ -57,6 +61,22 @@ class Parsed(click.ParamType[Any]):
             return self._parse(value)
         except FieldError as error:
             self.fail(str(error), param, ctx)
+
+
+def duration(text: str) -> int:
+    """Seconds, from text such as 90, 90s, 5m or 1h."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f'"{text}" is not a duration such as 90s, 5m or 1h')
+    return int(found[1]) * _DURATION_UNITS[found[2]]
+
+
+def mesh_name(text: str) -> MeshPaths:
+    """The paths of the mesh with that name."""
+    try:
+        return MeshPaths(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 PORTS = Parsed("ports", parse_ports)

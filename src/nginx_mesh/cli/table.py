@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +37,16 @@ def table(
     rows = [[title for title, _ in columns]]
     rows += [[cell(resource, now) for _, cell in columns] for resource in resources]
     return render(rows)
+
+
+def whole(content: Any, output: str) -> str:
+    """Everything, as `json` or `yaml`."""
+    if output == "json":
+        return json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(content, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=True))
 
 
 def duration(seconds: float) -> str:

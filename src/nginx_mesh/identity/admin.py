@@ -157,6 +157,7 @@ class AdminApi:
             [
                 {
                     "trust_domain": name,
+                    "own": bundle is keeper.own,
                     "document": bundles.encode(bundle).decode(),
                     "pem": "".join(certificate_pem(root) for root in bundle.x509_authorities),
                     "authorities": [

@@ -37,6 +37,7 @@ class LocalIdentity:
     def __init__(self, paths: MeshPaths, config: IdentityConfig, settings: MeshSettings) -> None:
         """Blocks. Raises FieldError, DatastoreError, KeyManagerError."""
         directory = Path(config.identity.data_dir or paths.state / "identity")
+        self._section, self._trust_domain = config.identity, settings.trust_domain
         self.server: IdentityServer | None = None
         if config.identity.server is not None:
             self._client = _remote(config.identity.server, settings.trust_domain, directory)
@@ -50,6 +51,12 @@ class LocalIdentity:
     def admin(self) -> web.Application | None:
         """What operators may do, where the authority is here."""
         return None if self.server is None else self.server.admin
+
+    def where(self) -> dict[str, str]:
+        """Who provides identities, and where; an empty address is this process."""
+        server = self._section.server
+        address = "" if server is None else server.address
+        return {"provider": self._section.provider, "address": address, "trust_domain": self._trust_domain}
 
     async def start(self) -> None:
         """Take up what an earlier daemon left. Raises as Authority.start."""

@@ -123,6 +123,7 @@ class Runtime:
             {
                 "namespace": pod.metadata.namespace,
                 "pod": pod.metadata.name,
+                "uid": pod.metadata.uid,
                 **msgspec.to_builtins(held),
             }
             for pod in self._typed_pods(None)

@@ -9,6 +9,7 @@
 | PATCH `/mesh/settings` | settings that may change while the mesh runs |
 | GET `/mesh/readiness?object=kind/name,…&namespace=` | what is not ready and why |
 | GET `/mesh/identities` | who has which SVID |
+| GET `/mesh/identity` | where the authority is, and its trust domain |
 | `/identity/…` | the identity authority, where it is in this process (identity/admin.py) |
 | GET `/healthz` | |
 
@@ -77,8 +78,11 @@ class ApiServer:
         app.router.add_patch("/mesh/settings", self._settings)
         app.router.add_get("/mesh/readiness", self._readiness)
         app.router.add_get("/mesh/identities", self._identities)
+        app.router.add_get("/mesh/identity", self._identity)
         if runtime.identity.admin is not None:
             app.add_subapp("/identity", runtime.identity.admin)
+        else:
+            app.router.add_route("*", "/identity{rest:.*}", self._elsewhere)
         for prefix in ("/api/{version}", "/apis/{group}/{version}"):
             for scope in ("/namespaces/{namespace}/{plural}", "/{plural}"):
                 app.router.add_get(prefix + scope, self._list)
@@ -133,6 +137,14 @@ class ApiServer:
 
     async def _identities(self, _: web.Request) -> web.Response:
         return _json(self._runtime.identities())
+
+    async def _identity(self, _: web.Request) -> web.Response:
+        return _json(self._runtime.identity.where())
+
+    async def _elsewhere(self, _: web.Request) -> web.Response:
+        where = self._runtime.identity.where()
+        place = where["address"] or f"with the provider {where['provider']}"
+        raise RefusedError("NotFound", f"the authority of this mesh is {place}: ask there, with --socket PATH")
 
     async def _list(self, request: web.Request) -> web.Response:
         kind = _kind_of(request)

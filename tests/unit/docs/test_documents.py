@@ -22,7 +22,7 @@ BY_NAME = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-_COMMAND = re.compile(r"\bnginx-meshctl((?: [a-z]+)*)(.*)")
+_COMMAND = re.compile(r"\bnginx-meshctl((?: [a-z][a-z0-9]*(?:-[a-z]+)*)*)(.*)")
 _FLAG = re.compile(r"(?:^|\s)(--?[a-z][a-z-]*)")
 
 

@@ -59,6 +59,8 @@ _POSTGRES: dict[str, Any] = {
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,
     "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
     "fallback_application_name": "nginx-mesh",
     "prepare_threshold": None,  # poolers in between may not know prepared statements
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -218,16 +218,17 @@ class SqlDatastore:
         return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=replaced)
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._reported(), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._reported(), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+    def _transaction(self, **options: bool) -> Iterator[Connection]:
+        with self._reported(), self._engine.connect().execution_options(**options) as connection, connection.begin():
             if self._engine.dialect.name == "postgresql":
                 connection.execute(_POSTGRES_LIMITS)
             yield connection
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._transaction()
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._transaction(writes=True)
 
     @contextmanager
     def _changing(self) -> Iterator[_Changing]:

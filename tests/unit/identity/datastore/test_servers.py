@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -190,25 +191,46 @@ def test_a_connection_that_breaks_in_a_transaction_leaves_nothing_half_done(
     assert store.nodes() == [node("whole")]
 
 
-def test_a_writer_that_hangs_does_not_block_others_for_ever(
+def test_a_server_that_hangs_does_not_hold_up_others_for_ever(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = servers("postgres").database("hanging")
-    monkeypatch.setattr(
-        sql_module,
-        "_POSTGRES_LIMITS",
-        text(str(sql_module._POSTGRES_LIMITS).replace("'lock_timeout', '10s'", "'lock_timeout', '200ms'")),
-    )
     hanging, store = (open_datastore(config, tmp_path) for _ in range(2))
+    limits = str(sql_module._POSTGRES_LIMITS).replace("'lock_timeout', '10s'", "'lock_timeout', '200ms'")
+    limits = limits.replace(
+        "'idle_in_transaction_session_timeout', '10s'", "'idle_in_transaction_session_timeout', '2s'"
+    )
+    monkeypatch.setattr(sql_module, "_POSTGRES_LIMITS", text(limits))
     assert isinstance(hanging, SqlDatastore)
-    with hanging._changing():
+    with pytest.raises(DatastoreError, match="postgres datastore hanging"), hanging._changing() as changing:
+        changing.entries(["never"])
         with pytest.raises(DatastoreError, match="lock timeout"):
             store.put_entries([entry("a")])
         store.put_journal("server", b"1")  # what takes no turn does not wait
-    store.put_entries([entry("a")])
+        wait_until(partial(succeeds, partial(store.put_entries, [entry("a")])))
+    assert store.changes(0).entries == ("a",)
+    with hanging._writing() as connection:
+        connection.execute(text("LOCK TABLE nodes"))
+        with pytest.raises(DatastoreError, match="lock timeout"):
+            store.nodes()
     for each in (hanging, store):
         each.close()
     servers("postgres").drop("hanging")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def succeeds(task: Callable[[], object]) -> bool:
+    try:
+        task()
+    except DatastoreError:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from google.protobuf import json_format
 
 from nginx_mesh.identity import jwtsvid
 from nginx_mesh.identity.workload import WorkloadContext
+from nginx_mesh.identity.workloadapi import server as module
 from nginx_mesh.identity.workloadapi import workload_pb2 as pb
 from nginx_mesh.identity.workloadapi.server import MAX_REQUEST_BYTES, WorkloadApiServer
 
@@ -309,6 +310,55 @@ async def test_source_that_fails_is_unavailable_and_says_so_in_the_log(
         code, details = await refused(caller.first("FetchX509SVID"))
     assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "could not put an answer together")
     assert "KeyError: 'example.org'" in caplog.text
+
+
+class Ending(Workload):
+    """A source whose agent ends after the first message, or fails."""
+
+    failure: Exception | None = None
+
+    async def updates(self) -> AsyncIterator[WorkloadContext | None]:
+        yield self.context
+        if self.failure is not None:
+            raise self.failure
+
+
+async def test_streams_of_a_source_that_ends_or_fails_are_unavailable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for failure, said in (
+        (None, "the Workload API is shutting down"),
+        (OSError("no disk"), "could not fetch what the workload holds"),
+    ):
+        source = Ending(Domain(), "/web")
+        source.failure = failure
+        async with serving(source, tmp_path / "s.sock") as caller:
+            stream = caller.stream("FetchX509SVID")
+            assert (await stream.read()).svids
+            assert await refused(stream.read()) == (grpc.StatusCode.UNAVAILABLE, said)
+    assert "OSError: no disk" in caplog.text
+
+
+async def test_calls_beyond_the_limit_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CALLS", 4)
+    async with serving(workload("/web"), tmp_path / "s.sock") as caller:
+        streams = [caller.stream("FetchX509SVID") for _ in range(4)]
+        for stream in streams:
+            await stream.read()
+        assert (await refused(caller.first("FetchX509SVID")))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+        streams[0].cancel()
+        await eventually_served(caller)
+
+
+async def eventually_served(caller: Caller) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            assert (await caller.first("FetchJWTSVID")).svids
+            return
+        except grpc.aio.AioRpcError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
 
 
 async def test_socket_has_the_mode_asked_for(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 
 from . import aws, checks
 from .base import MintedCa, UpstreamError
-from .calls import BlockingCalls
+from .calls import BlockingCalls, Remembered
 from .config import AwsPcaConfig, read_named_file
 
 _TEMPLATE = "arn:{partition}:acm-pca:::template/SubordinateCACertificate_PathLen0/V1"
@@ -30,6 +30,7 @@ class AwsPcaAuthority:
         self._config = config
         self._clock = clock
         self._calls = BlockingCalls(str(self))
+        self._remembered = Remembered[tuple[x509.Certificate, ...]]()
 
     async def mint_ca(self, csr: x509.CertificateSigningRequest, not_before: float, not_after: float) -> MintedCa:
         """See UpstreamAuthority. AWS sets the start of the validity itself, to an hour ago."""
@@ -39,7 +40,9 @@ class AwsPcaAuthority:
 
     async def roots(self) -> tuple[x509.Certificate, ...]:
         """See UpstreamAuthority."""
-        return await self._calls.run("reading the roots", lambda: self._ask(self._read_roots))
+        return await self._remembered.get(
+            lambda: self._calls.run("reading the roots", lambda: self._ask(self._read_roots))
+        )
 
     async def close(self) -> None:
         """See UpstreamAuthority."""

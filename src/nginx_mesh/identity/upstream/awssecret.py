@@ -9,9 +9,9 @@ from cryptography import x509
 
 from . import aws, checks
 from .base import MintedCa, UpstreamError
-from .calls import BlockingCalls
+from .calls import BlockingCalls, Remembered
 from .config import AwsSecretConfig
-from .signing import Pem, SigningCa, load_signing_ca
+from .signing import Pem, SigningCa, load_signing_ca, roots_among
 
 
 class AwsSecretAuthority:
@@ -21,6 +21,7 @@ class AwsSecretAuthority:
         self._config = config
         self._clock = clock
         self._calls = BlockingCalls(str(self))
+        self._remembered = Remembered[tuple[x509.Certificate, ...]]()
 
     async def mint_ca(self, csr: x509.CertificateSigningRequest, not_before: float, not_after: float) -> MintedCa:
         """See UpstreamAuthority."""
@@ -32,7 +33,7 @@ class AwsSecretAuthority:
 
     async def roots(self) -> tuple[x509.Certificate, ...]:
         """See UpstreamAuthority."""
-        return await self._calls.run("reading the roots", lambda: checks.unexpired(self._fetch().roots, self._clock()))
+        return await self._remembered.get(lambda: self._calls.run("reading the roots", self._read_roots))
 
     async def close(self) -> None:
         """See UpstreamAuthority."""
@@ -45,6 +46,12 @@ class AwsSecretAuthority:
         client = aws.explained(config, lambda: aws.new_client(config, "secretsmanager"))
         certificate, key = (self._secret(client, name) for name in ("cert_file_arn", "key_file_arn"))
         return load_signing_ca(certificate, key, None, self._clock())
+
+    def _read_roots(self) -> tuple[x509.Certificate, ...]:
+        """Without fetching the key, which nobody needs for this."""
+        config = self._config
+        client = aws.explained(config, lambda: aws.new_client(config, "secretsmanager"))
+        return checks.unexpired(roots_among(self._secret(client, "cert_file_arn")), self._clock())
 
     def _secret(self, client: Any, name: str) -> Pem:
         arn = getattr(self._config, name)

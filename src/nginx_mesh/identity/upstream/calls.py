@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nginx_mesh.api.errors import one_line
 
@@ -21,6 +22,7 @@ READ_SECONDS = 5.0
 NO_ANSWER = f"no answer within {CONNECT_SECONDS:g} s (connecting) or {READ_SECONDS:g} s (reading)"
 
 TOTAL_SECONDS = 15.0
+REMEMBERED_SECONDS = 300.0
 
 
 class BlockingCalls:
@@ -69,6 +71,22 @@ class BlockingCalls:
         self._running = future
         threading.Thread(target=work, name=self._name, daemon=True).start()
         return future
+
+
+class Remembered(Generic[T]):
+    """What a distant upstream told, good for `seconds`: to be asked often costs it nothing. Errors are not kept."""
+
+    def __init__(self, seconds: float = REMEMBERED_SECONDS) -> None:
+        self._seconds = seconds
+        self._known: tuple[float, T] | None = None
+
+    async def get(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer that is remembered, or a new one."""
+        if self._known is not None and time.monotonic() - self._known[0] < self._seconds:
+            return self._known[1]
+        answer = await ask()
+        self._known = (time.monotonic(), answer)
+        return answer
 
 
 def quoted(text: str, secrets: Iterable[str | None]) -> str:

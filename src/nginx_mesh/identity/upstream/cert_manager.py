@@ -84,6 +84,7 @@ class CertManagerAuthority:
         self._config = config
         self._clock = clock
         self._calls = BlockingCalls(str(self))
+        self._pending: str | None = None
 
     async def mint_ca(self, csr: x509.CertificateSigningRequest, not_before: float, not_after: float) -> MintedCa:
         """See UpstreamAuthority. cert-manager lets the validity begin when it signs."""
@@ -148,9 +149,13 @@ class CertManagerAuthority:
         pem = csr.public_bytes(serialization.Encoding.PEM)
         name = f"nginx-mesh-ca-{hashlib.sha256(pem).hexdigest()[:20]}"
         label = _label(trust_domain)
+        if self._pending is not None and self._pending != name:
+            api.delete(self._pending)  # nobody asks for that one any longer
+        self._pending = name
         api.create(self._body(name, label, pem, max(int(not_after - now), 0)))
         request = self._wait(api, name, pem)
         api.delete(name)
+        self._pending = None
         self._clean_up(api, label, now)
         certificate, *others = _parse("status.certificate", request.status.certificate)
         if not request.status.ca:
@@ -173,6 +178,7 @@ class CertManagerAuthority:
             for condition in request.status.conditions:
                 if _failed(condition):
                     api.delete(name)
+                    self._pending = None
                     said = quoted(f"{condition.reason}: {condition.message}", ())
                     raise UpstreamError(f"CertificateRequest {name} is {condition.type}={condition.status}, {said}")
                 if condition.type == "Ready" and condition.status == "True":

@@ -53,11 +53,7 @@ def load_signing_ca(certificate: Pem, key: Pem, bundle: Pem | None, now: float) 
     if own.public_key() != private_key.public_key():
         raise UpstreamError(f"{key.source}: is not the key of the first certificate in {certificate.source}")
     if bundle is None:
-        roots = checks.self_signed([own, *others])
-        if not roots:
-            raise UpstreamError(
-                f"{certificate.source}: {checks.called(own)} is not self-signed, and there is no bundle with its root"
-            )
+        roots = roots_among(certificate)
     else:
         in_bundle = _certificates(bundle)
         roots = checks.self_signed(in_bundle)
@@ -69,6 +65,17 @@ def load_signing_ca(certificate: Pem, key: Pem, bundle: Pem | None, now: float) 
     except UpstreamError as error:
         raise UpstreamError(f"{certificate.source}: {error}") from None
     return SigningCa(path, private_key, roots)
+
+
+def roots_among(certificate: Pem) -> tuple[x509.Certificate, ...]:
+    """The roots in the text that begins with the CA's own certificate. Raises UpstreamError when there are none."""
+    own, *others = _certificates(certificate)
+    roots = checks.self_signed([own, *others])
+    if not roots:
+        raise UpstreamError(
+            f"{certificate.source}: {checks.called(own)} is not self-signed, and there is no bundle with its root"
+        )
+    return roots
 
 
 def _certificates(pem: Pem) -> tuple[x509.Certificate, ...]:

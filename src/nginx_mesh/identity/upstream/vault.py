@@ -21,7 +21,7 @@ from nginx_mesh.identity.x509svid import SvidError, spiffe_id_of
 
 from . import checks
 from .base import MintedCa, UpstreamError
-from .calls import CONNECT_SECONDS, NO_ANSWER, READ_SECONDS, BlockingCalls, innermost, quoted
+from .calls import CONNECT_SECONDS, NO_ANSWER, READ_SECONDS, BlockingCalls, Remembered, innermost, quoted
 from .config import VaultConfig, read_named_file, warn_of_open_key
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class VaultAuthority:
         self._config = config
         self._clock = clock
         self._calls = BlockingCalls(str(self))
+        self._roots = Remembered[tuple[x509.Certificate, ...]]()
         self._session: _Session | None = None
         self._renewal: asyncio.Task[None] | None = None
         if config.insecure_skip_verify:
@@ -97,9 +98,7 @@ class VaultAuthority:
 
     async def roots(self) -> tuple[x509.Certificate, ...]:
         """See UpstreamAuthority."""
-        roots = await self._calls.run("reading the roots", lambda: self._ask(self._read_roots))
-        self._keep_token()
-        return roots
+        return await self._roots.get(self._ask_roots)
 
     async def close(self) -> None:
         """See UpstreamAuthority."""
@@ -109,6 +108,11 @@ class VaultAuthority:
 
     def __str__(self) -> str:
         return f"upstream authority vault ({self._config.vault_addr}, mount {self._config.pki_mount_point})"
+
+    async def _ask_roots(self) -> tuple[x509.Certificate, ...]:
+        roots = await self._calls.run("reading the roots", lambda: self._ask(self._read_roots))
+        self._keep_token()
+        return roots
 
     def _sign(self, csr: x509.CertificateSigningRequest, not_before: float, not_after: float) -> MintedCa:
         now = self._clock()

@@ -136,6 +136,11 @@ async def test_another_ca_in_secrets_manager_is_used_from_then_on(stored: Secret
     assert (await mint(authority)).roots == (other.certificate,)
 
 
+async def test_the_roots_are_known_without_the_key(stored: Secrets) -> None:
+    stored.put(ROOT.pem, "-")
+    assert await opened("awssecret", stored.config()).roots() == (ROOT.certificate,)
+
+
 @pytest.mark.parametrize(
     ("certificates", "key", "reason"),
     [

@@ -106,6 +106,19 @@ async def test_a_request_that_waits_for_approval_is_taken_up_again(
     assert manager.objects == {}
 
 
+async def test_a_request_that_nobody_waits_for_any_longer_is_deleted(
+    manager: FakeCertManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cert_manager, "_SIGN_SECONDS", 0.2)
+    manager.ignored = 1000
+    authority = opened(manager)
+    now = time.time()
+    for _ in range(3):
+        with pytest.raises(UpstreamError, match="is not signed after"):
+            await authority.mint_ca(request().csr, now - 300, now + 3600)
+        assert len(manager.objects) == 1
+
+
 async def test_without_cert_manager_nothing_is_signed(
     manager: FakeCertManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,20 @@ async def test_one_login_serves_many_requests(ours: Site) -> None:
     assert [path for _, path, _ in fake(ours).asked].count("/v1/auth/approle/login") == 1
 
 
+async def test_whoever_asks_for_the_roots_every_few_seconds_costs_vault_nothing(ours: Site) -> None:
+    authority = opened(ours.approle())
+    try:
+        fake(ours).sealed = True
+        with pytest.raises(UpstreamError, match="reading the roots"):
+            await authority.roots()
+        fake(ours).sealed = False
+        for _ in range(3):
+            assert await authority.roots() == (ours.root.certificate,)
+    finally:
+        await authority.close()
+    assert [path for _, path, _ in fake(ours).asked].count("/v1/pki/ca_chain") == 1
+
+
 async def test_a_login_whose_token_ran_out_is_repeated(ours: Site) -> None:
     fake(ours).login_seconds = 1
     authority = opened(ours.cert())

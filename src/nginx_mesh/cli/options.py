@@ -86,7 +86,7 @@ def read_upstream_authority(path: Path) -> UpstreamAuthority:
     """The upstream authority that a file describes, its paths absolute and its files looked at. Raises FieldError."""
     from nginx_mesh.identity.upstream.config import check_files, parse_config, with_absolute_paths
 
-    settings = with_absolute_paths(decode_as(UpstreamAuthority, read_file(path)), Path())
+    settings = with_absolute_paths(decode_as(UpstreamAuthority, read_file(path)), path.parent)
     check_files(parse_config(settings))
     return settings
 

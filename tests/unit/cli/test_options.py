@@ -93,9 +93,7 @@ def test_a_wrong_value_is_wrong_usage_that_names_the_flag(arguments: tuple[str, 
         settings_of(*arguments)
 
 
-def test_the_upstream_authority_comes_from_a_file_its_paths_made_absolute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_upstream_authority_comes_from_a_file_that_its_paths_are_relative_to(tmp_path: Path) -> None:
     key = generate_key("ec-p256")
     ca = issue_authority(key, "example.org", time.time() - 60, time.time() + 60, 1)
     (tmp_path / "ca.pem").write_text(certificate_pem(ca))
@@ -104,7 +102,6 @@ def test_the_upstream_authority_comes_from_a_file_its_paths_made_absolute(
     path.write_text(
         "apiVersion: v1\nupstreamAuthority: disk\nconfig: {cert_file_path: ca.pem, key_file_path: ca.key}\n"
     )
-    monkeypatch.chdir(tmp_path)
     config = {"cert_file_path": str(tmp_path / "ca.pem"), "key_file_path": str(tmp_path / "ca.key")}
     assert settings_of("--mtls-upstream-ca-conf", str(path)).upstream_authority == UpstreamAuthority(
         api_version="v1", upstream_authority="disk", config=config

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nginx_mesh.api.decoding import decode_as
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import UpstreamAuthority
 from nginx_mesh.identity.upstream import open_upstream
@@ -327,3 +329,14 @@ def test_relative_paths_become_absolute_also_inside_methods() -> None:
 @pytest.mark.parametrize("plugin", list(FULL))
 def test_every_plugin_opens_with_nothing_there(plugin: str) -> None:
     assert plugin in str(open_upstream(settings(plugin, FULL[plugin])))
+
+
+GUIDE = Path(__file__).parents[4] / "docs/guides/upstream-authorities.md"
+
+
+def test_the_guides_examples_are_valid_one_for_each() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    found = [decode_as(UpstreamAuthority, yaml.safe_load(text)) for text in examples]
+    for example in found:
+        parse_config(example)
+    assert {example.upstream_authority for example in found} == set(FULL)

@@ -1,4 +1,4 @@
-"""Two meshes of one machine, each with a trust domain and a network of its own, that are connected and federate."""
+"""Two meshes of one machine, each with a trust domain and a network of its own: connected, then federated."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nginx_mesh.cli.client import Client
 from nginx_mesh.local import netns
 
 from .localcli import CTL, LocalCli
@@ -123,9 +125,10 @@ except (OSError, http.client.HTTPException) as error:
 try:
     with socket.create_connection((host, tcp_port), 5) as stream:
         print(stream.recv(100).decode() or "closed")
-except OSError as error:
-    print(type(error).__name__)
+except OSError:
+    print("closed")
 """
+NOT_BELIEVED = ("502", "closed")
 
 
 @dataclass
@@ -137,7 +140,15 @@ class Side:
     network: str
     web: str = ""
 
+    @property
+    def node(self) -> str:
+        """The address of the mesh's node, where it publishes its bundle."""
+        return str(next(ip_network(self.network).hosts()))
+
     def up(self) -> None:
+        endpoint = {"identity": {"federation": {"bundleEndpoint": {"address": f"{self.node}:8443"}}}}
+        self.mesh.paths.make()
+        (self.mesh.paths.state / "identity.json").write_text(json.dumps(endpoint))
         flags = ("--mtls-trust-domain", self.trust_domain, "--pod-network", self.network)
         self.mesh.ok("up", "-f", "-", *flags, stdin=APP.encode())
         self.web = str(self.get("pod", "web")["status"]["podIPs"][0]["ip"])
@@ -155,10 +166,41 @@ class Side:
         command = ("python3", "-c", CALL, host, str(http_port), str(tcp_port))
         return tuple(self.mesh.ok("exec", pod, "-n", namespace, "-c", pod, "--", *command).split())
 
+    def federate(self, other: Side) -> None:
+        """Believe the other mesh's workloads, from its bundle of today on."""
+        bundles = {each["trust_domain"]: each["document"] for each in other.api.get("/identity/bundles")}
+        relationship = {
+            "endpoint_url": f"https://{other.node}:8443/",
+            "profile": "https_spiffe",
+            "endpoint_spiffe_id": f"spiffe://{other.trust_domain}/nginx-mesh/identity",
+            "bundle": bundles[other.trust_domain],
+        }
+        self.api.request("PUT", f"/identity/federation/{other.trust_domain}", relationship)
+
+    def separate(self, other: Side) -> None:
+        """Believe them no more."""
+        self.api.request("DELETE", f"/identity/federation/{other.trust_domain}")
+
+    @property
+    def api(self) -> Client:
+        return Client(self.mesh.paths.run / "api.sock")
+
+    @property
+    def proved(self) -> tuple[str, str]:
+        """What this mesh's client gets of a web that believes it."""
+        return self.id_of("client"), "hello"
+
     def learn(self, other: Side, name: str = "far", peer: str = "", headless: str = "") -> None:
         """Get to know the other mesh's web."""
         peer = peer or other.id_of("web")
         self.mesh.apply(REMOTE.format(name=name, peer=peer, address=other.web, headless=headless))
+
+    def wait_for(self, host: str, answers: tuple[str, str], http_port: int = 80) -> None:
+        """Wait until the client gets this of a host."""
+        self.mesh.wait(lambda: self.call(host, http_port) == answers)
+
+    def wait_for_log(self, pod: str, text: str) -> None:
+        self.mesh.wait(lambda: text in self.sidecar_log(pod))
 
     def sidecar_log(self, pod: str) -> str:
         return self.mesh.ok("logs", pod, "-n", "shop", "-c", "nginx-mesh-sidecar")
@@ -224,6 +266,67 @@ def test_pods_keep_their_addresses_and_cannot_take_others(connected: tuple[Side,
         (link,) = links_of(side)
         setting = Path("/proc/sys/net/ipv4/conf", link, "rp_filter")
         assert netns.run_in_thread(setting.read_text, side.mesh.paths.node_netns) == "1\n"
+
+
+@pytest.fixture
+def acquainted(connected: tuple[Side, Side]) -> Iterator[tuple[Side, Side]]:
+    """Each knows the other's web by a service; they do not federate."""
+    for here, there in (connected, connected[::-1]):
+        here.learn(there)
+    yield connected
+    for here, there in (connected, connected[::-1]):
+        here.mesh.ok("up", "--mtls-mode", "permissive")
+        if here.api.get("/identity/federation"):
+            here.separate(there)
+
+
+def federate(one: Side, two: Side) -> None:
+    """Both ways, and wait until sidecars know."""
+    one.federate(two)
+    two.federate(one)
+    for here in (one, two):
+        here.wait_for("far", here.proved)
+
+
+def test_workloads_of_meshes_that_federate_call_each_other(acquainted: tuple[Side, Side]) -> None:
+    """By HTTP and TCP, in both directions, and both sides see whom they speak to."""
+    for here in acquainted:
+        here.wait_for("far", NOT_BELIEVED)
+        assert "no trust bundle for the trust domain" in here.sidecar_log("client")
+    federate(*acquainted)
+    for here, there in (acquainted, acquainted[::-1]):
+        here.learn(there, "direct", headless="clusterIP: None, ")
+        assert here.call(there.web, 8080) == here.proved, "dialled by its address"
+        here.wait_for("direct", here.proved, 8080)
+        here.wait_for_log("client", f"upstream_id={there.id_of('web')}")
+        there.wait_for_log("web", f" - {here.id_of('client')} [")
+        assert here.call("far.shop", pod="visitor") == ("somebody", "hello"), "who is not meshed has no identity"
+
+
+def test_a_strict_mesh_calls_workloads_of_another_that_prove_the_right_identity(
+    acquainted: tuple[Side, Side],
+) -> None:
+    one, two = acquainted
+    federate(one, two)
+    for side in (one, two):
+        side.mesh.ok("up", "--mtls-mode", "strict")
+    for side in (one, two):
+        side.wait_for("far", side.proved)
+    assert one.call("far.shop", pod="visitor") == ("400", "closed")
+    one.learn(two, "impostor", peer=two.id_of("client"))
+    one.wait_for("impostor", NOT_BELIEVED)
+    one.wait_for_log("client", f'proved the SPIFFE ID "{two.id_of("web")}"')
+
+
+def test_the_end_of_a_relationship_ends_it_for_sidecars(acquainted: tuple[Side, Side]) -> None:
+    one, two = acquainted
+    federate(one, two)
+    two.separate(one)
+    two.wait_for("far", NOT_BELIEVED)
+    assert one.call("far") == ("400", "closed"), "we would still call them, but they believe us no more"
+    two.federate(one)
+    two.wait_for("far", two.proved)
+    assert one.call("far") == one.proved
 
 
 def test_a_link_is_laid_again_when_a_daemon_starts(connected: tuple[Side, Side]) -> None:

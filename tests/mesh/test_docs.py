@@ -38,7 +38,9 @@ import sys
 from nginx_mesh.cli.main import main
 words, prefix = sys.argv, "{prefix}"
 if words[1:2] == ["local"] and words[2:3] not in (["list"], ["--help"]):
-    if "--name" in words:
+    if words[2] in ("connect", "disconnect"):
+        words[3:] = [prefix + name for name in words[3:]]
+    elif "--name" in words:
         words[words.index("--name") + 1] = prefix + words[words.index("--name") + 1]
     else:
         words[3:3] = ["--name", prefix + "local"]

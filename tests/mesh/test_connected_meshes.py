@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nginx_mesh.cli.client import Client
 from nginx_mesh.local import netns
 
 from .localcli import CTL, LocalCli
@@ -166,24 +166,22 @@ class Side:
         command = ("python3", "-c", CALL, host, str(http_port), str(tcp_port))
         return tuple(self.mesh.ok("exec", pod, "-n", namespace, "-c", pod, "--", *command).split())
 
-    def federate(self, other: Side) -> None:
-        """Believe the other mesh's workloads, from its bundle of today on."""
-        bundles = {each["trust_domain"]: each["document"] for each in other.api.get("/identity/bundles")}
-        relationship = {
-            "endpoint_url": f"https://{other.node}:8443/",
-            "profile": "https_spiffe",
-            "endpoint_spiffe_id": f"spiffe://{other.trust_domain}/nginx-mesh/identity",
-            "bundle": bundles[other.trust_domain],
+    def federate(self, other: Side, bundle: str = "") -> None:
+        """Believe the other mesh's workloads, from its bundle of today on, or an earlier one."""
+        file = self.mesh.root / f"{other.trust_domain}.json"
+        file.write_text(bundle or identity("bundle", "--format", "spiffe", of=other))
+        flags = {
+            # A relationship that was deleted and made again within seconds goes on where it was: this is another.
+            "--endpoint": f"https://{other.node}:8443{'' if bundle else '/'}",
+            "--profile": "https_spiffe",
+            "--endpoint-spiffe-id": f"spiffe://{other.trust_domain}/nginx-mesh/identity",
+            "--bundle": str(file),
         }
-        self.api.request("PUT", f"/identity/federation/{other.trust_domain}", relationship)
+        identity("federation", "create", other.trust_domain, *chain.from_iterable(flags.items()), of=self)
 
     def separate(self, other: Side) -> None:
         """Believe them no more."""
-        self.api.request("DELETE", f"/identity/federation/{other.trust_domain}")
-
-    @property
-    def api(self) -> Client:
-        return Client(self.mesh.paths.run / "api.sock")
+        identity("federation", "delete", other.trust_domain, of=self)
 
     @property
     def proved(self) -> tuple[str, str]:
@@ -209,6 +207,14 @@ class Side:
 def local(mesh: LocalCli, *words: str) -> subprocess.CompletedProcess[str]:
     """A command that is about more than one mesh."""
     return subprocess.run([*CTL, *words], env=mesh.env, capture_output=True, text=True, check=False, timeout=60)
+
+
+def identity(*words: str, of: Side) -> str:
+    """A command of `nginx-meshctl identity`; what it prints."""
+    command = [*CTL[:-1], "identity", *words, "--mesh", of.mesh.name]
+    done = subprocess.run(command, env=of.mesh.env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +282,7 @@ def acquainted(connected: tuple[Side, Side]) -> Iterator[tuple[Side, Side]]:
     yield connected
     for here, there in (connected, connected[::-1]):
         here.mesh.ok("up", "--mtls-mode", "permissive")
-        if here.api.get("/identity/federation"):
+        if there.trust_domain in identity("federation", "list", of=here):
             here.separate(there)
 
 
@@ -301,6 +307,19 @@ def test_workloads_of_meshes_that_federate_call_each_other(acquainted: tuple[Sid
         here.wait_for_log("client", f"upstream_id={there.id_of('web')}")
         there.wait_for_log("web", f" - {here.id_of('client')} [")
         assert here.call("far.shop", pod="visitor") == ("somebody", "hello"), "who is not meshed has no identity"
+
+
+def test_a_bundle_is_fetched_from_the_other_mesh(acquainted: tuple[Side, Side]) -> None:
+    """What an operator entered is of yesterday; the CA that is announced since is learnt from the bundle endpoint."""
+    one, two = acquainted
+    yesterday = identity("bundle", "--format", "spiffe", of=two)
+    identity("rotate-ca", "--overlap", "10m", of=two)
+    roots = identity("bundle", of=two)
+    assert roots.count("BEGIN") == 2
+    two.federate(one)
+    one.federate(two, yesterday)
+    one.mesh.wait(lambda: identity("bundle", "--trust-domain", two.trust_domain, of=one) == roots)
+    one.wait_for("far", one.proved)
 
 
 def test_a_strict_mesh_calls_workloads_of_another_that_prove_the_right_identity(

@@ -235,6 +235,8 @@ def test_callers_of_a_trust_domain_that_is_unknown_are_refused(mesh: Mesh) -> No
     mesh.server.federated = {"third.example": Authority("third.example").bundle}
     mesh.world.push([mesh.server])
     assert works(mesh) == (400, False, "UNAUTHENTICATED")
+    reason = f'no trust bundle for the trust domain of the caller "{mesh.client.spiffe_id}"'
+    wait_until(lambda: reason in mesh.server.log, "the reason in the log")
 
 
 def test_a_client_that_ends_a_federation_uses_none_of_its_connections_again(mesh: Mesh) -> None:

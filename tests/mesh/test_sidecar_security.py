@@ -124,6 +124,27 @@ def test_an_identity_of_another_trust_domain_is_none(mesh: Mesh) -> None:
     assert mesh.intrude(good, 8080).startswith("HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("", "/", "/a/", "/a//b", "//a", "/.", "/a/../b", "/a%2f", "/a?b", "/a#b", "/a b", "/\u00e4", "/a\x00b"),
+        *("/a\x7f", '/a"b', "/a\r\nX-Admin: yes", "/a\nb", "/" + "a" * 2048),
+    ],
+)
+def test_what_is_no_spiffe_id_is_no_identity(shared: Mesh, path: str) -> None:
+    """An authority that is astray, of a federated trust domain perhaps, must not write our headers and logs."""
+    authority = shared.world.authority
+    bad = _leaf(authority, f"spiffe://example.org{path}", authority_bits=False)
+    assert shared.intrude(bad, 8080).startswith("HTTP/1.1 400")
+    assert "X-Admin" not in shared.server.log
+
+
+@pytest.mark.parametrize("trust_domain", ["", "Example.org", "example.org:80", "user@example.org", "example.org\r\n"])
+def test_what_is_no_trust_domain_is_none(shared: Mesh, trust_domain: str) -> None:
+    bad = _leaf(shared.world.authority, f"spiffe://{trust_domain}/ns/test/sa/client", authority_bits=False)
+    assert shared.intrude(bad, 8080).startswith("HTTP/1.1 400")
+
+
 def test_a_certificate_that_may_sign_is_no_identity(mesh: Mesh) -> None:
     """A delegated authority must not act as the workload that its name says."""
     delegated = _leaf(mesh.world.authority, str(SOMEBODY), authority_bits=True)
@@ -139,6 +160,18 @@ def test_a_sidecar_that_is_told_to_be_nobody_is_nobody(mesh: Mesh) -> None:
     assert not mesh.tcp()
     status, answer = mesh.client.update(Update(base=before + 1, version=before + 2, delete=["settings"]))
     assert (status, answer["key"]) == (400, "settings")
+
+
+def _uri(name: str) -> bytes:
+    """A subjectAltName of one URI, in DER, whatever is in it."""
+
+    def tagged(tag: int, content: bytes) -> bytes:
+        length = len(content)
+        if length < 128:
+            return bytes((tag, length)) + content
+        return bytes((tag, 0x82, length >> 8, length & 255)) + content
+
+    return tagged(0x30, tagged(0x86, name.encode("latin-1")))
 
 
 def _leaf(authority: Authority, spiffe_id: str, *, authority_bits: bool) -> Identity:
@@ -167,7 +200,7 @@ def _leaf(authority: Authority, spiffe_id: str, *, authority_bits: bool) -> Iden
             ),
             critical=True,
         )
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=False)
+        .add_extension(x509.UnrecognizedExtension(x509.OID_SUBJECT_ALTERNATIVE_NAME, _uri(spiffe_id)), critical=False)
         .sign(authority.signer.key, SHA256())
     )
     return Identity(spiffe_id=spiffe_id, svid=certificate_pem(certificate), key=to_pem(key), bundle=authority.bundle)

@@ -19,6 +19,7 @@
 #define NGX_MESH_ALPN_TCP     "\x0e" MESH_ALPN_TCP
 
 #define NGX_MESH_SCHEME       "spiffe://"
+#define NGX_MESH_SCHEME_LEN   ((int) sizeof(NGX_MESH_SCHEME) - 1)
 
 typedef struct {
     u_char          *prefix;            /* "spiffe://<trust domain>/" */
@@ -181,6 +182,52 @@ ngx_mesh_is_authority(X509 *cert)
 }
 
 
+static ngx_uint_t
+ngx_mesh_is_id_char(u_char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+}
+
+
+/*
+ * A workload's SPIFFE ID behind its scheme (SPIFFE-ID, 2). Other trust domains sign what they like, and IDs get into
+ * headers and logs.
+ */
+static ngx_uint_t
+ngx_mesh_is_workload(const u_char *p, size_t len)
+{
+    size_t         n;
+    const u_char  *start, *last = p + len;
+
+    for (start = p; p < last && *p != '/'; p++) {
+        if (!ngx_mesh_is_id_char(*p)) {
+            return 0;
+        }
+    }
+
+    if (p == start || p - start > 255 || p == last) {
+        return 0;
+    }
+
+    while (p < last) {
+
+        for (start = ++p; p < last && *p != '/'; p++) {
+            if (!ngx_mesh_is_id_char(*p) && (*p < 'A' || *p > 'Z')) {
+                return 0;
+            }
+        }
+
+        n = p - start;
+
+        if (n == 0 || (n <= 2 && start[0] == '.' && start[n - 1] == '.')) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /* The SPIFFE ID of an X.509-SVID: its only URI SAN (X509-SVID, 2), owned by the caller (OPENSSL_free); or NULL. */
 static char *
 ngx_mesh_spiffe_id(X509 *cert)
@@ -213,9 +260,9 @@ ngx_mesh_spiffe_id(X509 *cert)
 
     id = NULL;
 
-    if (uris == 1 && uri->length > (int) sizeof(NGX_MESH_SCHEME) - 1 && uri->length <= 2048
-        && ngx_memcmp(uri->data, NGX_MESH_SCHEME, sizeof(NGX_MESH_SCHEME) - 1) == 0
-        && memchr(uri->data, '\0', uri->length) == NULL)
+    if (uris == 1 && uri->length > NGX_MESH_SCHEME_LEN && uri->length <= 2048
+        && ngx_memcmp(uri->data, NGX_MESH_SCHEME, NGX_MESH_SCHEME_LEN) == 0
+        && ngx_mesh_is_workload(uri->data + NGX_MESH_SCHEME_LEN, uri->length - NGX_MESH_SCHEME_LEN))
     {
         id = OPENSSL_strndup((char *) uri->data, uri->length);
     }
@@ -249,23 +296,17 @@ ngx_mesh_bundle_find(const ngx_mesh_identity_t *identity, const u_char *id, size
 static const char *
 ngx_mesh_read_own_bundle(ngx_mesh_identity_t *identity, const ngx_str_t *pem)
 {
-    char               *id, *slash;
+    char               *id;
     ngx_mesh_bundle_t  *own = &identity->bundles[0];
 
     id = ngx_mesh_spiffe_id(identity->leaf);
     if (id == NULL) {
-        return "the svid carries no SPIFFE ID";
+        return "the svid carries no SPIFFE ID of a workload";
     }
 
     own->prefix = (u_char *) id;
+    own->prefix_len = strchr(id + NGX_MESH_SCHEME_LEN, '/') + 1 - id;
     identity->nbundles = 1;
-
-    slash = strchr(id + sizeof(NGX_MESH_SCHEME) - 1, '/');
-    if (slash == NULL) {
-        return "the svid is of no workload";
-    }
-
-    own->prefix_len = slash + 1 - id;
 
     return ngx_mesh_read_bundle(own, pem->data, pem->len);
 }
@@ -291,13 +332,13 @@ ngx_mesh_read_federated(ngx_mesh_identity_t *identity, const ngx_str_t *trust_do
 
     identity->nbundles++;
 
-    bundle->prefix_len = sizeof(NGX_MESH_SCHEME) - 1 + trust_domain->len + 1;
+    bundle->prefix_len = NGX_MESH_SCHEME_LEN + trust_domain->len + 1;
     bundle->prefix = OPENSSL_malloc(bundle->prefix_len);
     if (bundle->prefix == NULL) {
         return "no memory";
     }
 
-    p = ngx_cpymem(bundle->prefix, NGX_MESH_SCHEME, sizeof(NGX_MESH_SCHEME) - 1);
+    p = ngx_cpymem(bundle->prefix, NGX_MESH_SCHEME, NGX_MESH_SCHEME_LEN);
     p = ngx_cpymem(p, trust_domain->data, trust_domain->len);
     *p = '/';
 
@@ -499,6 +540,7 @@ ngx_mesh_server_verify(X509_STORE_CTX *ctx, void *arg)
 {
     SSL                *ssl;
     char               *id;
+    ngx_connection_t   *c;
     ngx_mesh_bundle_t  *bundle;
 
     (void) arg;
@@ -508,6 +550,11 @@ ngx_mesh_server_verify(X509_STORE_CTX *ctx, void *arg)
     bundle = id ? ngx_mesh_bundle_find(&ngx_mesh_identity, (u_char *) id, strlen(id)) : NULL;
 
     if (bundle == NULL) {
+        if (id) {
+            c = ngx_ssl_get_connection(ssl);
+            ngx_log_error(NGX_LOG_INFO, c->log, 0, "no trust bundle for the trust domain of the caller \"%s\"", id);
+        }
+
         /* an error after which nginx leaves the answer to us */
         X509_STORE_CTX_set_error(ctx, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
         OPENSSL_free(id);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from nginx_mesh.local import netns
+from nginx_mesh.local.leftovers import kill_in_namespaces
 
 from .localcli import CTL, LocalCli
 
@@ -346,6 +348,22 @@ def test_the_end_of_a_relationship_ends_it_for_sidecars(acquainted: tuple[Side, 
     two.federate(one)
     two.wait_for("far", two.proved)
     assert one.call("far") == one.proved
+
+
+def test_meshes_that_are_not_there_are_parted_as_well(connected: tuple[Side, Side]) -> None:
+    """As after a reboot, which leaves no node and nothing below /run; then one of them is made anew."""
+    one, _ = connected
+    third = one.mesh.beside()
+    third.ok("up", "--pod-network", "10.251.0.0/24")
+    assert local(one.mesh, "connect", third.name, one.mesh.name).returncode == 0
+    os.kill(third.daemon_pid(), signal.SIGKILL)
+    kill_in_namespaces([third.paths.node_netns])
+    netns.delete(third.paths.node_netns)
+    shutil.rmtree(third.paths.run)
+    one.mesh.wait(lambda: len(links_of(one)) == 1)
+    third.ok("down")
+    assert local(one.mesh, "disconnect", one.mesh.name, third.name).returncode == 1, "it is parted already"
+    assert json.loads((one.mesh.paths.state / "peers.json").read_text()) == [connected[1].mesh.name]
 
 
 def test_a_link_is_laid_again_when_a_daemon_starts(connected: tuple[Side, Side]) -> None:

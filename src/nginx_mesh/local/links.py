@@ -198,9 +198,13 @@ def _file_of_peers(paths: MeshPaths) -> Path:
 
 def _claims(paths: MeshPaths) -> set[str]:
     """The meshes that one says it is joined to."""
+    file = _file_of_peers(paths)
     try:
-        return set(msgspec.json.decode(_file_of_peers(paths).read_bytes(), type=list[str]))
+        return set(msgspec.json.decode(file.read_bytes(), type=list[str]))
     except FileNotFoundError:
+        return set()
+    except msgspec.DecodeError as error:
+        log.error("%s: %s; mesh %s counts as connected to none", file, error, paths.name)
         return set()
 
 
@@ -213,6 +217,9 @@ def _keep_claims(paths: MeshPaths, names: set[str]) -> None:
 @contextlib.contextmanager
 def _changing(paths: MeshPaths) -> Iterator[None]:
     """One change of links at a time, of all meshes."""
-    with (paths.run.parent / "links.lock").open("w") as lock:
-        flock(lock, LOCK_EX)
+    directory = os.open(paths.state.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flock(directory, LOCK_EX)
         yield
+    finally:
+        os.close(directory)

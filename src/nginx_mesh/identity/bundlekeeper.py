@@ -103,7 +103,10 @@ class BundleKeeper:
             if self.saved:
                 return
             stored = await asyncio.to_thread(self._datastore.bundle, self.own.trust_domain)
-            known = self.own if stored is None else bundles.decode(self.own.trust_domain, stored)
+            try:
+                known = self.own if stored is None else bundles.decode(self.own.trust_domain, stored)
+            except bundles.BundleError as error:
+                raise DatastoreError(f"{self._datastore}: the bundle of {self.own.trust_domain}: {error}") from None
             ours = self.own
             wanted = replace(merged(ours, known, self._clock()), sequence=max(ours.sequence, known.sequence))
             if stored is not None and same_authorities(wanted, known):

@@ -209,8 +209,12 @@ def next_event(cas: CaSet, settings: CaSettings, now: float) -> float:
 
 
 def key_identifier(certificate: x509.Certificate) -> str:
-    """The subject key identifier, hexadecimal. Raises x509.ExtensionNotFound."""
-    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
+    """The subject key identifier, hexadecimal; the customary one where a certificate (of a stranger) has none."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        found = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+    return found.digest.hex()
 
 
 def _outdated(upcoming: Ca, wanted: CaSettings, now: float) -> bool:

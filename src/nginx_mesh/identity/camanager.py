@@ -57,6 +57,7 @@ class CaManager:
         self._obsolete: list[Ca] = []
         self._retry_at = float("-inf")
         self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._failure: UpstreamError | None = None
         self._asked_roots_at = float("-inf")
         self._complained_at = float("-inf")
 
@@ -74,6 +75,9 @@ class CaManager:
             raise journal.JournalError(f"{self._datastore}: CA journal of {self._server_id}: {error}") from None
         if self.cas.current is None:
             log.warning("the keys of the former CA are gone (%s): a new CA is made", self._key_manager)
+        for ca in (self.cas.current, self.cas.next):
+            if ca is not None:  # a bundle that was lost, or is of another time than the journal, may lack them
+                await self._bundles.add(() if ca.chain else (ca.certificate,), (_jwt_authority(ca),))
 
     async def turn(self) -> None:
         """Do what is due now. Failures are logged and tried again; only without a CA are they raised.
@@ -82,9 +86,10 @@ class CaManager:
         """
         await self._follow_upstream_roots()
         while (step := next_step(self.cas, self.settings, self._clock())) is not None:
-            held_up = self._unsaved and usable(self.cas.current, self.settings, self._clock())
-            if step is Step.ACTIVATE and held_up:
-                break  # others may not know its root yet, and a restart would lose it
+            if step is Step.ACTIVATE and self._can_wait():
+                await self._save()
+                if self._unsaved:
+                    break  # others may not know its root yet, and a restart would lose it
             if not await self._take(step):
                 break
         await self._save()
@@ -95,6 +100,8 @@ class CaManager:
         The present CA is retired then: its SVIDs are replaced early. Raises UpstreamError.
         """
         now = self._clock()
+        if next_step(self.cas, self.settings, now) is Step.DISCARD:
+            await self._take(Step.DISCARD)
         current, upcoming = self.cas.current, self.cas.next
         when = now + overlap
         if current is not None and usable(current, self.settings, now):
@@ -108,6 +115,10 @@ class CaManager:
         log.info("CA %s was asked for; it signs from %.0f s on", upcoming.ca_id, max(0, upcoming.activate_at - now))
         return upcoming
 
+    def _can_wait(self) -> bool:
+        """Whether the next CA need not sign yet: the present one can, or none ever did."""
+        return self.cas.current is None or usable(self.cas.current, self.settings, self._clock())
+
     async def _take(self, step: Step) -> bool:
         """One step; whether there may be more."""
         now, cas = self._clock(), self.cas
@@ -119,6 +130,8 @@ class CaManager:
                 self._replace(CaSet(cas.current, None, cas.retired))
             case Step.PREPARE:
                 if now < self._retry_at <= now + _SLOWEST_RETRY_SECONDS:
+                    if self._failure is not None and not usable(cas.current, self.settings, now):
+                        raise self._failure
                     return False
                 try:
                     prepared = await self._prepare(activation(cas, self.settings, now))
@@ -162,15 +175,15 @@ class CaManager:
                 f"{self._upstream} signed a CA that is not valid now ({certificate.not_valid_before_utc} to "
                 f"{certificate.not_valid_after_utc}, or what is above it is not): compare the clocks"
             )
-        jwt = JwtAuthority(key_id_of(jwt_key), jwt_key.public_key(), int(ca.not_after))
-        await self._bundles.add(roots, (jwt,))
-        self._retry_at, self._retry_seconds = float("-inf"), _FIRST_RETRY_SECONDS
+        await self._bundles.add(roots, (_jwt_authority(ca),))
+        self._retry_at, self._retry_seconds, self._failure = float("-inf"), _FIRST_RETRY_SECONDS, None
         return ca
 
     def _put_off(self, error: UpstreamError, now: float) -> None:
         """Says loudly that upstream fails. Raises the error when there is nothing to issue from meanwhile."""
         self._retry_at = now + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, _SLOWEST_RETRY_SECONDS)
+        self._failure = error
         current = self.cas.current
         if current is None or not usable(current, self.settings, now):
             raise error
@@ -235,3 +248,7 @@ class CaManager:
             return None if kept is None else from_pem(kept.decode())
         except ValueError as error:
             raise KeyManagerError(f"{self._key_manager}: {name}: {error}") from None
+
+
+def _jwt_authority(ca: Ca) -> JwtAuthority:
+    return JwtAuthority(key_id_of(ca.jwt_key), ca.jwt_key.public_key(), int(ca.not_after))

@@ -1,11 +1,13 @@
 """The CAs as bytes, for a datastore to keep: certificates and where each stands in the rotation. Keys stay elsewhere.
 
+A journal is JSON after its SHA-256, so that a damaged one is told from a good one.
 The keys are in a key manager under the names given here; a CA whose keys are gone (the `memory` key manager, after a
 restart) cannot sign any more and is left out.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -17,6 +19,7 @@ from .keys import KeyType, PrivateKey, key_id_of
 from .x509svid import certificate_pem, spiffe_id_of
 
 FORMAT: Final = 1
+_CHECKSUM_BYTES: Final = 65
 
 
 class JournalError(ValueError):
@@ -52,20 +55,25 @@ class _Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def key_names(ca: Ca) -> tuple[str, str]:
     """The names that a CA's key and JWT key have in a key manager."""
-    return f"x509-{ca.ca_id}", f"jwt-{key_id_of(ca.jwt_key)}"
+    return f"x509-{key_id_of(ca.key)}", f"jwt-{key_id_of(ca.jwt_key)}"
 
 
 def encode(cas: CaSet) -> bytes:
     """The journal of `cas`. It contains no keys."""
     slots = (("current", cas.current), ("next", cas.next))
     entries = [_entry(state, ca) for state, ca in slots if ca is not None]
-    return msgspec.json.encode(_Journal(FORMAT, entries, [_Retired(each.ca_id, each.until) for each in cas.retired]))
+    retired = [_Retired(each.ca_id, each.until) for each in cas.retired]
+    content = msgspec.json.encode(_Journal(FORMAT, entries, retired))
+    return _checksum(content) + content
 
 
 def decode(journal: bytes, load: Callable[[str], PrivateKey | None]) -> CaSet:
     """The CAs of a journal that `encode` made, as far as `load` has their keys. Raises JournalError."""
+    content = journal[_CHECKSUM_BYTES:]
+    if journal[:_CHECKSUM_BYTES] != _checksum(content):
+        raise JournalError("damaged (its checksum does not match); restore it from a backup or remove it")
     try:
-        decoded = msgspec.json.decode(journal, type=_Journal)
+        decoded = msgspec.json.decode(content, type=_Journal)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JournalError(str(error)) from None
     entries, found = decoded.authorities, dict[str, Ca]()
@@ -80,6 +88,10 @@ def decode(journal: bytes, load: Callable[[str], PrivateKey | None]) -> CaSet:
             found[entry.state] = ca
     retired = tuple(Retired(each.ca_id, each.until) for each in decoded.retired)
     return CaSet(found.get("current"), found.get("next"), retired)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def _entry(state: str, ca: Ca) -> _Entry:

@@ -7,7 +7,9 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -36,6 +38,8 @@ _RETIRE_SPREAD = 10.0
 _TURN_SECONDS = 1.0
 # How far the clock may be set back, in seconds, before SVIDs count as living longer than their TTL.
 _CLOCK_TOLERANCE = 2.0
+# How far, in seconds, the server's clock may be ahead of ours without that.
+_CLOCK_AHEAD = 300.0
 _BATCH = 64
 _FIRST_RETRY = 0.2
 _SLOWEST_RETRY = 5.0
@@ -47,17 +51,19 @@ _MAX_JWT_CACHE = 1000
 class _Issued:
     """An SVID with what is asked about it again and again. Times are Unix seconds.
 
-    `issuer` and `anchor` are key identifiers: of the CA that signed it, and of the root that its chain leads to.
+    `issuer` is the key identifier of the CA that signed it, `anchor` the name and key identifier of the root that its
+    chain leads to. `ahead` is by how much the server's clock seemed to be ahead when it was issued.
     """
 
     svid: X509Svid
     pem: str
     key_pem: str
     issuer: str
-    anchor: str
+    anchor: tuple[x509.Name, str]
     not_before: float
     not_after: float
     renew_at: float
+    ahead: float
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,12 @@ class Agent:
         self._announcement: Announcement | None = None
         self._bundle = ""
         self._federated: dict[str, str] = {}
-        self._anchors: frozenset[str] = frozenset()
+        self._anchors: dict[x509.Name, frozenset[str]] = {}
         self._out_of_sync = True
         self._wake = asyncio.Event()
-        self._ticks: dict[str, Latest[int]] = {}
+        self._ticks: WeakValueDictionary[str, Latest[int]] = WeakValueDictionary()
         self._node_tick = Latest(0)
-        self._tokens: dict[tuple[str, tuple[str, ...]], tuple[float, JwtSvid]] = {}
+        self._tokens: dict[tuple[SpiffeId, tuple[str, ...]], tuple[float, JwtSvid]] = {}
 
     def register(self, workload: str, spiffe_id: SpiffeId, dns_names: Sequence[str] = ()) -> None:
         """See IdentityProvider."""
@@ -118,10 +124,12 @@ class Agent:
         self._workloads[workload] = (
             _Workload(registration)
             if moved or known is None
-            else replace(known, registration=registration, issued=_expired(known.issued))
+            else replace(known, registration=registration, issued=_expired(known.issued), retry_at=0.0)
         )
         self._unannounced[workload] = registration
         self._forgotten.discard(workload)
+        if moved:
+            self._tell(workload)
         self._wake.set()
 
     def unregister(self, workload: str) -> None:
@@ -130,7 +138,6 @@ class Agent:
             self._unannounced.pop(workload, None)
             self._forgotten.add(workload)
             self._tell(workload)
-            self._ticks.pop(workload, None)
             self._wake.set()
 
     def identity(self, workload: str) -> Identity | None:
@@ -159,7 +166,7 @@ class Agent:
             issued.not_before,
             issued.not_after,
             issued.renew_at,
-            tuple(sorted(self._anchors)),
+            tuple(sorted(key_id for key_ids in self._anchors.values() for key_id in key_ids)),
         )
 
     def source(self, workload: str) -> _PodSource:
@@ -205,7 +212,13 @@ class Agent:
             self._federated = {
                 name: _pem(bundle) for name, bundle in announcement.bundles.items() if name != announcement.trust_domain
             }
-            self._anchors = frozenset(key_identifier(root) for root in own.x509_authorities)
+            names = {root.subject for root in own.x509_authorities}
+            self._anchors = {
+                name: frozenset(key_identifier(root) for root in own.x509_authorities if root.subject == name)
+                for name in names
+            }
+            for tick in (*self._ticks.values(), self._node_tick):
+                tick.set(tick.value + 1)
         if newly_retired:
             self._replace_early(newly_retired)
         self._wake.set()
@@ -232,29 +245,30 @@ class Agent:
         self, workloads: Sequence[str], audience: Sequence[str], spiffe_id: SpiffeId | None
     ) -> list[JwtSvid]:
         """JWT-SVIDs of these workloads, one for each identity. Raises JwtRefusedError."""
-        chosen: dict[str, str] = {}
+        chosen: dict[SpiffeId, str] = {}
         for name in workloads:
             known = self._workloads.get(name)
-            if known is not None and spiffe_id in (None, SpiffeId.parse(known.registration.spiffe_id)):
-                chosen.setdefault(known.registration.spiffe_id, name)
+            own = None if known is None else SpiffeId.parse(known.registration.spiffe_id)
+            if own is not None and spiffe_id in (None, own):
+                chosen.setdefault(own, name)
         if not chosen:
             raise JwtRefusedError("no identity issued")
         try:
-            return [await self._token(name, tuple(audience)) for name in chosen.values()]
+            return [await self._token(name, own, tuple(audience)) for own, name in chosen.items()]
         except RefusedError as error:
             raise JwtRefusedError(str(error)) from None
         except UnavailableError as error:
             raise JwtRefusedError(str(error), unavailable=True) from None
 
-    async def _token(self, workload: str, audience: tuple[str, ...]) -> JwtSvid:
-        now, key = self._clock(), (workload, audience)
+    async def _token(self, workload: str, spiffe_id: SpiffeId, audience: tuple[str, ...]) -> JwtSvid:
+        now, key = self._clock(), (spiffe_id, audience)
         issued_at, token = self._tokens.get(key, (0.0, None))
         if token is not None and issued_at <= now < (issued_at + token.expires_at) / 2:
             return token
         token = await self._client.sign_jwt(workload, audience)
-        self._tokens = {
-            name: kept for name, kept in self._tokens.items() if now < kept[1].expires_at and name[0] in self._workloads
-        }
+        if token.spiffe_id != spiffe_id:
+            raise UnavailableError("the server does not know yet what was registered")
+        self._tokens = {name: kept for name, kept in self._tokens.items() if now < kept[1].expires_at}
         if len(self._tokens) < _MAX_JWT_CACHE:
             self._tokens[key] = now, token
         return token
@@ -264,11 +278,12 @@ class Agent:
         retry = _FIRST_RETRY
         while True:
             try:
-                async for announcement in self._client.watch():
-                    if self._out_of_sync or retry != _FIRST_RETRY:
-                        log.info("the identity server answers")
-                    self._out_of_sync, retry = self._out_of_sync or retry != _FIRST_RETRY, _FIRST_RETRY
-                    self.heard(announcement)
+                async with aclosing(self._client.watch()) as announcements:
+                    async for announcement in announcements:
+                        if self._out_of_sync or retry != _FIRST_RETRY:
+                            log.info("the identity server answers")
+                        self._out_of_sync, retry = self._out_of_sync or retry != _FIRST_RETRY, _FIRST_RETRY
+                        self.heard(announcement)
             except (UnavailableError, RefusedError) as error:
                 if retry == _FIRST_RETRY:
                     log.warning("the identity server does not answer: %s; identities stay as they are", error)
@@ -281,20 +296,19 @@ class Agent:
         retry = _FIRST_RETRY
         while True:
             self._wake.clear()
-            pause = _TURN_SECONDS
             try:
                 await self.turn(on_update)
                 retry = _FIRST_RETRY
             except (UnavailableError, RefusedError) as error:
                 if retry == _FIRST_RETRY:
                     log.warning("SVIDs are not renewed: %s; trying again", error)
-                pause, retry = retry, min(2 * retry, _SLOWEST_RETRY)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(retry)
+                retry = min(2 * retry, _SLOWEST_RETRY)
                 continue
             except Exception:
                 log.exception("a turn of the agent failed")
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                await asyncio.wait_for(self._wake.wait(), _TURN_SECONDS)
             except TimeoutError:
                 continue
 
@@ -307,79 +321,135 @@ class Agent:
                 self._report(on_update, name, replace(known, identity=self._identity(known.issued)))
 
     async def _register(self) -> None:
-        """Let the server know all workloads, and no others."""
+        """Let the server know all workloads, and no others. One that it refuses keeps no other from being known."""
         if self._announcement is None:
             return
-        announced, forgotten = dict(self._unannounced), set(self._forgotten)
+        now = self._clock()
+        wanted = [known.registration for known in self._workloads.values() if not _is_put_off(known, now)]
+        forgotten = set(self._forgotten)
         if self._out_of_sync:
-            everything = {name: known.registration for name, known in self._workloads.items()}
-            await self._client.sync(list(everything.values()))
-            self._out_of_sync, announced = False, everything
+            self._out_of_sync = False  # now: it may be lost again meanwhile
+            try:
+                await self._register_all(wanted, exactly=True)
+            except BaseException:
+                self._out_of_sync = True
+                raise
         else:
-            if announced:
-                await self._client.register(list(announced.values()))
+            if new := [each for each in wanted if each.entry_id in self._unannounced]:
+                await self._register_all(new)
             if forgotten:
                 await self._client.unregister(sorted(forgotten))
-        self._unannounced = {
-            name: wanted for name, wanted in self._unannounced.items() if announced.get(name) is not wanted
-        }
         self._forgotten -= forgotten
 
+    async def _register_all(self, wanted: Sequence[Registration], *, exactly: bool = False) -> None:
+        """Have these registered; with `exactly`, no others. Those that are refused are found out and put off."""
+        try:
+            await (self._client.sync if exactly else self._client.register)(wanted)
+        except RefusedError as error:
+            if len(wanted) > 1:
+                half = len(wanted) // 2
+                await self._register_all(wanted[:half])
+                await self._register_all(wanted[half:])
+            elif wanted:
+                self._put_off(wanted[0], error)
+            self._out_of_sync = self._out_of_sync or exactly  # again, without those that are put off now
+            return
+        for each in wanted:
+            if self._unannounced.get(each.entry_id) is each:
+                del self._unannounced[each.entry_id]
+
+    def _put_off(self, refused: Registration, reason: object) -> None:
+        """No SVID for a workload for a while, unless it changes; then it is registered again."""
+        known = self._workloads.get(refused.entry_id)
+        if known is None or known.registration is not refused:
+            return
+        log.error("workload %s (%s): no SVID: %s", refused.entry_id, refused.spiffe_id, reason)
+        self._workloads[refused.entry_id] = replace(known, retry_at=self._clock() + _REFUSED_RETRY)
+        self._unannounced[refused.entry_id] = refused
+
     async def _renew(self, names: Sequence[str], on_update: OnUpdate) -> None:
-        wanted = {name: self._workloads[name].registration for name in names if name in self._workloads}
+        # What was registered meanwhile is not known to the server yet: the next turn sees to it.
+        wanted = {
+            name: self._workloads[name].registration
+            for name in names
+            if name in self._workloads and name not in self._unannounced
+        }
         keys = {name: generate_key(_SVID_KEY_TYPE) for name in wanted}
         ids = {name: SpiffeId.parse(registration.spiffe_id) for name, registration in wanted.items()}
         requests = [
             SvidRequest(name, request_svid(keys[name], ids[name]).public_bytes(serialization.Encoding.DER))
             for name in wanted
         ]
+        unfit = 0
         for answer in await self._client.sign(requests):
             name, known = answer.entry_id, self._workloads.get(answer.entry_id)
             if known is None or known.registration is not wanted.get(name):
                 continue  # it went away or changed meanwhile
             if answer.refused:
-                log.error("workload %s (%s): no SVID: %s", name, ids[name], answer.refused)
-                self._workloads[name] = replace(known, retry_at=self._clock() + _REFUSED_RETRY)
-                self._out_of_sync = True
+                self._put_off(known.registration, answer.refused)
                 continue
-            issued = self._take(X509Svid(ids[name], (), keys[name]), answer)
-            self._report(on_update, name, replace(known, issued=issued, identity=self._identity(issued)))
+            try:
+                issued = self._take(X509Svid(ids[name], (), keys[name]), answer)
+            except ValueError as error:
+                self._put_off(known.registration, f"the server's answer is malformed: {error}")
+                continue
+            fresh = replace(known, issued=issued, identity=self._identity(issued))
+            if self._is_due(fresh, self._clock()):
+                unfit += 1
+                fresh = replace(fresh, retry_at=self._clock() + _REFUSED_RETRY)
+            self._report(on_update, name, fresh)
+        if unfit:
+            log.warning("%d of %d new SVIDs are not valid here and now: compare clocks and bundles", unfit, len(ids))
 
     def _take(self, svid: X509Svid, answer: SvidAnswer) -> _Issued:
+        """The SVID that an answer makes of a key. Raises ValueError."""
+        assert self._announcement is not None  # noqa: S101 - nothing is due without
         now = self._clock()
         chain = tuple(x509.load_der_x509_certificate(certificate) for certificate in answer.chain)
         not_after = min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
         share = 0.5 - self._random.uniform(0, _RENEW_JITTER)
+        renew_at = now + (not_after - now) * share
+        ahead = min(max(0.0, not_after - now - self._announcement.svid_ttl), _CLOCK_AHEAD)
+        if issuer_id(chain[0]) in self._announcement.retired:
+            renew_at = min(renew_at, self._early(now, not_after))
         return _Issued(
             replace(svid, chain=chain),
             "".join(certificate_pem(certificate) for certificate in chain),
             to_pem(svid.key),
             issuer_id(chain[0]),
-            issuer_id(chain[-1]),
+            (chain[-1].issuer, issuer_id(chain[-1])),
             chain[0].not_valid_before_utc.timestamp(),
             not_after,
-            renew_at=now + (not_after - now) * share,
+            renew_at,
+            ahead,
         )
 
     def _is_due(self, known: _Workload, now: float) -> bool:
         issued = known.issued
-        if now < known.retry_at <= now + _REFUSED_RETRY:
+        if _is_put_off(known, now):
             return False
-        if issued is None or not issued.not_before <= now < issued.not_after or issued.anchor not in self._anchors:
+        if issued is None or not issued.not_before <= now < issued.not_after or not self._is_anchored(issued):
             return True
         assert self._announcement is not None  # noqa: S101 - `due` saw to it
-        if issued.not_after > now + self._announcement.svid_ttl + _CLOCK_TOLERANCE:
+        if issued.not_after > now + self._announcement.svid_ttl + issued.ahead + _CLOCK_TOLERANCE:
             return True  # a shorter TTL was set, or the clock was set back
         return now >= issued.renew_at
+
+    def _is_anchored(self, issued: _Issued) -> bool:
+        name, key_id = issued.anchor
+        return name in self._anchors and (not key_id or key_id in self._anchors[name])
 
     def _replace_early(self, retired: frozenset[str]) -> None:
         now = self._clock()
         for name, known in self._workloads.items():
             issued = known.issued
             if issued is not None and issued.issuer in retired:
-                spread = min(_RETIRE_SPREAD, max(0.0, issued.not_after - now) / 4)
-                renew_at = min(issued.renew_at, now + self._random.uniform(0, spread))
+                renew_at = min(issued.renew_at, self._early(now, issued.not_after))
                 self._workloads[name] = replace(known, issued=replace(issued, renew_at=renew_at))
+
+    def _early(self, now: float, not_after: float) -> float:
+        """When to replace an SVID whose CA is retired."""
+        return now + self._random.uniform(0, min(_RETIRE_SPREAD, max(0.0, not_after - now) / 4))
 
     def _identity(self, issued: _Issued | None) -> Identity | None:
         if issued is None:
@@ -420,8 +490,9 @@ class _PodSource:
 
     async def updates(self) -> AsyncIterator[WorkloadContext | None]:
         """See WorkloadSource."""
-        async for _ in self._agent._pod_tick(self._workload).values():
-            yield self._agent.context(self._workload)
+        async with aclosing(self._agent._pod_tick(self._workload).values()) as ticks:
+            async for _ in ticks:
+                yield self._agent.context(self._workload)
 
     async def jwt_svids(self, audience: Sequence[str], spiffe_id: SpiffeId | None) -> list[JwtSvid]:
         """See WorkloadSource."""
@@ -436,12 +507,17 @@ class _NodeSource:
 
     async def updates(self) -> AsyncIterator[WorkloadContext | None]:
         """See WorkloadSource."""
-        async for _ in self._agent._node_tick.values():
-            yield self._agent.node_context()
+        async with aclosing(self._agent._node_tick.values()) as ticks:
+            async for _ in ticks:
+                yield self._agent.node_context()
 
     async def jwt_svids(self, audience: Sequence[str], spiffe_id: SpiffeId | None) -> list[JwtSvid]:
         """See WorkloadSource."""
         return await self._agent.jwt_svids(list(self._agent._workloads), audience, spiffe_id)
+
+
+def _is_put_off(known: _Workload, now: float) -> bool:
+    return now < known.retry_at <= now + _REFUSED_RETRY
 
 
 def _expired(issued: _Issued | None) -> _Issued | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,6 @@ class Registration:
     spiffe_id: str
     dns_names: tuple[str, ...] = ()
     selectors: tuple[str, ...] = ()
-    federates_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Announcement:
 class AuthorityClient(Protocol):
     """An agent's view of its server. All methods raise UnavailableError and RefusedError."""
 
-    def watch(self) -> AsyncIterator[Announcement]:
+    def watch(self) -> AsyncGenerator[Announcement, None]:
         """The announcement now, then anew at every change. Ends by raising UnavailableError."""
 
     async def sync(self, registrations: Sequence[Registration]) -> None:

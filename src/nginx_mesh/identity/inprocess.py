@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from .authority import Authority
 from .client import Announcement, Registration, SvidAnswer, SvidRequest
@@ -16,7 +16,7 @@ class InProcessClient:
         self._authority = authority
         self._agent_id = agent_id
 
-    def watch(self) -> AsyncIterator[Announcement]:
+    def watch(self) -> AsyncGenerator[Announcement, None]:
         """See AuthorityClient."""
         return self._authority.watch()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Latest(Generic[T]):
             self._changed.set()
             self._changed = asyncio.Event()
 
-    async def values(self) -> AsyncIterator[T]:
+    async def values(self) -> AsyncGenerator[T, None]:
         """The value now, then the newest after each change."""
         while True:
             changed, value = self._changed, self._value

@@ -37,10 +37,15 @@ def is_agent(spiffe_id: SpiffeId) -> bool:
     return spiffe_id.path.startswith(f"{CONTROL_PLANE}/agent/")
 
 
+def is_entry_id(text: str) -> bool:
+    """Whether a registration may have this name."""
+    return _ENTRY_ID.fullmatch(text) is not None
+
+
 def entry_of(registration: Registration, parent: str, trust_domain: str, now: float) -> RegistrationEntry:
     """The entry that a registration by the agent `parent` makes. Raises RefusedError, which names field and reason."""
     found = registration
-    if not _ENTRY_ID.fullmatch(found.entry_id):
+    if not is_entry_id(found.entry_id):
         raise RefusedError(f"entry_id {found.entry_id[:80]!r}: 1 to 200 letters, digits, '.', '_', ':' and '-'")
 
     def refused(field: str, reason: object) -> RefusedError:
@@ -62,17 +67,11 @@ def entry_of(registration: Registration, parent: str, trust_domain: str, now: fl
         raise refused("dns_names", error) from None
     if len(found.selectors) > _MAX_SELECTORS or any(len(each) > _MAX_SELECTOR for each in found.selectors):
         raise refused("selectors", f"at most {_MAX_SELECTORS}, of {_MAX_SELECTOR} characters each")
-    for other in found.federates_with:
-        try:
-            SpiffeId(other)
-        except SpiffeIdError as error:
-            raise refused("federates_with", error) from None
     return RegistrationEntry(
         found.entry_id,
         str(spiffe_id),
         parent,
         found.selectors,
         tuple(dict.fromkeys(found.dns_names)),
-        found.federates_with,
         created_at=int(now),
     )

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -219,7 +218,7 @@ class AdminApi:
     async def _ban(self, request: web.Request) -> web.Response:
         node = await self._node(request)
         banned = (await _body(request, Ban)).banned
-        await asyncio.to_thread(self._authority.datastore.put_node, replace(node, banned=banned))
+        await asyncio.to_thread(self._authority.datastore.ban_node, node.spiffe_id, banned)
         log.warning("an operator %s %s", "banned" if banned else "readmitted", node.spiffe_id)
         return _json({})
 

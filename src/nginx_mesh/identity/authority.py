@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cryptography import x509
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from . import jwtsvid
 from .attestation.base import Attested
-from .bundle import TrustBundle
+from .bundle import BundleError, TrustBundle
 from .bundlekeeper import BundleKeeper
 from .ca import Ca, CaSettings, Retired, usable
 from .camanager import CaManager
@@ -23,7 +23,7 @@ from .datastore.base import AttestedNode, Changes, Datastore, DatastoreError, Re
 from .keymanager import KeyManager, KeyManagerError
 from .keys import KeyType, PublicKey, key_id_of, key_type_of
 from .latest import Latest
-from .registrations import entry_of, is_agent
+from .registrations import entry_of, is_agent, is_entry_id
 from .spiffe import SpiffeId
 from .upstream.base import UpstreamAuthority, UpstreamError
 from .workload import JwtSvid
@@ -41,6 +41,7 @@ _MAX_AUDIENCE = 20
 # How many issued SVIDs are remembered, to be shown.
 _MAX_ISSUED = 50_000
 _COMPLAINT_INTERVAL = 60.0
+_NOT_REGISTERED = "it is not registered for this agent"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,6 @@ class Authority:
         self._wake = asyncio.Event()
         self._complained_at = float("-inf")
         self._announced = Latest(self._announcement())
-        self.touched = Latest(Changes(0))
 
     async def start(self) -> None:
         """Take up what an earlier process left. An upstream authority that is down does not keep it from starting.
@@ -194,7 +194,7 @@ class Authority:
         self._wake.set()
         return ca
 
-    def watch(self) -> AsyncIterator[Announcement]:
+    def watch(self) -> AsyncGenerator[Announcement, None]:
         """The announcement, then anew at every change."""
         return self._announced.values()
 
@@ -204,9 +204,12 @@ class Authority:
         Raises RefusedError, UnavailableError.
         """
         now, trust_domain = self.clock(), self.settings.trust_domain
-        wanted = [entry_of(each, agent, trust_domain, now) for each in registrations]
+
+        def store() -> None:
+            self._store(agent, [entry_of(each, agent, trust_domain, now) for each in registrations], exactly)
+
         with _available():
-            await asyncio.to_thread(self._store, agent, wanted, exactly)
+            await asyncio.to_thread(store)
 
     async def unregister(self, agent: str, entry_ids: Sequence[str]) -> None:
         """Forget workloads of the agent. Raises UnavailableError."""
@@ -230,28 +233,32 @@ class Authority:
         """SVIDs for workloads of the agent. Refusals are logged. Raises UnavailableError, RefusedError."""
         if len(requests) > MAX_BATCH:
             raise RefusedError(f"{len(requests)} requests at once; the limit is {MAX_BATCH}")
-        await self._ensure_ca()
-        with _available():
-            found = await asyncio.to_thread(self.datastore.entries_by_id, [each.entry_id for each in requests])
-        entries = {entry.entry_id: entry for entry in found}
-        return await asyncio.to_thread(self._sign_all, agent, requests, entries)
+        await self.ensure_ca()
+        known = await self._known([each.entry_id for each in requests])
+        answers = []
+        for answer, issued in await asyncio.to_thread(self._sign_all, agent, requests, known):
+            answers.append(answer)
+            if issued is not None:
+                self._remember(answer.entry_id, issued)
+        return answers
 
     async def sign_jwt(self, agent: str, entry_id: str, audience: Sequence[str]) -> JwtSvid:
         """A JWT-SVID for a workload of the agent. Raises UnavailableError, RefusedError."""
         check_audience(audience)
-        await self._ensure_ca()
-        with _available():
-            found = await asyncio.to_thread(self.datastore.entries_by_id, [entry_id])
-        entry = next(iter(found), None)
+        await self.ensure_ca()
+        entry = (await self._known([entry_id])).get(entry_id)
         if entry is None or entry.parent_id != agent:
-            raise self._refused(agent, entry_id, "it is not registered for this agent")
+            raise RefusedError(f"entry {entry_id[:200]}: {_NOT_REGISTERED}")
         return self.issue_jwt(SpiffeId.parse(entry.spiffe_id), audience, entry.jwt_ttl or self.settings.jwt_ttl)
 
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: int) -> JwtSvid:
-        """A JWT-SVID, whoever it is for. Raises UnavailableError."""
+        """A JWT-SVID, whoever it is for. Raises UnavailableError, RefusedError."""
         ca, now = self._signing_ca(), self.clock()
         expires_at = int(min(now + ttl, ca.not_after))
-        token = jwtsvid.sign(ca.jwt_key, key_id_of(ca.jwt_key), spiffe_id, audience, int(now), expires_at - int(now))
+        try:
+            token = jwtsvid.sign(ca.jwt_key, key_id_of(ca.jwt_key), spiffe_id, audience, now, expires_at - int(now))
+        except jwtsvid.JwtError as error:
+            raise RefusedError(str(error)) from None
         return JwtSvid(spiffe_id, token, expires_at)
 
     def issue(
@@ -271,68 +278,90 @@ class Authority:
         with _available():
             known = await asyncio.to_thread(self.datastore.node, attested.agent_id)
         if known is not None and known.banned:
-            raise self._refused(attested.agent_id, "", "it is banned")
-        node = AttestedNode(attested.agent_id, kind, "", 0, attested.registrar)
-        return await self.issue_agent(node, csr)
-
-    async def issue_agent(self, node: AttestedNode, csr: bytes) -> tuple[x509.Certificate, ...]:
-        """The next SVID of an agent. Raises RefusedError, UnavailableError."""
-        spiffe_id = SpiffeId.parse(node.spiffe_id)
-        await self._ensure_ca()
-        chain = self.issue(public_key_of(csr, spiffe_id, ()), spiffe_id, (), self.settings.agent_ttl)
-        leaf = chain[0]
-        # The one before stays good until the new one is used: its answer may be lost.
-        serials = [*node.serial.split()[-1:], str(leaf.serial_number)]
-        not_after = int(leaf.not_valid_after_utc.timestamp())
-        known = AttestedNode(node.spiffe_id, node.attestation, " ".join(serials), not_after, node.registrar)
+            raise RefusedError(f"{attested.agent_id} is banned")
+        spiffe_id = SpiffeId.parse(attested.agent_id)
+        chain = self._issue_agent(spiffe_id, csr)
+        serial, not_after = _serial(chain), int(chain[0].not_valid_after_utc.timestamp())
         with _available():
-            await asyncio.to_thread(self.datastore.put_node, known)
+            node = AttestedNode(attested.agent_id, kind, serial, not_after, attested.registrar)
+            await asyncio.to_thread(self.datastore.put_node, node)
+        return chain
+
+    async def renew_agent(self, node: AttestedNode, csr: bytes) -> tuple[x509.Certificate, ...]:
+        """The next SVID of an agent that `admit` let in. Raises RefusedError, UnavailableError."""
+        await self.ensure_ca()
+        chain = self._issue_agent(SpiffeId.parse(node.spiffe_id), csr)
+        # What it came with stays good until the new one is used: the answer may be lost.
+        serials = f"{node.serial} {_serial(chain)}"
+        await self._renewed(node, serials, int(chain[0].not_valid_after_utc.timestamp()))
         return chain
 
     async def admit(self, spiffe_id: SpiffeId, serial: int) -> AttestedNode:
-        """The agent that presents this SVID. Raises RefusedError unless it is attested and this is its newest SVID."""
+        """The agent that presents this SVID, and has no other from now on.
+
+        Raises UnavailableError, and RefusedError unless it is attested and this is the SVID that it was given last, or
+        the one before while that was never used.
+        """
         with _available():
             node = await asyncio.to_thread(self.datastore.node, str(spiffe_id)) if is_agent(spiffe_id) else None
         if node is None:
-            raise self._refused(str(spiffe_id), "", "it is not an attested agent")
+            raise RefusedError(f"{spiffe_id} is not an attested agent")
         if node.banned:
-            raise self._refused(str(spiffe_id), "", "it is banned")
-        serials = node.serial.split()
-        if str(serial) not in serials:
-            raise self._refused(str(spiffe_id), "", "its SVID is not the one that this agent was given last")
-        if len(serials) > 1 and str(serial) == serials[-1]:
-            node = AttestedNode(node.spiffe_id, node.attestation, serials[-1], node.not_after, node.registrar)
-            with _available():
-                await asyncio.to_thread(self.datastore.put_node, node)
-        return node
+            raise RefusedError(f"{spiffe_id} is banned")
+        serials, presented = node.serial.split(), str(serial)
+        if presented not in serials:
+            raise RefusedError(f"its SVID is not the one that {spiffe_id} was given last")
+        if presented != serials[0]:
+            await self._renewed(node, presented, node.not_after)
+        return replace(node, serial=presented)
+
+    def _issue_agent(self, spiffe_id: SpiffeId, csr: bytes) -> tuple[x509.Certificate, ...]:
+        try:
+            return self.issue(public_key_of(csr, spiffe_id, ()), spiffe_id, (), self.settings.agent_ttl)
+        except SvidError as error:
+            raise RefusedError(f"{spiffe_id}: {error}") from None
+
+    async def _renewed(self, node: AttestedNode, serials: str, not_after: int) -> None:
+        with _available():
+            if not await asyncio.to_thread(self.datastore.renew_node, node.spiffe_id, serials, not_after):
+                raise RefusedError(f"{node.spiffe_id} was banned or evicted just now")
+
+    async def _known(self, entry_ids: Iterable[str]) -> dict[str, RegistrationEntry]:
+        """Those of these entries that exist."""
+        sound = [entry_id for entry_id in entry_ids if is_entry_id(entry_id)]
+        with _available():
+            found = await asyncio.to_thread(self.datastore.entries_by_id, sound)
+        return {entry.entry_id: entry for entry in found}
 
     def _sign_all(
-        self, agent: str, requests: Iterable[SvidRequest], entries: dict[str, RegistrationEntry]
-    ) -> list[SvidAnswer]:
-        answers = []
+        self, agent: str, requests: Iterable[SvidRequest], known: dict[str, RegistrationEntry]
+    ) -> list[tuple[SvidAnswer, Issued | None]]:
+        answers: list[tuple[SvidAnswer, Issued | None]] = []
         for request in requests:
+            entry = known.get(request.entry_id)
             try:
-                entry = entries.get(request.entry_id)
                 if entry is None or entry.parent_id != agent:
-                    raise RefusedError("it is not registered for this agent")
+                    raise RefusedError(_NOT_REGISTERED)
                 answers.append(self._sign_one(entry, request.csr))
             except (RefusedError, SvidError) as error:
-                log.warning("%s is refused an SVID for entry %s: %s", agent, request.entry_id[:200], error)
-                answers.append(SvidAnswer(request.entry_id, refused=str(error)))
+                log.warning("%s is refused an SVID for entry %.200r: %s", agent, request.entry_id, error)
+                answers.append((SvidAnswer(request.entry_id, refused=str(error)), None))
         return answers
 
-    def _sign_one(self, entry: RegistrationEntry, csr: bytes) -> SvidAnswer:
+    def _sign_one(self, entry: RegistrationEntry, csr: bytes) -> tuple[SvidAnswer, Issued]:
         spiffe_id = SpiffeId.parse(entry.spiffe_id)
         public_key = public_key_of(csr, spiffe_id, entry.dns_names)
         chain = self.issue(public_key, spiffe_id, entry.dns_names, entry.x509_ttl or self.settings.svid_ttl)
         leaf = chain[0]
-        self.issued[entry.entry_id] = Issued(
-            entry.spiffe_id, leaf.serial_number, issuer_id(leaf), leaf.not_valid_after_utc.timestamp()
-        )
-        self.issued.move_to_end(entry.entry_id)
+        not_after = leaf.not_valid_after_utc.timestamp()
+        issued = Issued(entry.spiffe_id, leaf.serial_number, issuer_id(leaf), not_after)
+        return SvidAnswer(entry.entry_id, tuple(der(certificate) for certificate in chain)), issued
+
+    def _remember(self, entry_id: str, issued: Issued) -> None:
+        self.issued[entry_id] = issued
+        self.issued.move_to_end(entry_id)
         if len(self.issued) > _MAX_ISSUED:
             self.issued.popitem(last=False)
-        return SvidAnswer(entry.entry_id, tuple(der(certificate) for certificate in chain))
 
     def _store(self, agent: str, wanted: list[RegistrationEntry], exactly: bool) -> None:
         """Write what differs. Raises RefusedError for a name that is another agent's."""
@@ -340,7 +369,7 @@ class Authority:
         known = {entry.entry_id: entry for entry in self.datastore.entries_by_id(names)}
         for entry in known.values():
             if entry.parent_id != agent:
-                raise self._refused(agent, entry.entry_id, "this name is another agent's")
+                raise RefusedError(f"entry {entry.entry_id}: this name is another agent's")
         new = [entry for entry in wanted if not _same(entry, known.get(entry.entry_id))]
         if new:
             self.datastore.put_entries(new)
@@ -348,13 +377,17 @@ class Authority:
             gone = {entry.entry_id for entry in self.datastore.entries(agent)} - set(names)
             self.datastore.delete_entries(gone)
 
-    async def _ensure_ca(self) -> None:
-        """The clock may have been set, and `run` not come round to it yet."""
+    async def ensure_ca(self) -> None:
+        """Have a CA to issue from. The clock may have been set, and `run` not come round to it yet.
+
+        Raises UnavailableError.
+        """
         if not usable(self.current, self.settings.ca_settings(), self.clock()):
             try:
                 await self._turn()
             except (UpstreamError, DatastoreError, KeyManagerError) as error:
                 raise UnavailableError(f"there is no valid CA to issue from: {error}") from None
+            self._signing_ca()
 
     def _signing_ca(self) -> Ca:
         current = self.current
@@ -379,22 +412,15 @@ class Authority:
                 await self.bundles.load()
             elif changes.bundles:
                 await self.bundles.follow(changes.bundles)
-        except DatastoreError as error:
+        except (DatastoreError, BundleError) as error:
             self._complain(error)  # what is in memory serves on
             return
-        if changes.cursor != self._cursor:
-            self._cursor = changes.cursor
-            self.touched.set(changes)
+        self._cursor = changes.cursor
 
     def _announcement(self) -> Announcement:
         bundles: dict[str, TrustBundle] = {**self.bundles.federated, self.settings.trust_domain: self.bundles.own}
         retired = frozenset(each.ca_id for each in self._cas.cas.retired)
         return Announcement(self.settings.trust_domain, bundles, self.settings.svid_ttl, retired)
-
-    def _refused(self, agent: str, entry_id: str, reason: str) -> RefusedError:
-        what = f" for entry {entry_id[:200]}" if entry_id else ""
-        log.warning("%s is refused%s: %s", agent, what, reason)
-        return RefusedError(f"{entry_id[:200]}: {reason}" if entry_id else reason)
 
     def _complain(self, error: Exception) -> None:
         now = self.clock()
@@ -434,9 +460,12 @@ def check_audience(audience: Sequence[str]) -> None:
 
 
 def issuer_id(certificate: x509.Certificate) -> str:
-    """The key identifier of a certificate's issuer, hexadecimal."""
-    found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    return "" if found is None else found.hex()
+    """The key identifier of a certificate's issuer, hexadecimal; "" where a certificate (of a stranger) has none."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return ""
+    return (found or b"").hex()
 
 
 def der(certificate: x509.Certificate) -> bytes:
@@ -452,6 +481,10 @@ class _available:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, DatastoreError):
             raise UnavailableError(str(error)) from None
+
+
+def _serial(chain: Sequence[x509.Certificate]) -> str:
+    return str(chain[0].serial_number)
 
 
 def _same(entry: RegistrationEntry, known: RegistrationEntry | None) -> bool:

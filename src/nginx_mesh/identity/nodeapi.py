@@ -43,17 +43,19 @@ class NodeApi:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Admits attested agents only, and says every error."""
+        """Admits attested agents only, and says and logs every refusal."""
         try:
             if request.path != "/v1/attest":
                 request[_NODE] = await self._admit(request)
             return await handler(request)
-        except RefusedError as error:
-            return _answer(wire.Failed(str(error)), 403)
         except UnavailableError as error:
             return _answer(wire.Failed(str(error)), 503)
+        except wire.MalformedError as error:
+            return _refusal(request, 400, str(error))
+        except RefusedError as error:
+            return _refusal(request, 403, str(error))
         except web.HTTPException as error:
-            return _answer(wire.Failed(error.text or error.reason), error.status)
+            return _refusal(request, error.status, error.text or error.reason)
         except ConnectionError:
             raise  # the agent went away
         except Exception:
@@ -76,17 +78,14 @@ class NodeApi:
         if attestor is None:
             known = ", ".join(sorted(self._attestors)) or "none"
             raise RefusedError(f"attestation {evidence.attestation[:40]!r} is not taken here; known: {known}")
-        try:
-            attested = await attestor.attest(evidence.payload)
-        except RefusedError as error:
-            log.warning("%s is refused as an agent (%s): %s", request.remote, evidence.attestation, error)
-            raise
+        await self._authority.ensure_ca()  # evidence that is good once must not be spent on nothing
+        attested = await attestor.attest(evidence.payload)
         chain = await self._authority.attest_agent(attested, evidence.attestation, evidence.csr)
         return self._issued(attested.agent_id, chain, attested.registrar)
 
     async def _renew(self, request: web.Request) -> web.StreamResponse:
         node = request[_NODE]
-        chain = await self._authority.issue_agent(node, wire.decode(wire.Csr, await request.read()).csr)
+        chain = await self._authority.renew_agent(node, wire.decode(wire.Csr, await request.read()).csr)
         return self._issued(node.spiffe_id, chain, node.registrar)
 
     def _issued(self, agent: str, chain: tuple[x509.Certificate, ...], registrar: bool) -> web.Response:
@@ -149,9 +148,15 @@ class NodeApi:
 def _registrar(request: web.Request) -> AttestedNode:
     node = request[_NODE]
     if not node.registrar:
-        log.warning("%s is refused registrations: it may not register workloads", node.spiffe_id)
         raise RefusedError("this agent may not register workloads")
     return node
+
+
+def _refusal(request: web.Request, status: int, reason: str) -> web.Response:
+    agent = request.get(_NODE)
+    who = request.remote or "somebody" if agent is None else agent.spiffe_id
+    log.warning("%s is refused %s %.200r: %s", who, request.method, request.path, reason)
+    return _answer(wire.Failed(reason), status)
 
 
 def _answer(message: object, status: int = 200) -> web.Response:

@@ -10,6 +10,7 @@ from .client import UnavailableError
 from .keys import generate_key
 from .spiffe import SpiffeId
 from .workload import X509Svid
+from .x509svid import SvidError
 
 log = logging.getLogger(__name__)
 
@@ -22,24 +23,25 @@ class OwnSvid:
         self._spiffe_id = spiffe_id
         self._dns_names = tuple(dns_names)
         self._svid: X509Svid | None = None
-        self._renew_at = 0.0
+        self._from = self._renew_at = 0.0
 
     def __call__(self) -> X509Svid | None:
         """The SVID to present now, None while there is none."""
         now = self._authority.clock()
         svid = self._svid
         retired = {each.ca_id for each in self._authority.retired}
-        if svid is not None and now < self._renew_at and issuer_id(svid.chain[0]) not in retired:
+        if svid is not None and self._from <= now < self._renew_at and issuer_id(svid.chain[0]) not in retired:
             return svid
         key = generate_key("ec-p256")
         try:
             chain = self._authority.issue(
                 key.public_key(), self._spiffe_id, self._dns_names, self._authority.settings.svid_ttl
             )
-        except UnavailableError as error:
+        except (UnavailableError, SvidError) as error:
             log.warning("the SVID of %s is not renewed: %s", self._spiffe_id, error)
             return svid
         self._svid = X509Svid(self._spiffe_id, chain, key)
         not_after = min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+        self._from = chain[0].not_valid_before_utc.timestamp()
         self._renew_at = now + (not_after - now) / 2
         return self._svid

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,14 +65,20 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chain: str
     key: str
     bundle: bytes
+    registrar: bool
 
 
 @dataclass(frozen=True)
 class _Own:
-    """The agent's SVID. `renew_at` is Unix seconds."""
+    """The agent's SVID, and whether it may register workloads. `renew_at` is Unix seconds."""
 
     svid: X509Svid
+    registrar: bool
     renew_at: float
+
+    @property
+    def not_before(self) -> float:
+        return self.svid.chain[0].not_valid_before_utc.timestamp()
 
     @property
     def not_after(self) -> float:
@@ -83,7 +89,8 @@ class RemoteClient:
     """An AuthorityClient. `bootstrap` gives roots that the server is believed by besides those it announced.
 
     `bootstrap` is asked for each connection, so that a server that lost its CA can make its new one known. The agent's
-    SVID and the newest bundle are kept by the key manager, so that a restart needs no new evidence.
+    SVID and the newest bundle are kept by the key manager, so that a restart needs no new evidence. A server that does
+    not take the SVID is shown the evidence again; if it does not take that either, the SVID may be good later.
     Raises KeyManagerError when what is kept is damaged.
     """
 
@@ -105,6 +112,7 @@ class RemoteClient:
         self._bootstrap = bootstrap
         self._bundle = TrustBundle(trust_domain)
         self._own: _Own | None = None
+        self._doubted = False
         self._attesting = asyncio.Lock()
         self._load()
 
@@ -113,29 +121,35 @@ class RemoteClient:
         """Who this agent is, None before the server said so."""
         return None if self._own is None else self._own.svid.spiffe_id
 
-    async def watch(self) -> AsyncIterator[Announcement]:
+    async def watch(self) -> AsyncGenerator[Announcement, None]:
         """See AuthorityClient."""
         await self._ensure_own()
-        async with self._request("GET", "/v1/watch", timeout=_WATCH_TIMEOUT) as response:
+        async with self._request("GET", "/v1/watch", None, self._own, _WATCH_TIMEOUT) as response:
             async for line in _lines(response):
                 if line:
-                    announcement = wire.announcement(wire.decode(wire.Announced, line))
+                    try:
+                        announcement = wire.announcement(wire.decode(wire.Announced, line))
+                    except wire.MalformedError as error:
+                        raise UnavailableError(f"{self._address}: its announcement is {error}") from None
                     self._heard(announcement)
                     yield announcement
                 await self._ensure_own()
         raise UnavailableError(f"{self._address} ended the connection")
 
     async def sync(self, registrations: Sequence[Registration]) -> None:
-        """See AuthorityClient."""
-        await self._call("PUT", "/v1/entries", wire.Registrations(list(registrations)), dict)
+        """See AuthorityClient. An agent that may not register leaves it to others."""
+        if await self._is_registrar():
+            await self._call("PUT", "/v1/entries", wire.Registrations(list(registrations)), dict)
 
     async def register(self, registrations: Sequence[Registration]) -> None:
         """See AuthorityClient."""
-        await self._call("POST", "/v1/entries", wire.Registrations(list(registrations)), dict)
+        if await self._is_registrar():
+            await self._call("POST", "/v1/entries", wire.Registrations(list(registrations)), dict)
 
     async def unregister(self, entry_ids: Sequence[str]) -> None:
         """See AuthorityClient."""
-        await self._call("POST", "/v1/entries/delete", wire.EntryIds(list(entry_ids)), dict)
+        if await self._is_registrar():
+            await self._call("POST", "/v1/entries/delete", wire.EntryIds(list(entry_ids)), dict)
 
     async def sign(self, requests: Sequence[SvidRequest]) -> list[SvidAnswer]:
         """See AuthorityClient."""
@@ -147,41 +161,47 @@ class RemoteClient:
         try:
             return JwtSvid(SpiffeId.parse(found.spiffe_id), found.token, found.expires_at)
         except SpiffeIdError as error:
-            raise RefusedError(str(error)) from None
+            raise UnavailableError(f"{self._address} answered with a malformed JWT-SVID: {error}") from None
 
     async def close(self) -> None:
         """See AuthorityClient. There is nothing to let go of: every request has a connection of its own."""
 
     async def _ensure_own(self) -> None:
-        """Have an SVID to call with: the one at hand, a renewed one, or one for evidence."""
+        """Have an SVID to call with: the one at hand, a renewed one, or one for evidence. Raises UnavailableError."""
         async with self._attesting:
             own, now = self._own, self._clock()
-            if own is not None and now < own.renew_at:
-                return
-            if own is not None and now < own.not_after:
+            if own is None or self._doubted or not own.not_before <= now < own.not_after:
+                self._doubted = False
+                kind, payload = await asyncio.to_thread(self._evidence)
+                await self._obtain("/v1/attest", lambda csr: wire.Evidence(kind, payload, csr), None)
+            elif now >= own.renew_at:
                 try:
-                    await self._obtain("/v1/renew", lambda csr: wire.Csr(csr), own.svid.spiffe_id)
+                    await self._obtain("/v1/renew", lambda csr: wire.Csr(csr), own)
                 except UnavailableError as error:
                     self._own = replace(own, renew_at=now + (own.not_after - now) / 10)
                     log.warning("the agent's SVID is not renewed: %s; trying again", error)
-                return
-            self._own = None
-            kind, payload = await asyncio.to_thread(self._evidence)
-            # The server names the agent: its certificate says who we are.
-            await self._obtain("/v1/attest", lambda csr: wire.Evidence(kind, payload, csr), None)
 
-    async def _obtain(self, path: str, message: Callable[[bytes], wire.Message], known: SpiffeId | None) -> None:
+    async def _is_registrar(self) -> bool:
+        await self._ensure_own()
+        return self._own is not None and self._own.registrar
+
+    async def _obtain(self, path: str, message: Callable[[bytes], wire.Message], own: _Own | None) -> None:
+        """Another SVID in place of `own`; None: for evidence, by which the server says who we are."""
         key = generate_key("ec-p256")
-        csr = request_svid(key, known).public_bytes(serialization.Encoding.DER)
-        answer = await self._exchange("POST", path, message(csr), wire.AgentSvid)
+        csr = request_svid(key, None if own is None else own.svid.spiffe_id)
+        wanted = message(csr.public_bytes(serialization.Encoding.DER))
+        try:
+            answer = await self._exchange("POST", path, wanted, wire.AgentSvid, own)
+        except RefusedError as error:
+            raise UnavailableError(f"this agent is not admitted: {error}") from None
         try:
             chain = tuple(x509.load_der_x509_certificate(certificate) for certificate in answer.chain)
             svid = X509Svid(spiffe_id_of(chain[0]), chain, key)
         except (ValueError, IndexError) as error:
             raise UnavailableError(f"{self._address} answered with a malformed SVID: {error}") from None
         now = self._clock()
-        own = _Own(svid, now)
-        self._own = replace(own, renew_at=now + (own.not_after - now) / 2)
+        fresh = _Own(svid, answer.registrar, now)
+        self._own = replace(fresh, renew_at=now + (fresh.not_after - now) / 2)
         if not answer.registrar:
             log.warning("%s may not register workloads: others have to", svid.spiffe_id)
         self._save()
@@ -189,7 +209,7 @@ class RemoteClient:
     def _heard(self, announcement: Announcement) -> None:
         own = announcement.bundles.get(self._trust_domain)
         if announcement.trust_domain != self._trust_domain or own is None:
-            raise RefusedError(
+            raise UnavailableError(
                 f"{self._address} serves the trust domain {announcement.trust_domain}, not {self._trust_domain}"
             )
         if own != self._bundle:
@@ -200,20 +220,23 @@ class RemoteClient:
 
     async def _call(self, method: str, path: str, message: object, answer: type[T]) -> T:
         await self._ensure_own()
-        return await self._exchange(method, path, message, answer)
+        return await self._exchange(method, path, message, answer, self._own)
 
-    async def _exchange(self, method: str, path: str, message: object, answer: type[T]) -> T:
-        async with self._request(method, path, message) as response:
-            return wire.decode(answer, await response.read())
+    async def _exchange(self, method: str, path: str, message: object, answer: type[T], own: _Own | None) -> T:
+        async with self._request(method, path, message, own) as response:
+            try:
+                return wire.decode(answer, await response.read())
+            except wire.MalformedError as error:
+                raise UnavailableError(f"{self._address}: its answer is {error}") from None
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, message: object = None, timeout: aiohttp.ClientTimeout = _TIMEOUT
+        self, method: str, path: str, message: object, own: _Own | None, timeout: aiohttp.ClientTimeout = _TIMEOUT
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The server's answer, once it is good. Raises UnavailableError, RefusedError."""
+        """The server's answer to `own`, once it is good. Raises UnavailableError, RefusedError."""
         try:
             async with (
-                aiohttp.ClientSession(connector=_connector(self._address, self._context())) as session,
+                aiohttp.ClientSession(connector=_connector(self._address, self._context(own))) as session,
                 session.request(
                     method,
                     f"https://{_authority(self._address)}{path}",
@@ -225,17 +248,30 @@ class RemoteClient:
                 if response.status >= 400:
                     reason = await _reason(response)
                     if response.status == 401:
-                        self._own = None  # it is of no use any more; evidence may be
-                    if response.status in (401, 403):
+                        self._doubt(own)
+                    if response.status in (400, 403):
                         raise RefusedError(f"{self._address}: {reason}")
                     raise UnavailableError(f"{self._address}: {reason}")
                 yield response
         except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
+            if not isinstance(error, aiohttp.ClientConnectorError | TimeoutError) and self._is_stranger(own):
+                self._doubt(own)
             raise UnavailableError(f"{self._address}: {error or type(error).__name__}") from None
 
-    def _context(self) -> ssl.SSLContext:
-        own = self._own
+    def _context(self, own: _Own | None) -> ssl.SSLContext:
         return tls.client_context(None if own is None else lambda: own.svid, self._trusted, self._authorise)
+
+    def _doubt(self, own: _Own | None) -> None:
+        """The server does not take this SVID."""
+        self._doubted = self._doubted or own is self._own
+
+    def _is_stranger(self, own: _Own | None) -> bool:
+        """Whether a server that hangs up on us may have another CA than the one that our SVID is of.
+
+        TLS of asyncio ends a connection without saying why.
+        """
+        roots = self._bootstrap()
+        return own is not None and own.svid.chain[-1].issuer not in [root.subject for root in roots]
 
     def _trusted(self) -> TrustBundle:
         return merged(self._bundle, TrustBundle(self._trust_domain, tuple(self._bootstrap())), self._clock())
@@ -256,17 +292,16 @@ class RemoteClient:
         except (ValueError, IndexError, BundleError) as error:
             raise KeyManagerError(f"{self._keep}: {_KEPT}: {error}") from None
         self._bundle = bundle
-        own = _Own(svid, 0.0)
+        own = _Own(svid, decoded.registrar, 0.0)
         if svid.spiffe_id.trust_domain == self._trust_domain and self._clock() < own.not_after:
-            begun = chain[0].not_valid_before_utc.timestamp()
-            self._own = replace(own, renew_at=begun + (own.not_after - begun) / 2)
+            self._own = replace(own, renew_at=own.not_before + (own.not_after - own.not_before) / 2)
 
     def _save(self) -> None:
         own = self._own
         if own is None:
             return
         chain = "".join(certificate_pem(certificate) for certificate in own.svid.chain)
-        kept = _Kept(chain, to_pem(own.svid.key), bundles.encode(self._bundle, expiries=True))
+        kept = _Kept(chain, to_pem(own.svid.key), bundles.encode(self._bundle, expiries=True), own.registrar)
         try:
             self._keep.put(_KEPT, msgspec.json.encode(kept))
         except KeyManagerError as error:

@@ -33,6 +33,8 @@ from .x509svid import certificate_pem
 
 log = logging.getLogger(__name__)
 
+_WRITE_AGAIN_SECONDS = 10.0
+
 
 def open_authority(
     config: IdentityConfig, settings: MeshSettings, directory: Path, clock: Callable[[], float] = time.time
@@ -136,10 +138,8 @@ class IdentityServer:
         async for announcement in self.authority.watch():
             own = announcement.bundles[announcement.trust_domain]
             pem = "".join(certificate_pem(root) for root in own.x509_authorities)
-            try:
-                await asyncio.to_thread(_replace_file, path, pem)
-            except OSError as error:
-                log.error("the bundle is not written to %s: %s", path, error.strerror)
+            while not await asyncio.to_thread(_written, path, pem):
+                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -147,11 +147,17 @@ class IdentityServer:
         task.add_done_callback(self._tasks.discard)
 
 
-def _replace_file(path: Path, text: str) -> None:
+def _written(path: Path, text: str) -> bool:
+    """Replace a file that everybody may read; whether that worked, which is logged if not."""
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    temporary.chmod(0o644)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        log.error("the bundle is not written to %s: %s", path, error.strerror)
+        return False
+    return True
 
 
 START_ERRORS = (FieldError, DatastoreError, KeyManagerError, JournalError, BundleError, OSError)

@@ -11,7 +11,7 @@
 | POST `/v1/svids` | agent | `SvidRequests` → `SvidAnswers` |
 | POST `/v1/jwt` | agent | `JwtRequest` → `Jwt` |
 
-Errors are `{"error": reason}`: 400 malformed, 401 without an SVID, 403 refused, 503 unavailable now.
+Errors are `{"error": reason}`: 400 malformed, 401 without the SVID of an agent, 403 refused, 503 unavailable now.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from . import bundle as bundles
-from .client import Announcement, RefusedError, Registration, SvidAnswer, SvidRequest
+from .client import Announcement, Registration, SvidAnswer, SvidRequest
 from .datastore.base import RegistrationEntry
 
 T = TypeVar("T")
 
 MAX_BODY = 8 << 20
 HEARTBEAT_SECONDS = 5.0
+
+
+class MalformedError(Exception):
+    """What was sent is not what it must be. The message names the field."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,11 +123,11 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 def decode(type_: type[T], body: bytes) -> T:
-    """A message. Raises RefusedError, which names the field."""
+    """A message. Raises MalformedError."""
     try:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RefusedError(f"malformed: {error}") from None
+        raise MalformedError(f"malformed: {error}") from None
 
 
 def encode(message: Any) -> bytes:
@@ -138,9 +142,9 @@ def announced(announcement: Announcement) -> Announced:
 
 
 def announcement(message: Announced) -> Announcement:
-    """An announcement that was sent. Raises RefusedError."""
+    """An announcement that was sent. Raises MalformedError."""
     try:
         decoded = {name: bundles.decode(name, document) for name, document in message.bundles.items()}
     except bundles.BundleError as error:
-        raise RefusedError(str(error)) from None
+        raise MalformedError(str(error)) from None
     return Announcement(message.trust_domain, decoded, message.svid_ttl, frozenset(message.retired))

@@ -19,7 +19,7 @@ class RegistrationEntry:
     """A workload that shall have an identity.
 
     `entry_id` is chosen by who registers (a pod's uid). `parent_id` is the SPIFFE ID of the agent that may obtain it.
-    TTLs are seconds, 0 for the server's default. `federates_with` are trust domains whose bundles it is given.
+    TTLs are seconds, 0 for the server's default.
     """
 
     entry_id: str
@@ -27,7 +27,6 @@ class RegistrationEntry:
     parent_id: str
     selectors: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
-    federates_with: tuple[str, ...] = ()
     x509_ttl: int = 0
     jwt_ttl: int = 0
     created_at: int = 0
@@ -109,7 +108,13 @@ class Datastore(Protocol):
         """One attested node."""
 
     def put_node(self, node: AttestedNode) -> None:
-        """Create or replace a node."""
+        """Create or replace a node. Whether one that exists is banned stays."""
+
+    def renew_node(self, spiffe_id: str, serial: str, not_after: int) -> bool:
+        """The SVID that a node has now; False for one that is not there or is banned, and stays so."""
+
+    def ban_node(self, spiffe_id: str, banned: bool) -> bool:
+        """Ban or readmit a node; whether it is there."""
 
     def delete_node(self, spiffe_id: str) -> None:
         """Remove a node and the entries below it."""

@@ -76,7 +76,6 @@ entries = Table(
     Column("parent_id", Exact(2048), nullable=False, index=True),
     Column("selectors", Strings(), nullable=False),
     Column("dns_names", Strings(), nullable=False),
-    Column("federates_with", Strings(), nullable=False),
     Column("x509_ttl", BigInteger, nullable=False),
     Column("jwt_ttl", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),

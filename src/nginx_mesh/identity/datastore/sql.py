@@ -9,7 +9,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Delete, Insert, Select, Table, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Insert,
+    Select,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
@@ -120,7 +133,17 @@ class SqlDatastore:
     def put_node(self, node: AttestedNode) -> None:
         """See Datastore."""
         with self._writing() as connection:
-            connection.execute(self._upsert(schema.nodes), _row(node))
+            connection.execute(self._upsert(schema.nodes, keep="banned"), _row(node))
+
+    def renew_node(self, spiffe_id: str, serial: str, not_after: int) -> bool:
+        """See Datastore."""
+        return self._update_node(
+            (schema.nodes.c.spiffe_id == spiffe_id) & ~schema.nodes.c.banned, serial=serial, not_after=not_after
+        )
+
+    def ban_node(self, spiffe_id: str, banned: bool) -> bool:
+        """See Datastore."""
+        return self._update_node(schema.nodes.c.spiffe_id == spiffe_id, banned=banned)
 
     def delete_node(self, spiffe_id: str) -> None:
         """See Datastore."""
@@ -201,6 +224,10 @@ class SqlDatastore:
         """See Datastore."""
         with self._writing() as connection:
             connection.execute(self._upsert(schema.journals), {"server_id": server_id, "journal": journal})
+
+    def _update_node(self, which: ColumnElement[bool], **values: object) -> bool:
+        with self._writing() as connection:
+            return connection.execute(update(schema.nodes).where(which).values(values)).rowcount > 0
 
     def _document(self, query: Select[bytes]) -> bytes | None:
         with self._reading() as connection:

@@ -23,7 +23,6 @@ def upgrade() -> None:
         sa.Column("parent_id", _text(2048), nullable=False),
         sa.Column("selectors", strings, nullable=False),
         sa.Column("dns_names", strings, nullable=False),
-        sa.Column("federates_with", strings, nullable=False),
         sa.Column("x509_ttl", sa.BigInteger, nullable=False),
         sa.Column("jwt_ttl", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),

@@ -1,7 +1,7 @@
 """Verifiers that we did not write, for chains that we issue."""
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,10 +28,10 @@ class Verifier:
     def __init__(self, bundle: Iterable[x509.Certificate]) -> None:
         self._policy = PolicyBuilder().store(Store(list(bundle)))
 
-    def spiffe_id(self, leaf: x509.Certificate, at: float) -> str:
+    def spiffe_id(self, leaf: x509.Certificate, at: float, intermediates: Sequence[x509.Certificate] = ()) -> str:
         """The URI name of the verified leaf. Raises VerificationError."""
         verifier = self._policy.time(datetime.fromtimestamp(at, UTC)).build_client_verifier()
-        subjects = verifier.verify(leaf, []).subjects
+        subjects = verifier.verify(leaf, list(intermediates)).subjects
         assert subjects is not None
         (uri,) = [s.value for s in subjects if isinstance(s, x509.UniformResourceIdentifier)]
         return uri

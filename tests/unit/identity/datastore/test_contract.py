@@ -77,7 +77,6 @@ def test_an_entry_comes_back_as_it_was_put(store: Datastore) -> None:
         AGENT,
         selectors=("k8s:ns:default", "k8s:label:a=\"b'c\\", "k8s:\N{SNOWMAN}"),
         dns_names=("web.default.svc", "web"),
-        federates_with=("partner.example",),
         x509_ttl=3600,
         jwt_ttl=2**40,
         created_at=1_700_000_000,
@@ -201,10 +200,27 @@ def test_a_cursor_from_elsewhere_is_told_from_a_good_one(store: Datastore, curso
 def test_nodes_are_put_found_and_replaced(store: Datastore) -> None:
     store.put_node(node("a"))
     store.put_node(node("b", registrar=True))
-    store.put_node(node("a", banned=True, serial="5", not_after=7))
-    assert set(store.nodes()) == {node("a", banned=True, serial="5", not_after=7), node("b", registrar=True)}
+    store.put_node(node("a", serial="5", not_after=7))
+    assert set(store.nodes()) == {node("a", serial="5", not_after=7), node("b", registrar=True)}
     assert store.node(node("b").spiffe_id) == node("b", registrar=True)
     assert store.node(node("A").spiffe_id) is None
+
+
+def test_a_banned_node_stays_banned_until_it_is_readmitted(store: Datastore) -> None:
+    one = node("one", serial="1", not_after=10)
+    store.put_node(one)
+    assert store.renew_node(AGENT, "2", 20)
+    assert store.ban_node(AGENT, True)
+    assert not store.renew_node(AGENT, "3", 30)
+    assert store.node(AGENT) == replace(one, serial="2", not_after=20, banned=True)
+    store.put_node(replace(one, serial="4"))
+    assert store.node(AGENT) == replace(one, serial="4", banned=True)
+    assert store.ban_node(AGENT, False)
+    assert store.renew_node(AGENT, "4", 10)
+    assert store.node(AGENT) == replace(one, serial="4")
+    assert not store.ban_node(node("two").spiffe_id, True)
+    assert not store.renew_node(node("two").spiffe_id, "1", 10)
+    assert store.nodes() == [replace(one, serial="4")]
 
 
 def test_a_node_takes_its_entries_along(store: Datastore) -> None:

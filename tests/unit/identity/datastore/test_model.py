@@ -25,7 +25,7 @@ domains = st.sampled_from(["one.example", "two.example", "One.example"])
 strings = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=3).map(tuple)
 numbers = st.integers(-(2**63), 2**63 - 1)
 documents = st.binary(max_size=40)
-entry_records = st.builds(RegistrationEntry, names, names, names, strings, strings, strings, numbers, numbers, numbers)
+entry_records = st.builds(RegistrationEntry, names, names, names, strings, strings, numbers, numbers, numbers)
 node_records = st.builds(AttestedNode, names, names, names, numbers, st.booleans(), st.booleans())
 token_records = st.builds(JoinToken, names, names, st.integers(90, 110), st.booleans())
 relationship_records = st.builds(
@@ -81,7 +81,22 @@ class _Machine(RuleBasedStateMachine):
     @rule(record=node_records)
     def put_node(self, record: AttestedNode) -> None:
         self.store.put_node(record)
-        self.nodes[record.spiffe_id] = record
+        known = self.nodes.get(record.spiffe_id, record)
+        self.nodes[record.spiffe_id] = replace(record, banned=known.banned)
+
+    @rule(name=names, banned=st.booleans())
+    def ban_node(self, name: str, banned: bool) -> None:
+        assert self.store.ban_node(name, banned) is (name in self.nodes)
+        if name in self.nodes:
+            self.nodes[name] = replace(self.nodes[name], banned=banned)
+
+    @rule(name=names, serial=names, not_after=st.integers(0, 100))
+    def renew_node(self, name: str, serial: str, not_after: int) -> None:
+        known = self.nodes.get(name)
+        renewed = known is not None and not known.banned
+        assert self.store.renew_node(name, serial, not_after) is renewed
+        if known is not None and renewed:
+            self.nodes[name] = replace(known, serial=serial, not_after=not_after)
 
     @rule(name=names)
     def delete_node(self, name: str) -> None:

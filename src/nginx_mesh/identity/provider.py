@@ -10,7 +10,8 @@ from nginx_mesh.compile.state import Identity
 from .spiffe import SpiffeId
 from .workload import WorkloadSource
 
-OnUpdate = Callable[[str, Identity], None]
+OnUpdate = Callable[[str, Identity | None], None]
+"""Hears of a workload's new identity, None when it was taken away."""
 
 
 class IdentityProvider(Protocol):
@@ -35,7 +36,7 @@ class IdentityProvider(Protocol):
         """What the machine's Workload API socket gives: the identities of all its workloads."""
 
     async def run(self, on_update: OnUpdate) -> None:
-        """Until cancelled: issue and renew, and report each changed identity.
+        """Until cancelled: issue and renew, and report each changed identity and each that was taken away.
 
         A changed bundle is reported for every workload before any SVID is replaced because of it.
         """

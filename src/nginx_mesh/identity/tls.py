@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast
 
@@ -53,12 +53,14 @@ def server_context(
     return LiveContext(ssl.PROTOCOL_TLS_SERVER, lambda: _context(ssl.PROTOCOL_TLS_SERVER, peers))
 
 
-def client_context(identity: Identity | None, bundle: Bundle, authorise: Authorise) -> ssl.SSLContext:
+def client_context(
+    identity: Identity | None, bundle: Bundle, authorise: Authorise, alpn: Sequence[str] = ()
+) -> ssl.SSLContext:
     """A context for clients, which present an SVID unless `identity` is None. Host names are not looked at.
 
-    A server that is refused raises ssl.SSLCertVerificationError with the reason.
+    `alpn` are the protocols to offer. A server that is refused raises ssl.SSLCertVerificationError with the reason.
     """
-    peers = _Peers(identity, bundle, authorise, ssl.CERT_REQUIRED)
+    peers = _Peers(identity, bundle, authorise, ssl.CERT_REQUIRED, tuple(alpn))
     return LiveContext(ssl.PROTOCOL_TLS_CLIENT, lambda: _context(ssl.PROTOCOL_TLS_CLIENT, peers))
 
 
@@ -134,6 +136,7 @@ class _Peers:
     bundle: Bundle
     authorise: Authorise
     verify: ssl.VerifyMode
+    alpn: tuple[str, ...] = ()
 
 
 class _PeerContext(ssl.SSLContext):
@@ -147,6 +150,8 @@ class _PeerContext(ssl.SSLContext):
 def _context(protocol: int, peers: _Peers) -> ssl.SSLContext:
     context = _PeerContext(protocol)
     harden(context)
+    if peers.alpn:
+        context.set_alpn_protocols(peers.alpn)
     context.sslobject_class = _Connection
     context.authorise = peers.authorise
     context.check_hostname = False

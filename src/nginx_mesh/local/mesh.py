@@ -178,7 +178,7 @@ class Mesh:
         spiffe_id = workload_id(self._settings.trust_domain, key.namespace, pod.account)
         self._identities.register(pod.uid, spiffe_id, self._names.follow(key))
 
-    def _rotated(self, uid: str, identity: Identity) -> None:
+    def _rotated(self, uid: str, identity: Identity | None) -> None:
         key = self._keys.get(uid)
         if key is None or not self._pods[key].sidecar:
             return

@@ -1,0 +1,1 @@
+"""Identities from a SPIRE deployment instead of our own authority."""

@@ -32,6 +32,22 @@ def test_pods_print_like_kubectl() -> None:
     ]
 
 
+def test_slices_print_like_kubectl() -> None:
+    addresses = [f"10.1.0.{number}" for number in range(1, 6)]
+    row = {
+        "kind": "EndpointSlice",
+        "metadata": {"name": "far-1", "creationTimestamp": "1970-01-01T00:00:00Z"},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address]} for address in addresses],
+        "ports": [{"name": "http", "port": 8080}, {"port": 7000}],
+    }
+    empty = {**row, "endpoints": [], "ports": []}
+    assert table("EndpointSlice", [row, empty], now=5.0).splitlines()[1:] == [
+        "far-1   IPv4          8080,7000   10.1.0.1,10.1.0.2,10.1.0.3 + 2 more...   5s",
+        "far-1   IPv4          <unset>     <unset>                                  5s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [

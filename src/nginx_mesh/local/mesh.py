@@ -183,7 +183,7 @@ class Mesh:
         if key is None or not self._pods[key].sidecar:
             return
         self._publish(self._compiler.set_identity(key, identity))
-        if not self._pods[key].identified.is_set():
+        if identity is not None and not self._pods[key].identified.is_set():
             # Not sooner: a sidecar that an earlier daemon served would lose the identity that it has.
             self._pusher.serve(key, self._control_socket(uid))
             self._pods[key].identified.set()

@@ -139,7 +139,8 @@ class Node:
         self.agent = Agent(self.client, clock or server.clock, random.Random(7))
         self.told: list[tuple[str, Identity]] = []
 
-    def on_update(self, workload: str, identity: Identity) -> None:
+    def on_update(self, workload: str, identity: Identity | None) -> None:
+        assert identity is not None, "an authority takes no identity away"
         self.told.append((workload, identity))
 
     async def turn(self) -> None:

@@ -110,7 +110,7 @@ def key_usage(**changes: bool) -> x509.KeyUsage:
 BAD_PEERS = {
     "another ID": (HOME.svid("/other"), "only spiffe://example.org"),
     "expired": (HOME.svid("/client", since=-300, until=-1), "certificate has expired"),
-    "not yet valid": (HOME.svid("/client", since=60), "certificate is not yet valid"),
+    "not yet valid": (HOME.svid("/client", since=1800), "certificate is not yet valid"),
     "of a CA that we do not know": (Domain().svid("/client"), "unable to get local issuer certificate"),
     "of another trust domain": (Domain("elsewhere.test").svid("/client"), "unable to get local issuer certificate"),
     "of another trust domain, signed by ours": (

@@ -89,7 +89,8 @@ class FakePca:
                     self.pending -= 1
                     return _error("RequestInProgressException", "The certificate request is in progress")
                 certificate = certificate_pem(self.issued[asked["CertificateArn"]])
-                chain_pem = bundle_pem([self.issuer.certificate, self.root.certificate])
+                signer = self.sign_with or self.issuer
+                chain_pem = bundle_pem([signer.certificate, self.root.certificate])
                 return _json({"Certificate": certificate, "CertificateChain": chain_pem})
         return _error("UnknownOperationException", "")
 

@@ -357,4 +357,16 @@ async def test_files_are_read_anew_at_login_and_named_when_they_are_gone(ours: S
 async def test_nothing_comes_from_the_environment(ours: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAULT_TOKEN", fake(ours).new_token(0, True))
     monkeypatch.setenv("VAULT_ADDR", "https://127.0.0.1:1")
-    assert "invalid role or secret ID" in await refusal(ours.approle("s3cr3t"))
+    authority = opened(ours.approle())
+    try:
+        await mint(authority)
+    finally:
+        await authority.close()
+    assert fake(ours).login_tokens == [None]
+
+
+async def test_a_secret_that_vault_quotes_is_blacked_out(ours: Site) -> None:
+    fake(ours).echo = True
+    message = await refusal(ours.approle(), ours.secret_id)
+    assert "cannot make sense of" in message
+    assert "<secret>" in message

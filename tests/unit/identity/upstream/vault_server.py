@@ -111,6 +111,12 @@ class FakeVault:
 
     chain: list[Ca] | None = None
     redirect: str | None = None
+    echo: bool = False
+    """Quote what was sent in the refusal of a login."""
+
+    login_tokens: list[str | None] = field(default_factory=list)
+    """Tokens that came with logins, which need none."""
+
     asked: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     client_ca: Ca = field(default_factory=lambda: make_ca("clients"))
 
@@ -134,6 +140,10 @@ class FakeVault:
             raise web.HTTPTemporaryRedirect(self.redirect + path)
         if self.sealed:
             return _errors(503, "Vault is sealed")
+        if path.endswith("/login"):
+            self.login_tokens.append(request.headers.get("X-Vault-Token"))
+            if self.echo:
+                return _errors(400, f"cannot make sense of {body}")
         match method, path:
             case "POST", "/v1/auth/approle/login":
                 if (body.get("role_id"), body.get("secret_id")) != (self.role_id, self.secret_id):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 
@@ -26,6 +26,16 @@ _SLOWEST_RETRY_SECONDS = 60.0
 _COMPLAINT_INTERVAL = 60.0
 # How often upstream is asked whether it has other roots now.
 _ROOTS_INTERVAL = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """Keys of a CA to be, and what upstream is asked for: kept over attempts, as an approval may take longer."""
+
+    settings: CaSettings
+    key: PrivateKey
+    jwt_key: PrivateKey
+    csr: x509.CertificateSigningRequest
 
 
 class CaManager:
@@ -53,6 +63,7 @@ class CaManager:
         self._bundles = bundles
         self._server_id = server_id
         self._clock = clock
+        self._request: _Request | None = None
         self._unsaved = False
         self._obsolete: list[Ca] = []
         self._retry_at = float("-inf")
@@ -156,17 +167,21 @@ class CaManager:
         settings, now = self.settings, self._clock()
         created_at = int(now)
         not_before, not_after = created_at - CLOCK_SKEW, created_at + settings.ttl
-        key = await asyncio.to_thread(generate_key, settings.key_type)
-        jwt_key = await asyncio.to_thread(generate_key, settings.key_type)
-        serial = x509.random_serial_number()
         intermediates: tuple[x509.Certificate, ...] = ()
         limit = float("inf")
         if self._upstream is None:
+            key, jwt_key = await self._new_keys()
+            serial = x509.random_serial_number()
             certificate = issue_authority(key, settings.trust_domain, not_before, not_after, serial)
             roots: tuple[x509.Certificate, ...] = (certificate,)
         else:
-            csr = request_authority(key, settings.trust_domain, serial)
-            minted = await self._upstream.mint_ca(csr, not_before, not_after)
+            if self._request is None or self._request.settings != settings:
+                key, jwt_key = await self._new_keys()
+                csr = request_authority(key, settings.trust_domain, x509.random_serial_number())
+                self._request = _Request(settings, key, jwt_key, csr)
+            key, jwt_key = self._request.key, self._request.jwt_key
+            minted = await self._upstream.mint_ca(self._request.csr, not_before, not_after)
+            self._request = None
             certificate, *rest = minted.chain
             intermediates, roots, limit = tuple(rest), minted.roots, minted.limit
         ca = Ca(certificate, intermediates, key, jwt_key, settings, created_at, activate_at, limit)
@@ -178,6 +193,11 @@ class CaManager:
         await self._bundles.add(roots, (_jwt_authority(ca),))
         self._retry_at, self._retry_seconds, self._failure = float("-inf"), _FIRST_RETRY_SECONDS, None
         return ca
+
+    async def _new_keys(self) -> tuple[PrivateKey, PrivateKey]:
+        """Keys for a CA and its JWT-SVIDs."""
+        key_type = self.settings.key_type
+        return await asyncio.to_thread(generate_key, key_type), await asyncio.to_thread(generate_key, key_type)
 
     def _put_off(self, error: UpstreamError, now: float) -> None:
         """Says loudly that upstream fails. Raises the error when there is nothing to issue from meanwhile."""

@@ -51,6 +51,8 @@ _PATHS = (
     "bundle_path",
     "trust_bundle",
     "join_token_file",
+    "agent_socket",
+    "server_socket",
     "cert_file",
     "key_file",
     "web_ca_file",
@@ -79,6 +81,24 @@ class ServerSection(StrictModel, frozen=True, kw_only=True):
     address: str
     trust_bundle: str
     join_token_file: str | None = None
+
+
+class SpireSection(StrictModel, frozen=True, kw_only=True):
+    """SPIRE's agent on this machine and its server, for `provider: spire`.
+
+    The server is at a unix socket, or at `host:port`, where we are the administrator `admin_id`. `parent_id` is the
+    agent's SPIFFE ID; by `selectors` it knows us. `federates_with` are trust domains whose bundles our pods are given.
+    IDs of our entries begin with `entry_prefix`.
+    """
+
+    agent_socket: str
+    server_socket: str | None = None
+    server_address: str | None = None
+    admin_id: str | None = msgspec.field(name="adminID", default=None)
+    parent_id: str = msgspec.field(name="parentID")
+    selectors: list[str]
+    federates_with: list[str] = []
+    entry_prefix: str = "nginx-mesh"
 
 
 class BundleEndpointSection(StrictModel, frozen=True, kw_only=True):
@@ -114,6 +134,7 @@ class IdentitySection(StrictModel, frozen=True, kw_only=True):
     bundle_path: str | None = None
     datastore: dict[str, Any] | None = None
     server: ServerSection | None = None
+    spire: SpireSection | None = None
     federation: FederationSection = FederationSection()
 
 
@@ -124,11 +145,12 @@ class IdentityConfig(StrictModel, frozen=True, kw_only=True):
     identity: IdentitySection = IdentitySection()
 
     def __post_init__(self) -> None:
-        section = self.identity
-        if section.provider == "server" and section.server is None:
-            raise FieldError("identity.server", "is required with provider: server")
-        if section.provider != "server" and section.server is not None:
-            raise FieldError("identity.server", f"has no meaning with provider: {section.provider}")
+        provider = self.identity.provider
+        for name, section in (("server", self.identity.server), ("spire", self.identity.spire)):
+            if provider == name and section is None:
+                raise FieldError(f"identity.{name}", f"is required with provider: {name}")
+            if provider != name and section is not None:
+                raise FieldError(f"identity.{name}", f"has no meaning with provider: {provider}")
 
 
 def read_config(path: Path) -> IdentityConfig:

@@ -19,6 +19,8 @@ from nginx_mesh.identity.keymanager.disk import DiskKeyManager
 from nginx_mesh.identity.registrations import agent_id
 from nginx_mesh.identity.remote import RemoteClient, join_token
 from nginx_mesh.identity.server import IdentityServer, open_authority
+from nginx_mesh.identity.spire.provider import SpireProvider
+from nginx_mesh.identity.spire.setup import spire_provider
 
 from .paths import MeshPaths
 
@@ -32,13 +34,18 @@ def read_kept_config(paths: MeshPaths) -> IdentityConfig:
 
 
 class LocalIdentity:
-    """The identity provider of a mesh's pods: an authority in this process, or one elsewhere."""
+    """The identity provider of a mesh's pods: an authority in this process or elsewhere, or SPIRE."""
 
     def __init__(self, paths: MeshPaths, config: IdentityConfig, settings: MeshSettings) -> None:
         """Blocks. Raises FieldError, DatastoreError, KeyManagerError."""
         directory = Path(config.identity.data_dir or paths.state / "identity")
         self._section, self._trust_domain = config.identity, settings.trust_domain
         self.server: IdentityServer | None = None
+        self._client: AuthorityClient | None = None
+        self.agent: Agent | SpireProvider
+        if config.identity.spire is not None:
+            self.agent = spire_provider(config.identity.spire, settings.trust_domain, settings.svid_ttl)
+            return
         if config.identity.server is not None:
             self._client = _remote(config.identity.server, settings.trust_domain, directory)
         else:
@@ -54,8 +61,10 @@ class LocalIdentity:
 
     def where(self) -> dict[str, str]:
         """Who provides identities, and where; an empty address is this process."""
-        server = self._section.server
+        server, spire = self._section.server, self._section.spire
         address = "" if server is None else server.address
+        if spire is not None:
+            address = spire.server_address or f"unix:{spire.server_socket}"
         return {"provider": self._section.provider, "address": address, "trust_domain": self._trust_domain}
 
     async def start(self) -> None:
@@ -64,13 +73,16 @@ class LocalIdentity:
             await self.server.start()
 
     def configure(self, settings: MeshSettings) -> None:
-        """Apply the mesh's settings, live, as far as the authority is here."""
+        """Apply the mesh's settings, live, as far as the authority is here. SPIRE takes the life of SVIDs from us."""
+        if isinstance(self.agent, SpireProvider):
+            self.agent.reconfigure(settings.svid_ttl)
         if self.server is not None:
             self.server.authority.reconfigure(identity_settings(settings))
 
     async def close(self) -> None:
         """Stop; what was issued stays good until it expires."""
-        await self._client.close()
+        if self._client is not None:
+            await self._client.close()
         if self.server is not None:
             await self.server.close()
 

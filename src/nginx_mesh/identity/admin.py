@@ -93,10 +93,14 @@ class Relationship(Message, frozen=True):
 
 
 class AdminApi:
-    """An aiohttp application for operators of one authority."""
+    """An aiohttp application for operators of one authority.
 
-    def __init__(self, authority: Authority, tokens: JoinTokens) -> None:
+    `federated` is called with the trust domain of a relationship that was entered or ended.
+    """
+
+    def __init__(self, authority: Authority, tokens: JoinTokens, federated: Callable[[str], None]) -> None:
         self._authority = authority
+        self._federated = federated
         self._tokens = tokens
         self.app = web.Application(middlewares=[_errors])
         self.app.router.add_get("", self._show)
@@ -263,6 +267,7 @@ class AdminApi:
             present = await asyncio.to_thread(datastore.bundle, trust_domain)
             await asyncio.to_thread(datastore.put_bundle, trust_domain, bundles.encode(first), present)
         await self._authority.turn()
+        self._federated(trust_domain)
         log.warning("an operator federates this trust domain with %s", trust_domain)
         return _json({})
 
@@ -273,6 +278,7 @@ class AdminApi:
             raise web.HTTPNotFound(text=f"there is no relationship with {trust_domain}")
         await asyncio.to_thread(datastore.delete_relationship, trust_domain)
         await self._authority.turn()
+        self._federated(trust_domain)
         log.warning("an operator ended the federation with %s", trust_domain)
         return _json({})
 

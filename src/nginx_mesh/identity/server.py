@@ -69,12 +69,12 @@ class IdentityServer:
     def __init__(self, authority: Authority, config: IdentityConfig) -> None:
         self.authority = authority
         self.tokens = JoinTokens(authority.datastore, authority.clock)
-        self.admin = AdminApi(authority, self.tokens).app
         self._config = config
         self._own = OwnSvid(authority, server_id(authority.settings.trust_domain))
         self._federation = Federation(
             config.identity.federation, authority.datastore, self._own, lambda: authority.bundles.own
         )
+        self.admin = AdminApi(authority, self.tokens, self._federation.reload).app
         self._runners: list[web.AppRunner] = []
         self._tasks: set[asyncio.Task[None]] = set()
 

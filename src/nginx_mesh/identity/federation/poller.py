@@ -76,9 +76,11 @@ class FederationPoller:
         self._pace = pace or Pace()
         self._jitter = jitter
         self._reload = asyncio.Event()
+        self._changed: set[str] = set()
 
-    def reload(self) -> None:
-        """Read the relationships now: one was added or removed."""
+    def reload(self, trust_domain: str) -> None:
+        """An operator entered or ended the relationship with a trust domain: begin with it anew, now."""
+        self._changed.add(trust_domain)
         self._reload.set()
 
     async def run(self) -> None:
@@ -92,7 +94,9 @@ class FederationPoller:
                 except DatastoreError as error:
                     log.warning("federation: relationships cannot be read: %s", error)
                     wanted = set(tasks)
-                for relationship in tasks.keys() - wanted:
+                stale = {relationship for relationship in tasks if relationship.trust_domain in self._changed}
+                self._changed.clear()
+                for relationship in (tasks.keys() - wanted) | stale:
                     tasks.pop(relationship).cancel()
                 for relationship in wanted - tasks.keys():
                     tasks[relationship] = asyncio.create_task(self._poll(relationship))

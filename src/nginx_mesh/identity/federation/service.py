@@ -60,6 +60,10 @@ class Federation:
         self._endpoint = endpoint
         log.info("publishing the bundle at https://%s/ (%s)", address, section.profile)
 
+    def reload(self, trust_domain: str) -> None:
+        """An operator entered or ended the relationship with a trust domain."""
+        self._poller.reload(trust_domain)
+
     async def run(self) -> None:
         """Follow the bundles of other trust domains until cancelled."""
         await self._poller.run()

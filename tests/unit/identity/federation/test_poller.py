@@ -97,15 +97,29 @@ async def test_relationship_that_ends_is_not_polled_any_more(datastore: Datastor
     datastore.put_bundle("partner.test", encode(partner.bundle()), None)
     async with spiffe_endpoint(partner, bundle) as relationship, polling(datastore, replace(FAST, reload=60)) as poller:
         datastore.put_relationship(relationship)
-        poller.reload()
+        poller.reload("partner.test")
         await eventually(lambda: len(served) > 2)
         datastore.delete_relationship("partner.test")
-        poller.reload()
+        poller.reload("partner.test")
         await asyncio.sleep(0.5)
         count = len(served)
         await asyncio.sleep(0.5)
         assert len(served) == count
         assert datastore.bundle("partner.test") is None
+
+
+async def test_relationship_that_is_entered_again_is_followed_at_once(datastore: Datastore) -> None:
+    partner = Domain("partner.test")
+    datastore.put_bundle("partner.test", encode(partner.bundle()), None)
+    slow = replace(FAST, reload=60, minimum=60)
+    async with spiffe_endpoint(partner) as relationship, polling(datastore, slow) as poller:
+        datastore.put_relationship(relationship)
+        poller.reload("partner.test")
+        await eventually(lambda: holds(datastore, partner))
+        partner.prepare()
+        datastore.put_relationship(relationship)
+        poller.reload("partner.test")
+        await eventually(lambda: holds(datastore, partner))
 
 
 async def test_bundle_of_a_relationship_that_ended_during_the_fetch_is_not_stored(datastore: Datastore) -> None:

@@ -118,9 +118,9 @@ def reduced(configuration: str, features: Features) -> str:
     """A sidecar's nginx.conf without what `features` leaves out. ValueError when there is nothing to take away."""
     if features.metrics:
         return configuration
-    quiet, count = re.subn(r"^ *log_by_lua_block .*$\n", "", configuration, flags=re.MULTILINE)
+    quiet, count = re.subn(r"^ *mesh_count on;\n", "", configuration, flags=re.MULTILINE)
     if not count:
-        raise ValueError("the sidecar's nginx.conf has no log_by_lua_block to take away")
+        raise ValueError("the sidecar's nginx.conf has no mesh_count to take away")
     return quiet
 
 

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from nginx_mesh.compile.state import Cluster, Endpoint, Entry, Grant, Identity, Inbound, PathRule, Probe, Update
+from nginx_mesh.compile.state import Cluster, Endpoint, Entry, Grant, Identity, Inbound, Limit, PathRule, Probe, Update
 from nginx_mesh.identity.keys import generate_key, to_pem
 from nginx_mesh.identity.spiffe import workload_id
 from nginx_mesh.identity.x509svid import certificate_pem
@@ -254,6 +254,57 @@ def test_a_pattern_that_backtracks_without_end_is_cut_short(mesh: Mesh) -> None:
     before = _cpu(mesh.server)
     assert mesh.client.get(f"{mesh.url}/{'ab' * 500}cd", count="50")["status"] == 403
     assert _cpu(mesh.server) - before < 0.3
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "status"),
+    [
+        (PathRule(methods=["GET"]), {}, 200),
+        (PathRule(methods=["*"]), {}, 200),
+        (PathRule(methods=["POST", "PUT"]), {}, 403),
+        (PathRule(headers={"x-team": "^blue$"}), {}, 403),
+        (PathRule(headers={"x-team": "^blue$"}), {"X-Team": "red"}, 403),
+        (PathRule(headers={"x-team": "^blue$"}), {"X-Team": "blue"}, 200),
+        (PathRule(headers={"x-team": "^blue$", "x-role": "."}), {"X-Team": "blue"}, 403),
+        (PathRule(path_regex="^/echo$", methods=["GET"], headers={"x-team": "lu"}), {"X-Team": "blue"}, 200),
+        (PathRule(path_regex="^/ech[", methods=["GET"]), {}, 403),
+    ],
+    ids=str,
+)
+def test_all_parts_of_a_match_must_hold(mesh: Mesh, rule: PathRule, asked: dict[str, str], status: int) -> None:
+    grant = Grant(target="x", sources=[str(mesh.client.spiffe_id)], matches=[rule])
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], grants=[grant])
+    mesh.world.push([mesh.server])
+    headers = [f"{name}: {value}" for name, value in asked.items()]
+    assert mesh.client.get(f"{mesh.url}/echo", *headers)["status"] == status
+
+
+def test_rate_limits_count_each_caller_by_the_limit_that_names_it(mesh: Mesh) -> None:
+    slow = 1  # request in 1000 s
+    mine = Limit(name="mine", rate=slow, burst=3, delay=-1, sources=[str(mesh.client.spiffe_id)])
+    others = Limit(name="others", rate=slow, burst=0)
+    elsewhere = Limit(name="elsewhere", rate=slow, matches=[PathRule(path_regex="^/status")])
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], limits=[mine, others, elsewhere])
+    mesh.world.push([mesh.server])
+    assert statuses(mesh, 6) == [200] * 4 + [503] * 2
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], limits=[others])
+    mesh.world.push([mesh.server])
+    assert statuses(mesh, 2) == [200, 503]
+
+
+def test_a_limited_burst_is_delayed(mesh: Mesh) -> None:
+    limit = Limit(name="delayed", rate=10_000, burst=5)
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], limits=[limit])
+    mesh.world.push([mesh.server])
+    started = time.monotonic()
+    assert statuses(mesh, 4) == [200] * 4
+    assert time.monotonic() - started > 0.25
+
+
+def statuses(mesh: Mesh, count: int) -> list[int]:
+    """Of requests of the client's, one after the other."""
+    document = mesh.client.call("http_client", "request", f"{mesh.url}/echo", "--count", str(count))
+    return [answer["status"] for answer in document["answers"]]
 
 
 def _cpu(pod: Pod) -> float:

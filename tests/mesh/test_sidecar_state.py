@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -297,6 +300,40 @@ def test_metrics_answer_without_a_certificate(running: Mesh) -> None:
     text = scraper.output("curl", "-sS", f"http://{running.client.address}:8887/metrics")
     assert "nginxplus_upstream_server_requests{" in text
     assert "nginxplus_http_requests_total" in text
+
+
+def test_requests_are_counted_under_their_endpoint_also_when_it_leaves_or_the_worker_dies(mesh: Mesh) -> None:
+    mesh.world.push()
+    client, url = mesh.client, f"http://{mesh.web.vip}"
+    ok = 'code="2xx"'
+    for _ in range(3):
+        assert client.get(f"{url}/echo")["status"] == 200
+    assert client.get(f"{url}/status/503")["status"] == 503
+    before = series(client, "upstream_server_responses")
+    labels = {re.sub(r',?code="..."', "", name) for name in before}
+    assert len(labels) == 1
+    assert all('dst_pod="server"' in name for name in labels)
+    assert [value for name, value in before.items() if ok in name] == [3]
+    assert [value for name, value in before.items() if ok not in name] == [1]
+    assert list(series(client, "upstream_server_requests").values()) == [4]
+    counts = series(client, "upstream_server_response_latency_ms_bucket")
+    assert sum(value for name, value in counts.items() if 'le="+Inf"' in name) == 4
+
+    assert client.get(f"{url}/echo")["status"] == 200
+    mesh.web.pods.remove(mesh.server)
+    mesh.world.push([client])
+    time.sleep(1.5)
+    for pid in client.workers:
+        os.kill(pid, signal.SIGKILL)
+    after = series(client, "upstream_server_responses")
+    assert after == {name: value + (ok in name) for name, value in before.items()}
+
+
+def series(pod: Pod, family: str) -> dict[str, int]:
+    """Series of the sidecar's metrics by name and labels."""
+    text = pod.output("curl", "-sS", "--retry", "5", "--retry-connrefused", "http://127.0.0.1:8887/metrics")
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(f"nginxplus_{family}{{")]
+    return {name: int(value) for name, value in lines}
 
 
 def test_the_status_api_is_for_the_pod_alone(running: Mesh) -> None:

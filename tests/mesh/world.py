@@ -373,7 +373,8 @@ class Pod:
     def endpoint(self, client_mode: MtlsMode) -> Endpoint:
         """This pod as a client in `client_mode` is told of it."""
         tls = self.meshed and client_mode != "off" and (self.mode or self.world.mode) != "off"
-        return Endpoint(tls=tls, spiffe_id=(self.expected_id or str(self.spiffe_id)) if tls else "")
+        expected = (self.expected_id or str(self.spiffe_id)) if tls else ""
+        return Endpoint(tls=tls, spiffe_id=expected, labels={"dst_pod": self.name})
 
 
 class World:

@@ -46,6 +46,18 @@ class Endpoint(ctypes.Structure):
     )
 
 
+class Rate(ctypes.Structure):
+    """limit_rate."""
+
+    _fields_ = (("rate", ctypes.c_double), ("burst", ctypes.c_double), ("delay", ctypes.c_double))
+
+
+class Bucket(ctypes.Structure):
+    """limit_bucket."""
+
+    _fields_ = (("excess", ctypes.c_double), ("last", ctypes.c_int64))
+
+
 class PoolStruct(ctypes.Structure):
     """lb_pool."""
 
@@ -68,10 +80,10 @@ class Tried(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL:
-    """lb.c and hello.c as a shared library that aborts on undefined behaviour."""
+    """lb.c, hello.c, limit.c and metric.c as a shared library that aborts on undefined behaviour."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "native.so"
-        sources = [str(MODULE / name) for name in ("lb.c", "hello.c")]
+        sources = [str(MODULE / name) for name in ("lb.c", "hello.c", "limit.c", "metric.c")]
         flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["gcc", "-shared", "-fPIC", *flags, "-o", str(target), *sources], check=True)
         loaded = ctypes.CDLL(str(target))
@@ -97,6 +109,10 @@ def library() -> ctypes.CDLL:
         ctypes.c_int64,
     )
     loaded.hello_classify.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    loaded.limit_take.restype = ctypes.c_double
+    loaded.limit_take.argtypes = (ctypes.POINTER(Bucket), ctypes.POINTER(Rate), ctypes.c_int64)
+    loaded.metric_bucket.restype = ctypes.c_size_t
+    loaded.metric_bucket.argtypes = (ctypes.c_uint64,)
     return loaded
 
 

@@ -1,7 +1,8 @@
 /*
  * HTTP side of the module.
  *
- * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server.
+ * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server, in a
+ * location `mesh_role outbound|inbound` (what the tables alone decide, Lua is not asked) and `mesh_count on`.
  * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_upstream_id, $mesh_upstream (http), $mesh_grpc_upstream,
  * $mesh_refused, $mesh_log_default and $mesh_log_json (for access_log's `if=`).
  * The functions marked FFI are called from Lua.
@@ -22,11 +23,18 @@ typedef struct {
     in_port_t             forward_port; /* 0: the port the caller dialled */
     off_t                 body_limit;   /* 0: none */
     off_t                 body_seen;
+    double                wait;         /* what its rate limits said, when `limited` */
+    ngx_uint_t            limited;
 } ngx_http_mesh_ctx_t;
 
 typedef struct {
     ngx_flag_t            tls;
 } ngx_http_mesh_srv_conf_t;
+
+typedef struct {
+    ngx_uint_t            role;
+    ngx_flag_t            count;
+} ngx_http_mesh_loc_conf_t;
 
 static ngx_http_output_header_filter_pt  ngx_http_mesh_next_header_filter;
 static ngx_http_request_body_filter_pt   ngx_http_mesh_next_request_body_filter;
@@ -127,11 +135,10 @@ ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r)
 }
 
 
-/* FFI. NGX_OK; NGX_DECLINED: the cluster is not loaded; NGX_BUSY: it has no endpoint. */
-ngx_int_t
-ngx_http_mesh_ffi_select(ngx_http_request_t *r, const u_char *name, size_t len)
+/* NGX_OK; NGX_DECLINED: the cluster is not loaded; NGX_BUSY: it has no endpoint. */
+static ngx_int_t
+ngx_http_mesh_select(ngx_http_request_t *r, const ngx_str_t *name)
 {
-    ngx_str_t             str = { len, (u_char *) name };
     ngx_int_t             rc;
     ngx_mesh_cluster_t   *cluster;
     ngx_http_mesh_ctx_t  *ctx;
@@ -141,7 +148,7 @@ ngx_http_mesh_ffi_select(ngx_http_request_t *r, const u_char *name, size_t len)
         return NGX_ERROR;
     }
 
-    cluster = ngx_mesh_cluster_find(&str);
+    cluster = ngx_mesh_cluster_find(name);
     if (cluster == NULL) {
         return NGX_DECLINED;
     }
@@ -154,6 +161,16 @@ ngx_http_mesh_ffi_select(ngx_http_request_t *r, const u_char *name, size_t len)
     ctx->balanced = 1;
 
     return NGX_OK;
+}
+
+
+/* FFI. ngx_http_mesh_select. */
+ngx_int_t
+ngx_http_mesh_ffi_select(ngx_http_request_t *r, const u_char *name, size_t len)
+{
+    ngx_str_t  str = { len, (u_char *) name };
+
+    return ngx_http_mesh_select(r, &str);
 }
 
 
@@ -199,21 +216,180 @@ ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit)
 }
 
 
-/* FFI. The endpoint that the request went to last: its length, or 0. */
-size_t
-ngx_http_mesh_ffi_endpoint(ngx_http_request_t *r, const u_char **data)
+/* The policy for the request and the caller's ID, as far as it proved one. */
+static ngx_mesh_policy_t *
+ngx_http_mesh_policy(ngx_http_request_t *r, ngx_str_t *id)
 {
+    ngx_mesh_connection_t  *mc;
+
+    mc = ngx_mesh_connection(r->connection);
+
+    if (r->connection->ssl == NULL || ngx_mesh_connection_peer(r->connection, id) != NGX_OK) {
+        ngx_str_null(id);
+    }
+
+    return mc ? ngx_mesh_inbound_policy(mc->port) : NULL;
+}
+
+
+/* FFI. Whether the port's access rules allow the request. */
+ngx_uint_t
+ngx_http_mesh_ffi_allowed(ngx_http_request_t *r)
+{
+    ngx_str_t           id;
+    ngx_mesh_policy_t  *policy;
+
+    policy = ngx_http_mesh_policy(r, &id);
+
+    return ngx_mesh_policy_allows(policy, &id, r);
+}
+
+
+/* FFI. Seconds that the request's rate limits let it wait; -1: it is over one. A request counts once. */
+double
+ngx_http_mesh_ffi_limit(ngx_http_request_t *r)
+{
+    double                wait;
+    ngx_str_t             id;
+    ngx_mesh_policy_t    *policy;
     ngx_http_mesh_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
 
-    if (ctx == NULL || !ctx->balanced) {
+    if (ctx && ctx->limited) {
+        return ctx->wait;
+    }
+
+    policy = ngx_http_mesh_policy(r, &id);
+    wait = ngx_mesh_policy_wait(policy, &id, r);
+
+    if (wait != 0) {
+        ctx = ngx_http_mesh_ctx(r);
+        if (ctx == NULL) {
+            return -1;
+        }
+
+        ctx->wait = wait;
+        ctx->limited = 1;
+    }
+
+    return wait;
+}
+
+
+/* Whether the request is one of the application to a service whose cluster is loaded; then the cluster is chosen. */
+static ngx_uint_t
+ngx_http_mesh_route(ngx_http_request_t *r)
+{
+    ngx_mesh_connection_t   *mc;
+    ngx_mesh_destination_t  *d;
+
+    mc = ngx_mesh_connection(r->connection);
+    d = mc ? ngx_mesh_destination_find(&mc->name) : NULL;
+
+    return d && (d->protocols & NGX_MESH_PROTOCOL_HTTP) && ngx_http_mesh_select(r, &d->cluster) == NGX_OK;
+}
+
+
+/* Whether the request from the wire may pass at once. */
+static ngx_uint_t
+ngx_http_mesh_admit(ngx_http_request_t *r)
+{
+    off_t                   body_limit = ngx_mesh_settings.body_limit;
+    ngx_str_t               id;
+    ngx_mesh_connection_t  *mc;
+
+    mc = ngx_mesh_connection(r->connection);
+
+    if (mc == NULL || !ngx_mesh_settings.ready || !ngx_mesh_inbound_find(mc->port)) {
         return 0;
     }
 
-    *data = ctx->attempts.last_name.data;
+    if (r->connection->ssl ? ngx_mesh_connection_peer(r->connection, &id) != NGX_OK
+                           : ngx_mesh_settings.mode == NGX_MESH_STRICT)
+    {
+        return 0;
+    }
 
-    return ctx->attempts.last_name.len;
+    ngx_http_mesh_ffi_disown_identity(r);
+
+    /* limits come last: whoever is refused anyway is not counted */
+
+    return ngx_http_mesh_ffi_allowed(r)
+           && (body_limit == 0 || ngx_http_mesh_ffi_body_limit(r, body_limit) == NGX_OK)
+           && ngx_http_mesh_ffi_limit(r) == 0;
+}
+
+
+/*
+ * Says yes where the tables alone say so; all else, refusals and their words included, is Lua's, whose handler comes
+ * later in this phase and is skipped after a yes.
+ */
+static ngx_int_t
+ngx_http_mesh_access_handler(ngx_http_request_t *r)
+{
+    ngx_uint_t                  yes;
+    ngx_http_mesh_loc_conf_t   *mlcf;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    mlcf = ngx_http_get_module_loc_conf(r, ngx_http_mesh_module);
+
+    switch (mlcf->role) {
+
+    case NGX_MESH_OUTBOUND:
+        yes = ngx_http_mesh_route(r);
+        break;
+
+    case NGX_MESH_INBOUND:
+        yes = ngx_http_mesh_admit(r);
+        break;
+
+    default:
+        yes = 0;
+    }
+
+    if (yes) {
+        /* nginx goes on with the handler after this one: the first of the next phase */
+        cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+        r->phase_handler = cmcf->phase_engine.handlers[r->phase_handler].next - 1;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* The time is that to the end of the answer, by a clock that may have been set back. */
+static ngx_int_t
+ngx_http_mesh_log_handler(ngx_http_request_t *r)
+{
+    int64_t                    ms;
+    ngx_uint_t                 status;
+    ngx_time_t                *now;
+    ngx_http_mesh_ctx_t       *ctx;
+    ngx_http_mesh_loc_conf_t  *mlcf;
+
+    mlcf = ngx_http_get_module_loc_conf(r, ngx_http_mesh_module);
+
+    if (!mlcf->count) {
+        return NGX_OK;
+    }
+
+    if (mlcf->role == NGX_MESH_INBOUND) {
+        ngx_mesh_count_request();
+        return NGX_OK;
+    }
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->balanced && ctx->attempts.last) {
+        now = ngx_timeofday();
+        ms = (int64_t) (now->sec - r->start_sec) * 1000 + (int64_t) now->msec - (int64_t) r->start_msec;
+        status = r->err_status ? r->err_status : r->headers_out.status;
+
+        ngx_mesh_count_response(ctx->attempts.last, status, ngx_max(ms, 0));
+    }
+
+    return NGX_OK;
 }
 
 
@@ -727,6 +903,22 @@ ngx_http_mesh_preconfiguration(ngx_conf_t *cf)
 
 
 static ngx_int_t
+ngx_http_mesh_add_handler(ngx_http_core_main_conf_t *cmcf, ngx_http_phases phase, ngx_http_handler_pt handler)
+{
+    ngx_http_handler_pt  *h;
+
+    h = ngx_array_push(&cmcf->phases[phase].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = handler;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
 ngx_http_mesh_postconfiguration(ngx_conf_t *cf)
 {
     ngx_uint_t                   i;
@@ -753,7 +945,11 @@ ngx_http_mesh_postconfiguration(ngx_conf_t *cf)
         }
     }
 
-    return NGX_OK;
+    if (ngx_http_mesh_add_handler(cmcf, NGX_HTTP_ACCESS_PHASE, ngx_http_mesh_access_handler) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_mesh_add_handler(cmcf, NGX_HTTP_LOG_PHASE, ngx_http_mesh_log_handler);
 }
 
 
@@ -785,6 +981,36 @@ ngx_http_mesh_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 }
 
 
+static void *
+ngx_http_mesh_create_loc_conf(ngx_conf_t *cf)
+{
+    ngx_http_mesh_loc_conf_t  *conf;
+
+    conf = ngx_palloc(cf->pool, sizeof(ngx_http_mesh_loc_conf_t));
+    if (conf) {
+        conf->role = NGX_CONF_UNSET_UINT;
+        conf->count = NGX_CONF_UNSET;
+    }
+
+    return conf;
+}
+
+
+static char *
+ngx_http_mesh_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_mesh_loc_conf_t  *prev = parent;
+    ngx_http_mesh_loc_conf_t  *conf = child;
+
+    (void) cf;
+
+    ngx_conf_merge_uint_value(conf->role, prev->role, NGX_MESH_NONE);
+    ngx_conf_merge_value(conf->count, prev->count, 0);
+
+    return NGX_CONF_OK;
+}
+
+
 static ngx_command_t  ngx_http_mesh_commands[] = {
 
     { ngx_string("mesh_balance"),
@@ -808,6 +1034,20 @@ static ngx_command_t  ngx_http_mesh_commands[] = {
       offsetof(ngx_http_mesh_srv_conf_t, tls),
       NULL },
 
+    { ngx_string("mesh_role"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_mesh_loc_conf_t, role),
+      ngx_mesh_directions },
+
+    { ngx_string("mesh_count"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_mesh_loc_conf_t, count),
+      NULL },
+
     ngx_null_command
 };
 
@@ -819,8 +1059,8 @@ static ngx_http_module_t  ngx_http_mesh_module_ctx = {
     NULL,
     ngx_http_mesh_create_srv_conf,
     ngx_http_mesh_merge_srv_conf,
-    NULL,
-    NULL
+    ngx_http_mesh_create_loc_conf,
+    ngx_http_mesh_merge_loc_conf
 };
 
 

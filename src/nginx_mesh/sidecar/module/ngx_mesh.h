@@ -15,6 +15,7 @@
 
 #include "hello.h"
 #include "lb.h"
+#include "metric.h"
 
 #define NGX_MESH_TRIES_MAX   5          /* endpoints that one request or connection may try */
 
@@ -24,6 +25,15 @@ typedef enum {
     NGX_MESH_STRICT
 } ngx_mesh_mode_e;
 
+typedef enum {
+    NGX_MESH_NONE = 0,
+    NGX_MESH_OUTBOUND,
+    NGX_MESH_INBOUND
+} ngx_mesh_direction_e;
+
+/* The values of mesh_sort and mesh_role. */
+extern ngx_conf_enum_t  ngx_mesh_directions[];
+
 #define NGX_MESH_PROTOCOL_HTTP  0x1     /* HTTP/1 and HTTP/2, gRPC included */
 #define NGX_MESH_PROTOCOL_TCP   0x2
 
@@ -31,12 +41,13 @@ typedef struct {
     ngx_uint_t       ready;             /* a state was received: otherwise nothing passes */
     ngx_mesh_mode_e  mode;
     ngx_uint_t       json_log;
+    off_t            body_limit;        /* 0: none */
 } ngx_mesh_settings_t;
 
 extern ngx_mesh_settings_t  ngx_mesh_settings;
 
 
-/* clusters and endpoints: ngx_mesh_tables.c */
+/* clusters, endpoints, ports: ngx_mesh_tables.c */
 
 #define NGX_MESH_DIGEST_LEN  32
 
@@ -56,11 +67,16 @@ typedef union {
 } ngx_mesh_proved_sockaddr_t;
 
 typedef struct ngx_mesh_cluster_s  ngx_mesh_cluster_t;
+typedef struct ngx_mesh_count_s  ngx_mesh_count_t;
+typedef struct ngx_mesh_policy_s  ngx_mesh_policy_t;
+typedef struct ngx_http_request_s  ngx_http_request_t;
 
 typedef struct {
     lb_endpoint          lb;            /* first: the balancer hands these back */
     ngx_rbtree_node_t    node;
     ngx_uint_t           refs;
+    ngx_mesh_cluster_t  *cluster;       /* a reference */
+    ngx_mesh_count_t    *counts;        /* by status */
     ngx_uint_t           tls;           /* also the index of its pool */
     ngx_mesh_sockaddr_t  sockaddr;
     socklen_t            socklen;
@@ -91,8 +107,28 @@ void ngx_mesh_cluster_release(ngx_mesh_cluster_t *cluster);
 void ngx_mesh_endpoint_release(ngx_mesh_endpoint_t *e);
 /* The returned bits say what the pod speaks on a container port; 0: not declared. */
 ngx_uint_t ngx_mesh_inbound_find(in_port_t port);
-/* Whether a caller may open TCP connections to a container port; `id` is empty when it proved none. */
-ngx_uint_t ngx_mesh_inbound_allowed(in_port_t port, const ngx_str_t *id);
+/* NULL: everybody may do everything. */
+ngx_mesh_policy_t *ngx_mesh_inbound_policy(in_port_t port);
+
+
+/* who may do what at a port, and how often: ngx_mesh_policy.c */
+
+/*
+ * `id` is empty when the caller proved none. Without a request (TCP), only grants without conditions on requests count.
+ */
+ngx_uint_t ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r);
+/* Takes the request into its rate limits. Seconds that it has to wait; -1: it is over a limit. */
+double ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r);
+void ngx_mesh_policy_free(ngx_mesh_policy_t *policy);
+
+
+/* metrics: ngx_mesh_counts.c */
+
+/* A request received from the wire. */
+void ngx_mesh_count_request(void);
+/* A request that went to an endpoint, with the status that the application got and the time it waited. */
+void ngx_mesh_count_response(ngx_mesh_endpoint_t *e, ngx_uint_t status, uint64_t ms);
+void ngx_mesh_counts_free(ngx_mesh_endpoint_t *e);
 
 
 /* One request's or connection's way through the endpoints of a cluster: ngx_mesh_balancer.c */
@@ -100,6 +136,7 @@ ngx_uint_t ngx_mesh_inbound_allowed(in_port_t port, const ngx_str_t *id);
 typedef struct {
     ngx_mesh_cluster_t   *cluster;
     ngx_mesh_endpoint_t  *current;
+    ngx_mesh_endpoint_t  *last;         /* the last one chosen; a reference */
     lb_endpoint          *tried[NGX_MESH_TRIES_MAX];    /* each holds a reference */
     ngx_uint_t            ntried;
     ngx_uint_t            tls;
@@ -107,8 +144,7 @@ typedef struct {
     ngx_uint_t            refused;      /* the endpoint's sidecar answered, its application did not */
     int64_t               started;
     ngx_mesh_proved_sockaddr_t  sockaddr;       /* of the current endpoint */
-    ngx_str_t             last_name;    /* the last endpoint chosen, for the log; in the pool */
-    ngx_str_t             last_id;
+    ngx_str_t             last_id;      /* of the last one chosen, for the log; in the pool */
 } ngx_mesh_attempts_t;
 
 /* Which pool a request goes to, mTLS or plaintext: by their numbers of endpoints. NGX_DECLINED: no endpoint. */
@@ -136,6 +172,12 @@ uint64_t ngx_mesh_identity_generation(void);
 ngx_int_t ngx_mesh_identity_peer(ngx_connection_t *c, ngx_str_t *id);
 /* Whether an ID is of our trust domain or one that it federates with, now. */
 ngx_uint_t ngx_mesh_identity_believes(const ngx_str_t *id);
+
+
+/* reading TLS: ngx_mesh_tls.c */
+
+/* A TLS connection whose socket is known to be empty is not read from the socket. */
+void ngx_mesh_tls_read_once(ngx_connection_t *c);
 
 
 /* connections: ngx_mesh_connection.c */

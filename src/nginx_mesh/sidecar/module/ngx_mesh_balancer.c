@@ -26,6 +26,10 @@ ngx_mesh_attempts_cleanup(void *data)
         ngx_mesh_endpoint_release((ngx_mesh_endpoint_t *) a->tried[--a->ntried]);
     }
 
+    if (a->last) {
+        ngx_mesh_endpoint_release(a->last);
+    }
+
     ngx_mesh_cluster_release(a->cluster);
 }
 
@@ -124,14 +128,17 @@ ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_poo
     name->len = e->name.len;
     p = ngx_cpymem(p, e->name.data, e->name.len);
 
-    a->last_name = *name;
-
     a->last_id.data = p;
     a->last_id.len = e->spiffe_id.len;
     ngx_memcpy(p, e->spiffe_id.data, e->spiffe_id.len);
 
-    e->refs++;
+    if (a->last) {
+        ngx_mesh_endpoint_release(a->last);
+    }
+
+    e->refs += 2;
     a->current = e;
+    a->last = e;
     a->got_first_byte = 0;
     a->refused = 0;
     a->tried[a->ntried++] = &e->lb;
@@ -200,6 +207,8 @@ ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_ui
 ngx_int_t
 ngx_mesh_attempts_secure(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t tcp)
 {
+    ngx_mesh_tls_read_once(pc->connection);
+
     return ngx_mesh_identity_call(pc->connection, &a->last_id, tcp);
 }
 

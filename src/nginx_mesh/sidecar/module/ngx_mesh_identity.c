@@ -585,6 +585,7 @@ ngx_mesh_server_cert(SSL *ssl, void *arg)
     }
 
     SSL_set_verify(ssl, SSL_VERIFY_PEER, ngx_mesh_server_verify_step);
+    ngx_mesh_tls_read_once(ngx_ssl_get_connection(ssl));
 
     return 1;
 }

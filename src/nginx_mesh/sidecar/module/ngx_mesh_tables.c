@@ -12,17 +12,19 @@ typedef struct {
 
 ngx_mesh_settings_t      ngx_mesh_settings;
 
+ngx_conf_enum_t          ngx_mesh_directions[] = {
+    { ngx_string("outbound"), NGX_MESH_OUTBOUND },
+    { ngx_string("inbound"), NGX_MESH_INBOUND },
+    { ngx_null_string, 0 }
+};
+
 static ngx_mesh_names_t  ngx_mesh_destinations;
 static ngx_mesh_names_t  ngx_mesh_clusters;
-static ngx_mesh_names_t  ngx_mesh_grants;               /* of TCP: "port SPIFFE ID" */
-static u_char            ngx_mesh_inbound[65536];
 
-/* In ngx_mesh_inbound beside the protocols: only callers in ngx_mesh_grants may open TCP connections. */
-#define NGX_MESH_INBOUND_GRANTED  0x80
-
-/* A port, a space, and the longest SPIFFE ID (SPIFFE-ID, 2.3). */
-#define NGX_MESH_GRANT_LEN        (6 + 2048)
-
+static struct {
+    u_char              protocols;
+    ngx_mesh_policy_t  *policy;
+} ngx_mesh_inbound[65536];
 
 static ngx_str_node_t *
 ngx_mesh_names_find(ngx_mesh_names_t *names, const ngx_str_t *name)
@@ -80,49 +82,20 @@ ngx_mesh_cluster_find(const ngx_str_t *name)
 ngx_uint_t
 ngx_mesh_inbound_find(in_port_t port)
 {
-    return ngx_mesh_inbound[port] & ~NGX_MESH_INBOUND_GRANTED;
+    return ngx_mesh_inbound[port].protocols;
 }
 
 
-/* NGX_DECLINED: the caller's ID is too long for any. */
-static ngx_int_t
-ngx_mesh_grant_name(ngx_str_t *name, u_char *room, size_t size, ngx_uint_t port, const u_char *id, size_t len)
+ngx_mesh_policy_t *
+ngx_mesh_inbound_policy(in_port_t port)
 {
-    u_char  *p;
-
-    p = ngx_snprintf(room, size, "%ui ", port);
-
-    if (len == 0 || len > size - (p - room)) {
-        return NGX_DECLINED;
-    }
-
-    ngx_memcpy(p, id, len);
-
-    name->data = room;
-    name->len = p + len - room;
-
-    return NGX_OK;
-}
-
-
-ngx_uint_t
-ngx_mesh_inbound_allowed(in_port_t port, const ngx_str_t *id)
-{
-    u_char     room[NGX_MESH_GRANT_LEN];
-    ngx_str_t  name;
-
-    if (!(ngx_mesh_inbound[port] & NGX_MESH_INBOUND_GRANTED)) {
-        return 1;
-    }
-
-    return ngx_mesh_grant_name(&name, room, sizeof(room), port, id->data, id->len) == NGX_OK
-           && ngx_mesh_names_find(&ngx_mesh_grants, &name) != NULL;
+    return ngx_mesh_inbound[port].policy;
 }
 
 
 /* FFI */
 void
-ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level)
+ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level, int64_t body_limit)
 {
     ngx_uint_t        i;
     ngx_listening_t  *ls;
@@ -130,6 +103,7 @@ ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level
     ngx_mesh_settings.ready = 1;
     ngx_mesh_settings.mode = mode;
     ngx_mesh_settings.json_log = json_log;
+    ngx_mesh_settings.body_limit = body_limit;
 
     /* There is one error_log, at the top of nginx.conf; connections copy its level from their listening socket. */
 
@@ -143,43 +117,14 @@ ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level
 }
 
 
-/* FFI */
+/* FFI. The policy becomes the table's. */
 void
-ngx_mesh_ffi_inbound(ngx_uint_t port, ngx_uint_t protocols, ngx_uint_t granted)
+ngx_mesh_ffi_inbound(ngx_uint_t port, ngx_uint_t protocols, ngx_mesh_policy_t *policy)
 {
-    ngx_mesh_inbound[port & 0xffff] = (u_char) (protocols | (granted ? NGX_MESH_INBOUND_GRANTED : 0));
-}
+    ngx_mesh_policy_free(ngx_mesh_inbound[port & 0xffff].policy);
 
-
-/* FFI. Gives (`granted`) or takes a caller's right to TCP connections to a port where they need one. */
-ngx_int_t
-ngx_mesh_ffi_inbound_grant(ngx_uint_t port, const u_char *id, size_t len, ngx_uint_t granted)
-{
-    u_char           room[NGX_MESH_GRANT_LEN];
-    ngx_str_t        name;
-    ngx_str_node_t  *grant;
-
-    if (ngx_mesh_grant_name(&name, room, sizeof(room), port, id, len) != NGX_OK) {
-        return NGX_OK;
-    }
-
-    grant = ngx_mesh_names_find(&ngx_mesh_grants, &name);
-
-    if (granted && grant == NULL) {
-        grant = ngx_mesh_alloc(sizeof(ngx_str_node_t), name.len);
-        if (grant == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_mesh_copy(&grant->str, (u_char *) grant + sizeof(ngx_str_node_t), name.data, name.len);
-        ngx_mesh_names_insert(&ngx_mesh_grants, grant);
-
-    } else if (!granted && grant) {
-        ngx_rbtree_delete(&ngx_mesh_grants.tree, &grant->node);
-        ngx_free(grant);
-    }
-
-    return NGX_OK;
+    ngx_mesh_inbound[port & 0xffff].protocols = (u_char) protocols;
+    ngx_mesh_inbound[port & 0xffff].policy = policy;
 }
 
 
@@ -299,6 +244,8 @@ void
 ngx_mesh_endpoint_release(ngx_mesh_endpoint_t *e)
 {
     if (--e->refs == 0) {
+        ngx_mesh_counts_free(e);
+        ngx_mesh_cluster_release(e->cluster);
         ngx_free(e);
     }
 }
@@ -494,6 +441,9 @@ ngx_mesh_ffi_endpoint_put(const u_char *cluster_name, size_t cluster_len, const 
         ngx_free(e);
         return NGX_ERROR;
     }
+
+    e->cluster = cluster;
+    cluster->refs++;
 
     ngx_rbtree_insert(&cluster->endpoints, &e->node);
 

@@ -27,12 +27,6 @@
 
 #define NGX_STREAM_MESH_PEEK        (16384 + 5)
 
-typedef enum {
-    NGX_STREAM_MESH_NONE = 0,
-    NGX_STREAM_MESH_OUTBOUND,
-    NGX_STREAM_MESH_INBOUND
-} ngx_stream_mesh_direction_e;
-
 typedef struct {
     ngx_uint_t            sort;
     ngx_uint_t            role;
@@ -275,7 +269,7 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
     ngx_mesh_cluster_t      *cluster;
     ngx_mesh_destination_t  *d;
 
-    if (mscf->role == NGX_STREAM_MESH_INBOUND) {
+    if (mscf->role == NGX_MESH_INBOUND) {
 
         if (!(ngx_mesh_inbound_find(mc->port) & NGX_MESH_PROTOCOL_TCP)) {
             return ngx_stream_mesh_refuse(s, mc, "no container declares this port for TCP");
@@ -285,7 +279,7 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
             return ngx_stream_mesh_refuse(s, mc, "the caller proved no SPIFFE ID");
         }
 
-        if (!ngx_mesh_inbound_allowed(mc->port, &id)) {
+        if (!ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL)) {
             return ngx_stream_mesh_refuse(s, mc, "access denied");
         }
 
@@ -315,7 +309,7 @@ static ngx_int_t
 ngx_stream_mesh_sort(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_ctx_t *ctx,
     ngx_mesh_connection_t *mc)
 {
-    return mscf->sort == NGX_STREAM_MESH_OUTBOUND ? ngx_stream_mesh_sort_outbound(s, ctx, mc)
+    return mscf->sort == NGX_MESH_OUTBOUND ? ngx_stream_mesh_sort_outbound(s, ctx, mc)
                                                   : ngx_stream_mesh_sort_inbound(s, ctx, mc);
 }
 
@@ -353,7 +347,7 @@ ngx_stream_mesh_access_handler(ngx_stream_session_t *s)
 
     mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
 
-    return mscf->sort == NGX_STREAM_MESH_NONE ? NGX_DECLINED : ngx_stream_mesh_run(s, mscf, ngx_stream_mesh_sort);
+    return mscf->sort == NGX_MESH_NONE ? NGX_DECLINED : ngx_stream_mesh_run(s, mscf, ngx_stream_mesh_sort);
 }
 
 
@@ -365,7 +359,7 @@ ngx_stream_mesh_preread_handler(ngx_stream_session_t *s)
 
     mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
 
-    return mscf->role == NGX_STREAM_MESH_NONE ? NGX_DECLINED : ngx_stream_mesh_run(s, mscf, ngx_stream_mesh_admit);
+    return mscf->role == NGX_MESH_NONE ? NGX_DECLINED : ngx_stream_mesh_run(s, mscf, ngx_stream_mesh_admit);
 }
 
 
@@ -703,19 +697,12 @@ ngx_stream_mesh_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     (void) cf;
 
-    ngx_conf_merge_uint_value(conf->sort, prev->sort, NGX_STREAM_MESH_NONE);
-    ngx_conf_merge_uint_value(conf->role, prev->role, NGX_STREAM_MESH_NONE);
+    ngx_conf_merge_uint_value(conf->sort, prev->sort, NGX_MESH_NONE);
+    ngx_conf_merge_uint_value(conf->role, prev->role, NGX_MESH_NONE);
     ngx_conf_merge_value(conf->tls, prev->tls, 0);
 
     return NGX_CONF_OK;
 }
-
-
-static ngx_conf_enum_t  ngx_stream_mesh_directions[] = {
-    { ngx_string("outbound"), NGX_STREAM_MESH_OUTBOUND },
-    { ngx_string("inbound"), NGX_STREAM_MESH_INBOUND },
-    { ngx_null_string, 0 }
-};
 
 
 static ngx_command_t  ngx_stream_mesh_commands[] = {
@@ -725,14 +712,14 @@ static ngx_command_t  ngx_stream_mesh_commands[] = {
       ngx_conf_set_enum_slot,
       NGX_STREAM_SRV_CONF_OFFSET,
       offsetof(ngx_stream_mesh_srv_conf_t, sort),
-      &ngx_stream_mesh_directions },
+      ngx_mesh_directions },
 
     { ngx_string("mesh_role"),
       NGX_STREAM_SRV_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_enum_slot,
       NGX_STREAM_SRV_CONF_OFFSET,
       offsetof(ngx_stream_mesh_srv_conf_t, role),
-      &ngx_stream_mesh_directions },
+      ngx_mesh_directions },
 
     { ngx_string("mesh_tls"),
       NGX_STREAM_MAIN_CONF|NGX_STREAM_SRV_CONF|NGX_CONF_FLAG,

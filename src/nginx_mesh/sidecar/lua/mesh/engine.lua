@@ -10,9 +10,19 @@ local get_request = base.get_request
 ffi.cdef [[
 typedef struct ngx_http_request_s ngx_http_request_t;
 
-void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level);
-void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, uintptr_t granted);
-intptr_t ngx_mesh_ffi_inbound_grant(uintptr_t port, const char *id, size_t len, uintptr_t granted);
+typedef struct ngx_mesh_policy_s ngx_mesh_policy_t;
+
+void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level, int64_t body_limit);
+void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, ngx_mesh_policy_t *policy);
+ngx_mesh_policy_t *ngx_mesh_ffi_policy_new(uintptr_t restricted);
+intptr_t ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy);
+intptr_t ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len, double rate, double burst,
+    double delay);
+intptr_t ngx_mesh_ffi_policy_source(ngx_mesh_policy_t *policy, const char *id, size_t len);
+intptr_t ngx_mesh_ffi_policy_match(ngx_mesh_policy_t *policy, const char *path, size_t len);
+intptr_t ngx_mesh_ffi_policy_method(ngx_mesh_policy_t *policy, const char *name, size_t len);
+intptr_t ngx_mesh_ffi_policy_header(ngx_mesh_policy_t *policy, const char *name, size_t name_len, const char *regex,
+    size_t regex_len);
 intptr_t ngx_mesh_ffi_address_check(const char *address, size_t len);
 intptr_t ngx_mesh_ffi_destination_put(const char *address, size_t address_len, uintptr_t protocols,
     const char *cluster, size_t cluster_len);
@@ -38,7 +48,22 @@ void ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r);
 intptr_t ngx_http_mesh_ffi_select(ngx_http_request_t *r, const char *name, size_t len);
 intptr_t ngx_http_mesh_ffi_forward(ngx_http_request_t *r, uintptr_t port);
 intptr_t ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit);
-size_t ngx_http_mesh_ffi_endpoint(ngx_http_request_t *r, const char **data);
+uintptr_t ngx_http_mesh_ffi_allowed(ngx_http_request_t *r);
+double ngx_http_mesh_ffi_limit(ngx_http_request_t *r);
+
+typedef struct {
+    const char  *cluster;
+    size_t       cluster_len;
+    const char  *endpoint;
+    size_t       endpoint_len;
+    uintptr_t    status;
+    uint64_t     ms;
+    uint32_t     buckets[14];
+} ngx_mesh_ffi_count_t;
+
+extern const uint32_t metric_bounds[13];
+uintptr_t ngx_mesh_ffi_requests_take(void);
+ngx_mesh_ffi_count_t *ngx_mesh_ffi_count_take(void);
 ]]
 
 local data = ffi.new "const char *[1]"
@@ -49,6 +74,13 @@ local _M = {
     PROTOCOL_HTTP = 1,
     PROTOCOL_TCP = 2,
 }
+
+-- Milliseconds.
+_M.LATENCY_BOUNDS = {}
+
+for i = 1, 13 do
+    _M.LATENCY_BOUNDS[i] = C.metric_bounds[i - 1]
+end
 
 local MODES = { off = 0, permissive = 1, strict = 2 }
 
@@ -80,19 +112,68 @@ local function check(rc)
 end
 
 
-function _M.settings(mode, log_format, log_level)
-    C.ngx_mesh_ffi_settings(MODES[mode], log_format == "json" and 1 or 0, LOG_LEVELS[log_level])
+function _M.settings(mode, log_format, log_level, body_limit)
+    C.ngx_mesh_ffi_settings(MODES[mode], log_format == "json" and 1 or 0, LOG_LEVELS[log_level], body_limit)
 end
 
 
--- `granted`: only callers with a grant may open TCP connections.
-function _M.inbound(number, protocols, granted)
-    C.ngx_mesh_ffi_inbound(number, protocols, granted and 1 or 0)
+local function policy_sources(policy, sources)
+    for _, id in ipairs(sources or {}) do
+        check(C.ngx_mesh_ffi_policy_source(policy, id, #id))
+    end
 end
 
 
-function _M.inbound_grant(number, spiffe_id, granted)
-    check(C.ngx_mesh_ffi_inbound_grant(number, spiffe_id, #spiffe_id, granted and 1 or 0))
+local function policy_matches(policy, matches)
+    for _, match in ipairs(matches or {}) do
+        local path = match.path_regex or ""
+        check(C.ngx_mesh_ffi_policy_match(policy, path, #path))
+
+        for _, method in ipairs(match.methods or {}) do
+            check(C.ngx_mesh_ffi_policy_method(policy, method, #method))
+        end
+
+        for name, regex in pairs(match.headers or {}) do
+            check(C.ngx_mesh_ffi_policy_header(policy, name, #name, regex, #regex))
+        end
+    end
+end
+
+
+-- `grants`: a list, or nil when everybody may do everything. `limits`: a list.
+local function new_policy(grants, limits)
+    local policy = C.ngx_mesh_ffi_policy_new(grants and 1 or 0)
+
+    if policy == nil then
+        error("out of memory")
+    end
+
+    for _, grant in ipairs(grants or {}) do
+        check(C.ngx_mesh_ffi_policy_grant(policy))
+        policy_sources(policy, grant.sources)
+        policy_matches(policy, grant.matches)
+    end
+
+    for _, limit in ipairs(limits) do
+        check(C.ngx_mesh_ffi_policy_limit(policy, limit.name, #limit.name, limit.rate, limit.burst or 0,
+                                          limit.delay or 0))
+        policy_sources(policy, limit.sources)
+        policy_matches(policy, limit.matches)
+    end
+
+    return policy
+end
+
+
+-- What a container port speaks (0: it is not declared), who may do what there, and how often.
+function _M.inbound(number, protocols, grants, limits)
+    local policy
+
+    if grants or #limits > 0 then
+        policy = new_policy(grants, limits)
+    end
+
+    C.ngx_mesh_ffi_inbound(number, protocols, policy)
 end
 
 
@@ -240,13 +321,42 @@ function _M.limit_body(bytes)
 end
 
 
--- The endpoint that the request went to, or nil.
-function _M.endpoint()
-    local n = C.ngx_http_mesh_ffi_endpoint(get_request(), data)
+-- Whether access rules allow the request.
+function _M.allowed()
+    return C.ngx_http_mesh_ffi_allowed(get_request()) ~= 0
+end
 
-    if n ~= 0 then
-        return ffi_str(data[0], n)
+
+-- Seconds that rate limits let the request wait, or nil when it is over one.
+function _M.limit()
+    local wait = C.ngx_http_mesh_ffi_limit(get_request())
+
+    return wait >= 0 and wait or nil
+end
+
+
+-- Requests received from the wire since the last call.
+function _M.take_requests()
+    return tonumber(C.ngx_mesh_ffi_requests_take())
+end
+
+
+-- What was counted of one endpoint and status since it was last taken: the cluster, the endpoint, the status, the sum
+-- of milliseconds, and the requests in each bucket of LATENCY_BOUNDS. nil: there is no more.
+function _M.take_count()
+    local count = C.ngx_mesh_ffi_count_take()
+    if count == nil then
+        return nil
     end
+
+    local buckets = {}
+
+    for i = 1, #_M.LATENCY_BOUNDS + 1 do
+        buckets[i] = count.buckets[i - 1]
+    end
+
+    return ffi_str(count.cluster, count.cluster_len), ffi_str(count.endpoint, count.endpoint_len),
+           tonumber(count.status), tonumber(count.ms), buckets
 end
 
 

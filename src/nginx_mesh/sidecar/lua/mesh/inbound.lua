@@ -1,9 +1,7 @@
--- Requests from the wire: who calls, whether they may, how often.
+-- Requests from the wire: who calls, whether they may, how often. The module lets pass what its tables alone admit.
 
-local access = require "mesh.access"
 local deny = require "mesh.deny"
 local engine = require "mesh.engine"
-local limit = require "mesh.limit"
 local metrics = require "mesh.metrics"
 local state = require "mesh.state"
 
@@ -29,13 +27,12 @@ function _M.access()
     engine.disown_identity()
 
     local _, port = engine.original()
-    local inbound = port and state.inbound(port)
 
-    if not inbound then
+    if not port or not state.inbound(port) then
         return deny(503, "no container declares this port")
     end
 
-    if not access.allowed(inbound.grants, peer) then
+    if not engine.allowed() then
         metrics.denied()
         return deny(403, "access denied")
     end
@@ -46,23 +43,16 @@ function _M.access()
         return deny(413, "the body is larger than " .. body_size .. " bytes")
     end
 
-    local limits = inbound.limits
+    local wait = engine.limit()
 
-    if limits and #limits > 0 then
-        local wait = limit.delay(limits, peer)
+    if not wait then
+        return deny(503, "rate limit exceeded", 8)      -- RESOURCE_EXHAUSTED
+    end
 
-        if not wait then
-            return deny(503, "rate limit exceeded", 8)  -- RESOURCE_EXHAUSTED
-        end
-
-        if wait > 0 then
-            ngx.sleep(wait)
-        end
+    if wait > 0 then
+        ngx.sleep(wait)
     end
 end
-
-
-_M.log = metrics.inbound
 
 
 return _M

@@ -1,36 +1,20 @@
--- Metrics in Prometheus' text format. Workers count by themselves and add to shared memory every second and on exit.
+-- Metrics in Prometheus' text format. The module counts, in each worker; here it is added to shared memory every second
+-- and on exit.
 
+local engine = require "mesh.engine"
 local state = require "mesh.state"
 
 local dict = ngx.shared.mesh_metrics
 local pairs, ipairs = pairs, ipairs
 
 local FLUSH_INTERVAL = 1
-local BUCKETS = { 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000 }
+local BUCKETS = engine.LATENCY_BOUNDS
 
 local _M = {}
 
-local counts = {}                       -- series -> not yet flushed
-local scheduled = false
-
-
-local function flush()
-    scheduled = false
-
-    for series, n in pairs(counts) do
-        dict:incr(series, n, 0)
-        counts[series] = nil
-    end
-end
-
 
 local function add(series, n)
-    counts[series] = (counts[series] or 0) + n
-
-    if not scheduled then
-        scheduled = true
-        ngx.timer.at(FLUSH_INTERVAL, flush)
-    end
+    dict:incr(series, n, 0)
 end
 
 
@@ -94,27 +78,7 @@ local function upstream_series(cluster_name, endpoint)
 end
 
 
--- A status that is not registered counts as its class's first (RFC 9110, 15): an endpoint that answers with every
--- number makes no series of each.
-local REGISTERED = {}
-
-for _, range in ipairs {
-    { 100, 104 }, { 200, 208 }, { 226, 226 }, { 300, 308 }, { 400, 418 }, { 421, 426 }, { 428, 429 }, { 431, 431 },
-    { 451, 451 }, { 499, 508 }, { 510, 511 },
-} do
-    for status = range[1], range[2] do
-        REGISTERED[status] = true
-    end
-end
-
-
 local function code_series(series, status)
-    if status < 100 or status > 599 then
-        status = 500
-    elseif not REGISTERED[status] then
-        status = status - status % 100
-    end
-
     local class = (status - status % 100) / 100 .. "xx"
     local names = series.codes[status]
 
@@ -140,36 +104,51 @@ local function code_series(series, status)
 end
 
 
-function _M.outbound(cluster_name, endpoint)
-    local series = endpoint and cluster_name and upstream_series(cluster_name, endpoint)
+local function add_responses(cluster_name, endpoint, status, ms, counts)
+    local series = upstream_series(cluster_name, endpoint)
     if not series then
         return
     end
 
-    local status = ngx.status
     local names = code_series(series, status)
-    local ms = math.max((ngx.now() - ngx.req.start_time()) * 1000, 0)  -- the clock may have been set back
+    local all = 0
 
-    add(series.requests, 1)
-    add(names.responses, 1)
-    add(names.count, 1)
+    for i, n in ipairs(counts) do
+        if n > 0 then
+            add(names[i], n)
+            all = all + n
+        end
+    end
+
+    add(series.requests, all)
+    add(names.responses, all)
+    add(names.count, all)
     add(names.sum, ms)
 
     if status == 502 or status == 504 then
-        add(series.fails, 1)
+        add(series.fails, all)
     end
-
-    local i = 1
-    while BUCKETS[i] and ms > BUCKETS[i] do
-        i = i + 1
-    end
-
-    add(names[i], 1)
 end
 
 
-function _M.inbound()
-    add("http_requests", 1)
+local function flush()
+    add("http_requests", engine.take_requests())
+
+    while true do
+        local cluster_name, endpoint, status, ms, counts = engine.take_count()
+        if not cluster_name then
+            break
+        end
+
+        add_responses(cluster_name, endpoint, status, ms, counts)
+    end
+end
+
+
+-- In each worker's start.
+function _M.start()
+    state.before_cluster_changes(flush)
+    assert(ngx.timer.every(FLUSH_INTERVAL, flush))
 end
 
 

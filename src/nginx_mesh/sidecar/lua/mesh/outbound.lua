@@ -1,8 +1,8 @@
--- Requests of the application: which cluster they go to. The module chooses the endpoint.
+-- Requests of the application that the module's tables alone do not route: to clusters that are not loaded yet, and to
+-- nowhere. The module chooses the endpoint.
 
 local deny = require "mesh.deny"
 local engine = require "mesh.engine"
-local metrics = require "mesh.metrics"
 local state = require "mesh.state"
 
 local _M = {}
@@ -26,13 +26,6 @@ function _M.access()
     if selected ~= "ok" then
         return deny(503, "no endpoint of " .. name .. " may be called")
     end
-
-    ngx.ctx.cluster = name
-end
-
-
-function _M.log()
-    metrics.outbound(ngx.ctx.cluster, engine.endpoint())
 end
 
 

@@ -26,11 +26,16 @@ local clusters = {}
 local probes = {}
 local eager = {}
 local sequence = 0
+local before_cluster_changes = function() end
 
 
 local function load_cluster(name)
     local raw = dict:get("cluster/" .. name)
     local old = clusters[name]
+
+    if old then
+        before_cluster_changes()
+    end
 
     if not raw then
         clusters[name] = nil
@@ -60,22 +65,12 @@ local function load_cluster(name)
 end
 
 
--- What a grant says about requests cannot be told of TCP: only those without such conditions count for it.
-local function grant_tcp(port, entry, granted)
-    for _, grant in ipairs(entry and type(entry.grants) == "table" and entry.grants or {}) do
-        for _, source in ipairs(#(grant.matches or {}) == 0 and grant.sources or {}) do
-            engine.inbound_grant(port, source, granted)
-        end
-    end
-end
-
-
 local FOLLOW = {
     settings = function(_, raw)
         settings = raw and cjson.decode(raw)
 
         if settings then
-            engine.settings(settings.mtls_mode, settings.log_format, settings.log_level)
+            engine.settings(settings.mtls_mode, settings.log_format, settings.log_level, settings.client_max_body_size)
         end
     end,
 
@@ -104,10 +99,8 @@ local FOLLOW = {
             bits = bit.bor(bits, protocol == "tcp" and engine.PROTOCOL_TCP or engine.PROTOCOL_HTTP)
         end
 
-        grant_tcp(port, inbound[port], false)
-        grant_tcp(port, new, true)
-        engine.inbound(port, bits, new and type(new.grants) == "table")
-        inbound[port] = new
+        engine.inbound(port, bits, new and type(new.grants) == "table" and new.grants or nil, new and new.limits or {})
+        inbound[port] = new ~= nil
     end,
 
     destination = function(name, raw)
@@ -417,6 +410,12 @@ function _M.apply(update)
 end
 
 
+-- `handler` is called while a cluster that this worker uses is still what it was.
+function _M.before_cluster_changes(handler)
+    before_cluster_changes = handler
+end
+
+
 function _M.settings()
     return settings
 end
@@ -427,6 +426,7 @@ function _M.spiffe_id()
 end
 
 
+-- Whether a container declares the port.
 function _M.inbound(port)
     return inbound[port]
 end

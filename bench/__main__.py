@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import breakdown, run
+from bench import breakdown, cores, run
 from bench.load import Cell
 from bench.pairs import Pair
 from bench.pairs.envoy import EnvoyPair
@@ -25,7 +25,7 @@ from bench.report import Run, tables
 from bench.stats import CELLS, HEADLINE, UNLOADED
 from nginx_mesh.sidecar.image import ImageError, ensure_image
 
-_TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
+_TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "taskset": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
 _PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair, MeshPair)}
 _FULL = (CELLS, 7, 2)
 _QUICK = ((UNLOADED, HEADLINE, Cell(32, "64k"), Cell(32, "1k", new_connections=True)), 3, 1)
@@ -46,6 +46,11 @@ _QUICK = ((UNLOADED, HEADLINE, Cell(32, "64k"), Cell(32, "1k", new_connections=T
     help="Instead: where the mesh spends what plain nginx does not, feature by feature and by profile.",
 )
 @click.option(
+    "--shared",
+    is_flag=True,
+    help="Let the load, the application and the proxies share all cores, instead of half for the proxies alone.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -53,7 +58,7 @@ _QUICK = ((UNLOADED, HEADLINE, Cell(32, "64k"), Cell(32, "1k", new_connections=T
     show_default=True,
     help="Where to write every sample as JSON.",
 )
-def main(quick: bool, pairs: str, breakdown_: bool, output: Path) -> None:
+def main(quick: bool, pairs: str, breakdown_: bool, shared: bool, output: Path) -> None:
     """Measure our sidecar pair beside a plain nginx pair and an Envoy pair, in one run."""
     names = pairs.split(",")
     unknown = [name for name in names if name not in _PAIRS]
@@ -62,18 +67,19 @@ def main(quick: bool, pairs: str, breakdown_: bool, output: Path) -> None:
     _require()
     signal.signal(signal.SIGTERM, _interrupt)
     cells, rounds, seconds = _QUICK if quick else _FULL
+    where = cores.shared(cores.mine()) if shared else cores.split(cores.mine())
     try:
         root = ensure_image(_say)
     except ImageError as error:
         raise click.ClickException(str(error)) from error
     with run.workspace() as directory:
         if breakdown_:
-            _print(breakdown.run(root, directory, _say))
+            _print(breakdown.run(root, directory, where, _say))
             return
         chosen = [_PAIRS[name] for name in names]
-        with run.all_up(root, directory, [pair(root, directory) for pair in chosen]) as beds:
+        with run.all_up(root, directory, [pair(root, directory) for pair in chosen], where) as beds:
             samples = run.measure(beds, cells, rounds, seconds, _say)
-        memory = run.weigh(root, directory, chosen, seconds, _say)
+        memory = run.weigh(root, directory, chosen, where, seconds, _say)
     result = Run(_machine(), names, rounds, seconds, samples, memory)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(result.to_json())
@@ -100,7 +106,7 @@ def _machine() -> dict[str, str]:
     return {
         "kernel": platform.release(),
         "processor": _processor(Path("/proc/cpuinfo").read_text()),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(len(cores.mine())),
     }
 
 

@@ -24,7 +24,7 @@ class App:
     """The application of one topology. It answers DENIED_PATH too: a request for that must be stopped by a proxy."""
 
     def __init__(self, root: Path, topology: Topology, directory: Path) -> None:
-        self._process = Process(root, topology.server, directory, uid=APP_UID)
+        self._process = Process(root, topology.server, directory, topology.cores.load, uid=APP_UID)
 
     def start(self) -> None:
         """Start it; it is ready when a request through the proxies succeeds."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from bench import load
+from bench.cores import Cores
 from bench.pairs import Pair
 from bench.pairs.mesh import Features, MeshPair
 from bench.pairs.plain import PlainPair
@@ -65,13 +66,13 @@ _COMPONENTS = (
 )
 
 
-def run(root: Path, directory: Path, say: Say) -> list[Table]:
+def run(root: Path, directory: Path, cores: Cores, say: Say) -> list[Table]:
     """Measure and give the tables to print."""
     pairs: list[Pair] = [
         PlainPair(root, directory),
         *(MeshPair(root, directory, step.name, step.features) for step in STEPS),
     ]
-    with all_up(root, directory, pairs) as beds:
+    with all_up(root, directory, pairs, cores) as beds:
         samples = measure(beds, [HEADLINE], _ROUNDS, _SECONDS, say)
         tables = [steps_table(samples)]
         if shutil.which("perf") is None:

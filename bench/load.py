@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bench.app import BODIES, DENIED_PATH, path
+from bench.cores import pinned
 from bench.pairs import Pair
 from bench.topology import SERVICE_ADDRESS, SERVICE_PORT, Topology, inside, namespace_path
 
@@ -66,7 +67,7 @@ def run(topology: Topology, cell: Cell, seconds: int) -> Load:
         _url(path(cell.body)),
     )
     done = subprocess.run(
-        ("nsenter", f"--net={namespace_path(topology.client)}", *command),
+        pinned(topology.cores.load, ("nsenter", f"--net={namespace_path(topology.client)}", *command)),
         capture_output=True,
         text=True,
         check=False,

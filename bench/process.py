@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench.cores import pinned
 from bench.topology import PROXY_UID, namespace_path
 
 APP_UID = 65534
@@ -36,12 +37,16 @@ class ProcessDiedError(RuntimeError):
 class Process:
     """One running program and its children.
 
-    `directory` is its /run: a host directory made private to `uid`. Its stderr goes to `directory`/stderr.
+    `directory` is its /run: a host directory made private to `uid`. Its stderr goes to `directory`/stderr. It runs on
+    `cores` only.
     """
 
-    def __init__(self, root: Path, namespace: str, directory: Path, *, uid: int = PROXY_UID) -> None:
+    def __init__(
+        self, root: Path, namespace: str, directory: Path, cores: Sequence[int], *, uid: int = PROXY_UID
+    ) -> None:
         self._root = root
         self._namespace = namespace
+        self._cores = cores
         self._uid = uid
         self._popen: subprocess.Popen[bytes] | None = None
         self.directory = directory
@@ -77,7 +82,7 @@ class Process:
         )
         with (self.directory / "stderr").open("wb") as stderr:
             self._popen = subprocess.Popen(
-                argv,
+                pinned(self._cores, argv),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from bench import certs, load, usage
 from bench.app import App
+from bench.cores import Cores
 from bench.load import Cell
 from bench.pairs import Pair
 from bench.process import ProcessDiedError, run_privileged
@@ -54,10 +55,10 @@ def workspace() -> Iterator[Path]:
 
 
 @contextmanager
-def bed(root: Path, directory: Path, pair: Pair) -> Iterator[Bed]:
+def bed(root: Path, directory: Path, pair: Pair, cores: Cores) -> Iterator[Bed]:
     """A pair that is up and proved to work; everything it needed is gone afterwards."""
     with ExitStack() as stack:
-        topology = stack.enter_context(Topology(pair.name))
+        topology = stack.enter_context(Topology(pair.name, cores))
         for namespace in (topology.client, topology.server):
             run_privileged(root, namespace, _REDIRECT)
         place = Path(tempfile.mkdtemp(prefix=f"app-{pair.name}-", dir=directory))
@@ -71,10 +72,10 @@ def bed(root: Path, directory: Path, pair: Pair) -> Iterator[Bed]:
 
 
 @contextmanager
-def all_up(root: Path, directory: Path, pairs: Sequence[Pair]) -> Iterator[list[Bed]]:
+def all_up(root: Path, directory: Path, pairs: Sequence[Pair], cores: Cores) -> Iterator[list[Bed]]:
     """Every pair in a topology of its own."""
     with ExitStack() as stack:
-        yield [stack.enter_context(bed(root, directory, pair)) for pair in pairs]
+        yield [stack.enter_context(bed(root, directory, pair, cores)) for pair in pairs]
 
 
 def measure(beds: Sequence[Bed], cells: Sequence[Cell], rounds: int, seconds: int, say: Say) -> list[Sample]:
@@ -95,7 +96,9 @@ def measure(beds: Sequence[Bed], cells: Sequence[Cell], rounds: int, seconds: in
     return samples
 
 
-def weigh(root: Path, directory: Path, pairs: Iterable[PairFactory], seconds: int, say: Say) -> list[Memory]:
+def weigh(
+    root: Path, directory: Path, pairs: Iterable[PairFactory], cores: Cores, seconds: int, say: Say
+) -> list[Memory]:
     """PSS of every pair after load.
 
     PSS divides shared pages among all who map them, so any other nginx from the same files would make a pair look
@@ -106,7 +109,7 @@ def weigh(root: Path, directory: Path, pairs: Iterable[PairFactory], seconds: in
     readings: list[Memory] = []
     for make in pairs:
         pair = make(copy, directory)
-        with bed(root, directory, pair) as each:
+        with bed(root, directory, pair, cores) as each:
             for cell in _MEMORY_CELLS:
                 load.run(each.topology, cell, seconds)
                 readings.append(Memory(pair.name, cell, usage.pss_kib(pair.pids())))

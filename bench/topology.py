@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from pyroute2 import netns
 
+from bench.cores import Cores
+
 # Where the sidecar's redirection sends what leaves a pod and what comes to it, and whom it leaves alone.
 OUTGOING_PORT = 8900
 INCOMING_PORT = 8901
@@ -36,9 +38,13 @@ T = TypeVar("T")
 
 
 class Topology:
-    """A client pod and a server pod; a context manager that removes both namespaces, whatever happened inside."""
+    """A client pod and a server pod; a context manager that removes both namespaces, whatever happened inside.
 
-    def __init__(self, name: str) -> None:
+    `cores` says where what runs in them is to run.
+    """
+
+    def __init__(self, name: str, cores: Cores) -> None:
+        self.cores = cores
         self.client = f"nmb-{os.getpid()}-{name}-c"
         self.server = f"nmb-{os.getpid()}-{name}-s"
 

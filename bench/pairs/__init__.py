@@ -52,7 +52,8 @@ class Pair(ABC):
     def _hops(self, topology: Topology) -> tuple[Process, Process]:
         """New, not yet started, client and server side processes; `stop` ends them."""
         directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self._directory))
-        client = Process(self._root, topology.client, directory / "client")
-        server = Process(self._root, topology.server, directory / "server")
+        cores = topology.cores.proxies
+        client = Process(self._root, topology.client, directory / "client", cores)
+        server = Process(self._root, topology.server, directory / "server", cores)
         self._processes = [client, server]
         return client, server

@@ -95,7 +95,7 @@ def test_descendants_are_all_below_and_nothing_else(raw: dict[int, int]) -> None
 def test_a_key_is_readable_by_its_process_only(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("files are given to another user: needs root")
-    process = Process(tmp_path, "unused", tmp_path / "hop")
+    process = Process(tmp_path, "unused", tmp_path / "hop", [0])
     process.write("key.pem", "secret")
     for path in (process.directory, process.directory / "key.pem"):
         assert path.stat().st_mode & 0o077 == 0
@@ -147,7 +147,7 @@ CONFIGURATION = """http {
     server {
         access_log /dev/stdout default buffer=16k flush=1s if=$x;
         location / { proxy_pass http://a;
-            log_by_lua_block { require("mesh.outbound").log() }
+            mesh_count on;
         }
     }
 }
@@ -157,9 +157,9 @@ CONFIGURATION = """http {
 def test_a_reduced_configuration_lacks_only_what_was_to_go() -> None:
     assert mesh.reduced(CONFIGURATION, mesh.Features()) == CONFIGURATION
     quiet = mesh.reduced(CONFIGURATION, mesh.Features(metrics=False))
-    assert quiet == "".join(line for line in CONFIGURATION.splitlines(True) if "log_by_lua" not in line)
+    assert quiet == "".join(line for line in CONFIGURATION.splitlines(True) if "mesh_count" not in line)
 
 
 def test_a_configuration_with_nothing_to_take_away_is_an_error_not_a_measurement_of_the_same_thing() -> None:
-    with pytest.raises(ValueError, match="log_by_lua_block"):
+    with pytest.raises(ValueError, match="mesh_count"):
         mesh.reduced("http {}", mesh.Features(metrics=False))

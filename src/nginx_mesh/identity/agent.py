@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 from cryptography import x509
@@ -57,7 +57,7 @@ class _Issued:
 
     svid: X509Svid
     pem: str
-    key_pem: str
+    key_pem: str = field(repr=False)
     issuer: str
     anchor: tuple[x509.Name, str]
     not_before: float

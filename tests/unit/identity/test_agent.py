@@ -224,7 +224,7 @@ async def test_a_workload_unregistered_while_others_are_told_is_left_alone() -> 
     async with node(authority(clock), "pod-1", "pod-2") as one:
         told = []
 
-        def on_update(workload: str, _identity: Identity) -> None:
+        def on_update(workload: str, _identity: Identity | None) -> None:
             told.append(workload)
             one.agent.unregister("pod-2")
 
@@ -315,7 +315,7 @@ async def test_one_consumer_that_fails_keeps_nothing_from_the_others(caplog: pyt
     async with node(authority(clock), "pod-1", "pod-2") as one:
         told = []
 
-        def on_update(workload: str, _identity: Identity) -> None:
+        def on_update(workload: str, _identity: Identity | None) -> None:
             told.append(workload)
             if workload == "pod-1":
                 raise OSError("the sidecar is gone")
@@ -505,7 +505,8 @@ async def test_over_weeks_of_rotation_every_live_svid_is_accepted_by_every_verif
         bundles: dict[str, list[tuple[float, str]]] = defaultdict(list)
         live: list[Identity] = []
 
-        def on_update(workload: str, identity: Identity) -> None:
+        def on_update(workload: str, identity: Identity | None) -> None:
+            assert identity is not None
             bundles[workload].append((clock.now, identity.bundle))
             live.append(identity)
 

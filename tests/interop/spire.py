@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from nginx_mesh.identity.bundle import TrustBundle, encode
 from nginx_mesh.identity.spiffe import SpiffeId
 from nginx_mesh.identity.spire.entries import Selector
 
@@ -132,6 +133,13 @@ class Spire:
         """All registration entries by their IDs."""
         found = json.loads(await self.command("entry", "show", "-output", "json"))["entries"]
         return {entry["id"]: entry for entry in found}
+
+    async def trust(self, bundle: TrustBundle) -> None:
+        """Know another trust domain."""
+        path = self.directory / "foreign.json"
+        path.write_bytes(encode(bundle))
+        name = f"spiffe://{bundle.trust_domain}"
+        await self.command("bundle", "set", "-format", "spiffe", "-id", name, "-path", str(path))
 
     async def rotate_ca(self) -> None:
         """Make another CA, have it sign from now on, and have SVIDs of the former one replaced."""

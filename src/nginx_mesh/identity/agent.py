@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
@@ -307,10 +307,10 @@ class Agent:
                 continue
             except Exception:
                 log.exception("a turn of the agent failed")
-            try:
-                await asyncio.wait_for(self._wake.wait(), _TURN_SECONDS)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                # wait_for of Python 3.11 may lose a cancellation.
+                async with asyncio.timeout(_TURN_SECONDS):
+                    await self._wake.wait()
 
     def _pass_bundles_on(self, on_update: OnUpdate) -> None:
         for name, known in list(self._workloads.items()):

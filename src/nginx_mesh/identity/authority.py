@@ -7,6 +7,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cryptography import x509
@@ -144,10 +145,10 @@ class Authority:
                 self._complain(error)
             except Exception:
                 log.exception("a turn of the authority failed")
-            try:
-                await asyncio.wait_for(self._wake.wait(), _TURN_SECONDS)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                # wait_for of Python 3.11 may lose a cancellation.
+                async with asyncio.timeout(_TURN_SECONDS):
+                    await self._wake.wait()
 
     async def turn(self) -> None:
         """One round of `run`, at once. Raises what `run` would complain of."""

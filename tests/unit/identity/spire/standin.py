@@ -184,6 +184,9 @@ class StandIn:
             for name, e in self.api.entries.items()
         }
 
+    async def trust(self, bundle: TrustBundle) -> None:
+        self.federated[bundle.trust_domain] = bundle
+
     async def rotate_ca(self) -> None:
         self.domain.rotate()
         self._issued.clear()
@@ -195,7 +198,9 @@ class StandIn:
         try:
             async for _ in self.api.changed.values():
                 svids = tuple(self._svid(entry) for entry in self._ours())
-                bundles = {self.domain.name: self.domain.bundle()} | self.federated
+                named = {name for entry in self._ours() for name in entry.federates_with}
+                partners = {name: bundle for name, bundle in self.federated.items() if name in named}
+                bundles = {self.domain.name: self.domain.bundle()} | partners
                 yield WorkloadContext(svids, bundles) if svids else None
         finally:
             renewal.cancel()

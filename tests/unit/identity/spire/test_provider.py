@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from nginx_mesh.identity.spire.entries import Entry, EntryClient
 from nginx_mesh.identity.spire.plan import EntrySettings
 from nginx_mesh.identity.spire.provider import SpireProvider
 from nginx_mesh.identity.workload import JwtRefusedError, WorkloadContext
-from nginx_mesh.identity.x509svid import SvidError, spiffe_id_of
+from nginx_mesh.identity.x509svid import SvidError, certificate_pem, spiffe_id_of
 
 from ....interop import spire
 from ..chains import openssl_verify
+from ..domains import Domain
 from .standin import stand_in
 
 Deployment = Any
@@ -42,10 +43,10 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[Deployment
 class Node:
     """A provider at work, and what it reported."""
 
-    def __init__(self, deployment: Deployment, svid_ttl: int, linger: float) -> None:
-        self.settings = EntrySettings(deployment.parent_id, deployment.selectors, svid_ttl)
+    def __init__(self, deployment: Deployment, svid_ttl: int, linger: float, partners: Sequence[str]) -> None:
+        settings = EntrySettings(deployment.parent_id, deployment.selectors, svid_ttl, frozenset(partners))
         server = UnixServer(deployment.server_socket)
-        self.provider = SpireProvider(self.settings, deployment.agent_socket, server, linger=linger, resync=1)
+        self.provider = SpireProvider(settings, deployment.agent_socket, server, linger=linger, resync=1)
         self.updates: list[tuple[str, Identity | None]] = []
 
     def update(self, workload: str, identity: Identity | None) -> None:
@@ -65,8 +66,10 @@ class Node:
 
 
 @asynccontextmanager
-async def node(deployment: Deployment, *, svid_ttl: int = 3600, linger: float = 60) -> AsyncIterator[Node]:
-    running = Node(deployment, svid_ttl, linger)
+async def node(
+    deployment: Deployment, *, svid_ttl: int = 3600, linger: float = 60, partners: Sequence[str] = ()
+) -> AsyncIterator[Node]:
+    running = Node(deployment, svid_ttl, linger, partners)
     task = asyncio.create_task(running.provider.run(running.update))
     try:
         yield running
@@ -330,6 +333,20 @@ async def test_a_holding_names_certificate_and_roots(deployment: Deployment) -> 
         assert held.not_after == certificate.not_valid_after_utc.timestamp()
         assert held.bundle == (held.issuer,)
         assert mesh.provider.holding("b") is None
+
+
+async def test_bundles_of_trust_domains_that_we_federate_with_are_passed_on(deployment: Deployment) -> None:
+    partner, stranger = Domain("partner.test"), Domain("stranger.test")
+    for domain in (partner, stranger):
+        await deployment.trust(domain.bundle())
+    async with node(deployment, partners=["partner.test"]) as mesh:
+        mesh.provider.register("a", WEB)
+        identity = await mesh.identity("a", lambda found: bool(found.federated))
+        assert identity.federated == {"partner.test": "".join(map(certificate_pem, partner.authorities))}
+        partner.rotate()
+        await deployment.trust(partner.bundle())
+        both = "".join(map(certificate_pem, partner.authorities))
+        await mesh.identity("a", lambda found: found.federated == {"partner.test": both})
 
 
 async def test_no_key_is_ever_logged(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .table import Resource, age, is_ready, pod_phase, render
+from .table import Resource, age, instant, is_ready, left, pod_phase, render
 
 # Said at the top, or noise to a reader.
 _HIDDEN_METADATA = {
@@ -23,8 +23,18 @@ _USER_NAMED = {"data", "binaryData", "selector", "matchLabels", "labels", "annot
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-def describe(resource: Resource, events: list[Resource], *, now: float, endpoints: list[str] | None = None) -> str:
-    """The text for one object; `endpoints` are the addresses behind a Service, `now` seconds since the epoch."""
+def describe(
+    resource: Resource,
+    events: list[Resource],
+    *,
+    now: float,
+    endpoints: list[str] | None = None,
+    identity: Resource | None = None,
+) -> str:
+    """The text for one object; `now` is seconds since the epoch.
+
+    `endpoints` are the addresses behind a Service, `identity` is what a Pod's agent holds for it.
+    """
     metadata = resource["metadata"]
     annotations = {name: value for name, value in metadata.get("annotations", {}).items() if name != _LAST_APPLIED}
     head: list[tuple[str, Any]] = [("Name", metadata["name"])]
@@ -43,6 +53,8 @@ def describe(resource: Resource, events: list[Resource], *, now: float, endpoint
         rest["data"] = {name: f"{_decoded_size(value)} bytes" for name, value in resource.get("data", {}).items()}
         rest.pop("stringData", None)
     lines += _dump(rest, "")
+    if identity is not None:
+        lines += _identity_lines(identity, now)
     lines += _event_lines(events, now)
     return "\n".join(lines)
 
@@ -59,6 +71,23 @@ def _pod_head(pod: Resource) -> list[tuple[str, Any]]:
     if owner is not None:
         head.append(("Controlled By", f"{owner['kind']}/{owner['name']}"))
     return head
+
+
+def _identity_lines(identity: Resource, now: float) -> list[str]:
+    names = ", ".join(identity["dns_names"]) or "<none>"
+    rows = [("SPIFFE ID", identity["spiffe_id"]), ("DNS Names", names)]
+    if identity["serial"]:
+        rows += [
+            ("Serial", identity["serial"]),
+            ("Issuer", identity["issuer"]),
+            ("Not Before", instant(identity["not_before"])),
+            ("Not After", f"{instant(identity['not_after'])} (in {left(identity['not_after'], now)})"),
+            ("Renewed At", f"{instant(identity['renew_at'])} (in {left(identity['renew_at'], now)})"),
+            ("Bundle", ", ".join(identity["bundle"])),
+        ]
+    else:
+        rows.append(("SVID", "<pending>"))
+    return ["Identity:", *(f"  {title + ':':<12} {value}" for title, value in rows)]
 
 
 def _headline(title: str, value: Any, width: int) -> Iterator[str]:

@@ -19,7 +19,7 @@ from .client import Client, UnreachableError
 from .failure import Failure
 from .group import MeshGroup, require_root
 from .options import duration, mesh_name
-from .table import render, whole
+from .table import instant, render, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -188,7 +188,7 @@ def x509(
     except OSError as error:
         raise Failure(f"cannot write {error.filename}: {error.strerror}") from None
     click.echo(f"{', '.join(path.name for path in files)} written to {directory}")
-    click.echo(f"{spiffe_id} until {identityview.instant(answer['not_after'])}")
+    click.echo(f"{spiffe_id} until {instant(answer['not_after'])}")
 
 
 @mint.command()

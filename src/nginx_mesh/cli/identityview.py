@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from .client import ApiError, Client
 from .failure import Failure
-from .table import Resource, duration, render
+from .table import Resource, duration, left, render
 
 _POLL_SECONDS = 0.3
 # How long after a CA began to sign SVIDs may still be of the one before: agents spread their renewal.
@@ -101,16 +100,6 @@ def wait_rotated(client: Client, ca_id: str, activate_at: float) -> Iterator[str
                 else f"CA {ca_id[:_SHORT]} does not sign yet; the log of the authority tells why"
             )
         time.sleep(_POLL_SECONDS)
-
-
-def instant(seconds: float) -> str:
-    """A time as RFC 3339, in UTC."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def left(until: float, now: float) -> str:
-    """How long it is until then."""
-    return duration(until - now) if until > now else "expired"
 
 
 def _identities(entries: list[Resource], pods: list[Resource]) -> list[Resource]:

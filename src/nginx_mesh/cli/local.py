@@ -6,12 +6,14 @@ import functools
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object
+from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.local import networks, registry
 from nginx_mesh.local.networks import PodNetworks
 from nginx_mesh.local.paths import MeshPaths
@@ -25,13 +27,13 @@ from .options import Parsed, duration, mesh_flags, mesh_name, parse_pod_network
 from .table import Resource, render, table, whole
 from .targets import all_of, default_container, kind_of, named, path_of, pod_of
 from .waiting import progress, wait_gone, wait_ready
+from .wanted import Wanted, wanted
+from .wanted import check as check_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Settings of meshes in clusters, and their flags.
 _NOT_LOCAL = {
-    "upstream_authority": "--mtls-upstream-ca-conf",
-    "persistent_storage": "--persistent-storage",
     "enable_udp": "--enable-udp",
     "environment": "--environment",
 }
@@ -93,6 +95,12 @@ def local() -> None:
     show_default=True,
     help="IPv4 network of a new mesh's pods; meshes that are to be connected need different ones.",
 )
+@click.option(
+    "--identity-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The configuration of identity, as that of nginx-mesh-identity.",
+)
 @mesh_flags
 @click.pass_context
 def up(
@@ -102,11 +110,13 @@ def up(
     namespace: str,
     wait_timeout: int,
     pod_network: PodNetworks,
+    identity_config: Path | None,
     settings: Any,
 ) -> None:
     """Start a mesh, apply manifests to it, and wait until every pod is ready.
 
     A mesh that exists is kept: its daemon is started again if need be, and flags that are given change its settings.
+    Those about the CA's upstream authority, keys and storage do so by another daemon in place; pods go on meanwhile.
 
     \b
     Examples:
@@ -119,9 +129,8 @@ def up(
     require_root()
     documents = read_files(files)
     is_new = not meshes.exists(paths)
-    given = {name: getattr(settings, name) for name in settings.__struct_fields__ if _is_given(ctx, name)}
-    for name in given.keys() & _NOT_LOCAL.keys():
-        raise Failure(f"{_NOT_LOCAL[name]} has no meaning for a local mesh")
+    said = wanted(_given_flags(ctx, settings), identity_config)
+    _check_settings(paths, said, is_new=is_new)
     if not is_new and _is_given(ctx, "pod_network"):
         _check_pod_network(paths, pod_network)
     try:
@@ -130,17 +139,13 @@ def up(
     except ImageError as error:
         raise Failure(str(error)) from None
     if is_new:
-        meshes.create(paths, settings, pod_network)
-    if meshes.is_running(paths):
-        client = meshes.connect(paths)
-    else:
-        click.echo(f'mesh "{paths.name}": starting')
-        client = meshes.start_daemon(paths, image)
+        meshes.create(paths, said.applied(MeshSettings()), pod_network, said.identity)
     try:
-        if given and not is_new:
-            client.request("PATCH", "/mesh/settings", meshes.encode_settings(given))
+        client = _daemon(paths, image, said)
+        if said.live and not is_new:
+            client.request("PATCH", "/mesh/settings", meshes.encode_settings(said.live))
         _apply(client, documents, namespace)
-    except ApiError:
+    except (ApiError, meshes.MeshError):
         if is_new:
             meshes.destroy(paths)
         raise
@@ -299,9 +304,8 @@ def describe(_paths: MeshPaths, client: Client, what: tuple[str, ...], namespace
     for kind, name in named(what):
         path = path_of(kind, namespace if kind.NAMESPACED else "", name)
         answer = client.get(path + "/description")
-        texts.append(
-            describe_object(answer["object"], answer["events"], now=time.time(), endpoints=answer.get("endpoints"))
-        )
+        more = {part: answer.get(part) for part in ("endpoints", "identity")}
+        texts.append(describe_object(answer["object"], answer["events"], now=time.time(), **more))
     click.echo("\n\n\n".join(texts))
 
 
@@ -523,6 +527,40 @@ def _check_pod_network(paths: MeshPaths, wanted: PodNetworks) -> None:
     kept = links.pod_networks(paths)
     if kept != wanted:
         raise Failure(f'the pod network of mesh "{paths.name}" is {kept} and cannot change while the mesh exists')
+
+
+def _given_flags(ctx: click.Context, settings: MeshSettings) -> dict[str, tuple[str, Any]]:
+    """The flags that were given: by the setting's name, the flag and its value."""
+    flags = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+    names = [name for name in settings.__struct_fields__ if _is_given(ctx, name)]
+    return {name: (flags[name], getattr(settings, name)) for name in names}
+
+
+def _check_settings(paths: MeshPaths, said: Wanted, *, is_new: bool) -> None:
+    """Raise Failure for settings that a mesh, new or not, cannot be given."""
+    for name in said.given.keys() & _NOT_LOCAL.keys():
+        raise Failure(f"{_NOT_LOCAL[name]} has no meaning for a local mesh")
+    present = MeshSettings() if is_new else meshes.made_with(paths)
+    result = said.applied(present)
+    if not is_new and result.trust_domain != present.trust_domain:
+        raise Failure(
+            f'the trust_domain of mesh "{paths.name}" is {present.trust_domain} and cannot change while the mesh '
+            "exists: start another one with --name"
+        )
+    check_settings(said, result, meshes.identity_config(paths))
+
+
+def _daemon(paths: MeshPaths, image: Path, said: Wanted) -> Client:
+    """A client of the mesh's daemon, which runs with what was said afterwards."""
+    present = meshes.made_with(paths)
+    settings = said.restarting(present)
+    if settings != present or said.identity not in (b"", meshes.identity_config(paths)):
+        click.echo(f'mesh "{paths.name}": starting its daemon with other settings of identity')
+        return meshes.replace(paths, image, settings, said.identity)
+    if meshes.is_running(paths):
+        return meshes.connect(paths)
+    click.echo(f'mesh "{paths.name}": starting')
+    return meshes.start_daemon(paths, image)
 
 
 def _is_given(ctx: click.Context, parameter: str) -> bool:

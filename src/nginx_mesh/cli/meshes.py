@@ -79,14 +79,61 @@ def connect(paths: MeshPaths) -> Client:
     return Client(api_socket(paths))
 
 
-def create(paths: MeshPaths, settings: MeshSettings, networks: PodNetworks = DEFAULT) -> None:
-    """Make the mesh's directories and write down the settings and networks it is made with."""
+def create(paths: MeshPaths, settings: MeshSettings, networks: PodNetworks = DEFAULT, identity: bytes = b"") -> None:
+    """Make the mesh's directories and write down what it is made with; `identity` is its configuration of identity."""
     from nginx_mesh.local.container import write_private
     from nginx_mesh.local.links import keep_pod_networks
 
     paths.make()
     keep_pod_networks(paths, networks)
+    if identity:
+        write_private(paths.identity_file, identity)
     write_private(settings_file(paths), msgspec.json.encode(settings))
+
+
+def made_with(paths: MeshPaths) -> MeshSettings:
+    """The settings that an existing mesh was made with, or given since where they need a restart."""
+    return msgspec.json.decode(settings_file(paths).read_bytes(), type=MeshSettings)
+
+
+def identity_config(paths: MeshPaths) -> bytes:
+    """The configuration of identity that a mesh has, b"" for none."""
+    return paths.identity_file.read_bytes() if paths.identity_file.exists() else b""
+
+
+def replace(paths: MeshPaths, image: Path | None, settings: MeshSettings, identity: bytes = b"") -> Client:
+    """Have the daemon of an existing mesh begin anew, with these settings; pods go on meanwhile.
+
+    Without `identity` its configuration of identity stays. Where the daemon does not start, the mesh gets back what it
+    had, and MeshError is raised.
+    """
+    from nginx_mesh.local.container import write_private
+    from nginx_mesh.local.pidlock import DaemonError, end_holder
+
+    wanted = {settings_file(paths): msgspec.json.encode(settings)}
+    if identity:
+        wanted[paths.identity_file] = identity
+    before = {path: path.read_bytes() if path.exists() else None for path in wanted}
+    was_running = is_running(paths)
+    try:
+        end_holder(daemon_lock(paths), _STOP_SECONDS)
+    except DaemonError as error:
+        raise MeshError(str(error)) from None
+    try:
+        for path, content in wanted.items():
+            write_private(path, content)
+        return start_daemon(paths, image)
+    except BaseException as error:
+        for path, kept in before.items():
+            if kept is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_private(path, kept)
+        if was_running:
+            start_daemon(paths, image)
+        if isinstance(error, MeshError):
+            raise MeshError(f"{error}\nthe settings of the mesh are as they were") from None
+        raise
 
 
 def encode_settings(settings: dict[str, Any]) -> Any:

@@ -144,8 +144,8 @@ _MESH_FLAGS = (
     click.option(
         "--mtls-upstream-ca-conf",
         "upstream_authority",
-        type=Parsed("file", lambda text: read_upstream_authority(Path(text))),
-        help="File that describes the upstream certificate authority.",
+        type=Parsed("file", lambda text: read_upstream_authority(Path(text)) if text else None),
+        help='File that describes the upstream certificate authority; "" for none: the CA signs itself.',
     ),
     _choice("--spire-server-key-manager", "key_manager", KeyManager, "Where the CA's private keys are kept."),
     _choice(

@@ -71,6 +71,16 @@ def age(when: str, now: float) -> str:
     return duration(now - datetime.fromisoformat(when).astimezone(UTC).timestamp())
 
 
+def instant(seconds: float) -> str:
+    """A time as RFC 3339, in UTC."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def left(until: float, now: float) -> str:
+    """How long it is until then."""
+    return duration(until - now) if until > now else "expired"
+
+
 def pod_phase(pod: Resource) -> str:
     """The STATUS column of a pod: what is most in its way, else its phase."""
     status = pod.get("status", {})

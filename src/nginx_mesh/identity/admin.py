@@ -102,7 +102,7 @@ class AdminApi:
         self._authority = authority
         self._federated = federated
         self._tokens = tokens
-        self.app = web.Application(middlewares=[_errors])
+        self.app = web.Application(middlewares=[errors])
         self.app.router.add_get("", self._show)
         self.app.router.add_get("/", self._show)
         self.app.router.add_get("/bundles", self._bundles)
@@ -301,7 +301,8 @@ class AdminApi:
 
 
 @web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Says what goes wrong as JSON."""
     try:
         return await handler(request)
     except (RefusedError, SvidError, bundles.BundleError) as error:

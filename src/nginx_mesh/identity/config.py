@@ -18,6 +18,7 @@ Paths are relative to the file. All errors are FieldError with the whole path of
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ from nginx_mesh.api.values import (
 
 from .authority import IdentitySettings
 from .datastore import IN_MEMORY, DatastoreConfig, with_absolute_files
-from .upstream.config import with_absolute_paths
+from .upstream.config import check_files, parse_config, with_absolute_paths
 
 DEFAULT_PORT = 8081
 
@@ -190,17 +191,38 @@ def _absolute(section: Any, directory: Path) -> Any:
 
 def mesh_settings(config: IdentityConfig, base: MeshSettings) -> MeshSettings:
     """The mesh's settings, where the file says something its own. Raises FieldError."""
+    return msgspec.structs.replace(base, **{name: value for name, (_, value) in said(config).items()})
+
+
+def said(config: IdentityConfig) -> dict[str, tuple[str, Any]]:
+    """What the file says of the mesh's settings: by their names, the field and the value. Raises FieldError."""
     mtls = config.mtls
-    given = {
-        "trust_domain": _parsed("mtls.trustDomain", parse_dns_name, mtls.trust_domain),
-        "ca_ttl": _parsed("mtls.caTTL", parse_ca_ttl, mtls.ca_ttl),
-        "svid_ttl": _parsed("mtls.svidTTL", parse_svid_ttl, mtls.svid_ttl),
-        "ca_key_type": mtls.ca_key_type,
-        "upstream_authority": _upstream(mtls.upstream_authority),
-        "key_manager": mtls.spire_server_key_manager,
-        "persistent_storage": mtls.persistent_storage,
+    fields: dict[str, tuple[str, Any, Callable[[Any], Any]]] = {
+        "trust_domain": ("mtls.trustDomain", mtls.trust_domain, parse_dns_name),
+        "ca_ttl": ("mtls.caTTL", mtls.ca_ttl, parse_ca_ttl),
+        "svid_ttl": ("mtls.svidTTL", mtls.svid_ttl, parse_svid_ttl),
+        "ca_key_type": ("mtls.caKeyType", mtls.ca_key_type, _same),
+        "upstream_authority": ("mtls.upstreamAuthority", mtls.upstream_authority, _upstream),
+        "key_manager": ("mtls.spireServerKeyManager", mtls.spire_server_key_manager, _same),
+        "persistent_storage": ("mtls.persistentStorage", mtls.persistent_storage, _same),
     }
-    return msgspec.structs.replace(base, **{name: value for name, value in given.items() if value is not None})
+    found: dict[str, tuple[str, Any]] = {}
+    for name, (field, value, parse) in fields.items():
+        if value is not None:
+            with located(field):
+                found[name] = field, parse(value)
+    return found
+
+
+def check(config: IdentityConfig, settings: MeshSettings) -> None:
+    """Raise FieldError unless a server can be made of these: files are looked at, nothing is contacted."""
+    datastore_config(config, settings)
+    endpoint(config.identity.listen, "identity.listen")
+    if config.identity.server is not None:
+        endpoint(config.identity.server.address, "identity.server.address")
+    if settings.upstream_authority is not None:
+        with located("mtls.upstreamAuthority"):
+            check_files(parse_config(settings.upstream_authority))
 
 
 def identity_settings(settings: MeshSettings) -> IdentitySettings:
@@ -240,11 +262,9 @@ def endpoint(text: str, field: str) -> HostPort | Path:
         return parse_host_port(text)
 
 
-def _upstream(value: str | dict[str, Any] | None) -> UpstreamAuthority | None:
-    with located("mtls.upstreamAuthority"):
-        return None if value is None else decode_as(UpstreamAuthority, value)
+def _upstream(value: str | dict[str, Any]) -> UpstreamAuthority:
+    return decode_as(UpstreamAuthority, value)
 
 
-def _parsed(field: str, parse: Any, text: str | None) -> Any:
-    with located(field):
-        return None if text is None else parse(text)
+def _same(value: Any) -> Any:
+    return value

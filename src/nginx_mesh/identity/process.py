@@ -13,7 +13,8 @@ import click
 
 from nginx_mesh.api.settings import MeshSettings
 
-from .config import IdentityConfig, datastore_config, endpoint, mesh_settings, read_config
+from .config import IdentityConfig, mesh_settings, read_config
+from .config import check as check_config
 from .server import START_ERRORS, IdentityServer, open_authority
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,9 @@ def main(path: Path, check: bool, log_level: str) -> None:
     try:
         config = read_config(path)
         settings = mesh_settings(config, MeshSettings())
-        datastore_config(config, settings)
-        endpoint(config.identity.listen, "identity.listen")
-        if not check:
+        if check:
+            check_config(config, settings)
+        else:
             asyncio.run(serve(config, settings))
     except START_ERRORS as error:
         click.echo(f"error: {path}: {error}", err=True)

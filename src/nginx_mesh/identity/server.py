@@ -16,7 +16,7 @@ from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.settings import MeshSettings
 
 from . import config as configuration
-from .admin import AdminApi
+from .admin import AdminApi, errors
 from .attestation import JoinTokens, NodeAttestor
 from .authority import Authority
 from .bundle import BundleError
@@ -110,7 +110,7 @@ class IdentityServer:
 
     async def listen_admin(self, path: Path) -> None:
         """Serve operators on a unix socket that only the owner can open. Raises OSError."""
-        app = web.Application()
+        app = web.Application(middlewares=[errors])
         app.add_subapp("/identity", self.admin)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._runners.append(runner)

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 def read_kept_config(paths: MeshPaths) -> IdentityConfig:
-    """The configuration that the mesh was made with."""
-    kept = paths.state / "identity.json"
+    """The configuration that the mesh was made with, or given since."""
+    kept = paths.identity_file
     return msgspec.json.decode(kept.read_bytes(), type=IdentityConfig) if kept.exists() else IdentityConfig()
 
 

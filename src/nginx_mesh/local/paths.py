@@ -55,6 +55,11 @@ class MeshPaths:
         return self.run / "dns"
 
     @property
+    def identity_file(self) -> Path:
+        """The mesh's own configuration of identity, if it was given one."""
+        return self.state / "identity.json"
+
+    @property
     def logs(self) -> Path:
         """One directory of container logs per pod, and the daemon's own log."""
         return self.state / "logs"

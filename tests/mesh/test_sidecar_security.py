@@ -256,6 +256,14 @@ def test_a_pattern_that_backtracks_without_end_is_cut_short(mesh: Mesh) -> None:
     assert _cpu(mesh.server) - before < 0.3
 
 
+def test_a_request_that_a_limits_pattern_takes_too_long_for_counts(mesh: Mesh) -> None:
+    rule = PathRule(path_regex="^/((a|b|ab)*)*c$")
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], limits=[Limit(name="x", rate=1, delay=-1, matches=[rule])])
+    mesh.world.push([mesh.server])
+    assert [mesh.http(f"/{'ab' * 500}cd") for _ in range(2)] == [404, 503]
+    assert mesh.http("/other") == 404
+
+
 @pytest.mark.parametrize(
     ("rule", "asked", "status"),
     [

@@ -119,10 +119,12 @@ ngx_mesh_regex_compile(pcre2_code **code, ngx_pool_t *pool, const u_char *data, 
 }
 
 
-/* Also no when the pattern took too long to match. */
+/* `if_unsure`: the answer where it took too long to tell. What is no pattern matches nothing. */
 static ngx_uint_t
-ngx_mesh_regex_matches(pcre2_code *code, const ngx_str_t *s)
+ngx_mesh_regex_matches(pcre2_code *code, const ngx_str_t *s, ngx_uint_t if_unsure)
 {
+    int  rc;
+
     if (code == NULL) {
         return 0;
     }
@@ -132,13 +134,15 @@ ngx_mesh_regex_matches(pcre2_code *code, const ngx_str_t *s)
         ngx_mesh_match_data = pcre2_match_data_create(1, NULL);
 
         if (ngx_mesh_match_context == NULL || ngx_mesh_match_data == NULL) {
-            return 0;
+            return if_unsure;
         }
 
         pcre2_set_match_limit(ngx_mesh_match_context, NGX_MESH_REGEX_LIMIT);
     }
 
-    return pcre2_match(code, s->data, s->len, 0, 0, ngx_mesh_match_data, ngx_mesh_match_context) >= 0;
+    rc = pcre2_match(code, s->data, s->len, 0, 0, ngx_mesh_match_data, ngx_mesh_match_context);
+
+    return rc >= 0 || (rc != PCRE2_ERROR_NOMATCH && if_unsure);
 }
 
 
@@ -399,7 +403,7 @@ ngx_mesh_header_value(ngx_http_request_t *r, const ngx_str_t *name, ngx_str_t *v
 
 
 static ngx_uint_t
-ngx_mesh_headers_match(ngx_http_request_t *r, const ngx_array_t *headers)
+ngx_mesh_headers_match(ngx_http_request_t *r, const ngx_array_t *headers, ngx_uint_t if_unsure)
 {
     ngx_str_t                 value;
     ngx_uint_t                i;
@@ -407,7 +411,7 @@ ngx_mesh_headers_match(ngx_http_request_t *r, const ngx_array_t *headers)
 
     for (i = 0; i < headers->nelts; i++) {
         if (ngx_mesh_header_value(r, &header[i].name, &value) != NGX_OK
-            || !ngx_mesh_regex_matches(header[i].regex, &value))
+            || !ngx_mesh_regex_matches(header[i].regex, &value, if_unsure))
         {
             return 0;
         }
@@ -448,13 +452,13 @@ ngx_mesh_path_is_ambiguous(const ngx_str_t *sent)
         return 1;
     }
 
-    return ngx_mesh_regex_matches(ambiguous, sent);
+    return ngx_mesh_regex_matches(ambiguous, sent, 1);
 }
 
 
-/* `if_ambiguous`: what is said of the path when applications may take it for one or another. */
+/* `if_unsure`: what is said when applications may take the path for one or another, or a pattern takes too long. */
 static ngx_uint_t
-ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_uint_t if_ambiguous)
+ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_uint_t if_unsure)
 {
     ngx_uint_t         i;
     ngx_mesh_match_t  *match = rule->matches.elts;
@@ -466,7 +470,7 @@ ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_ui
     for (i = 0; i < rule->matches.nelts; i++) {
 
         if (!ngx_mesh_methods_match(&match[i].methods, &r->method_name)
-            || !ngx_mesh_headers_match(r, &match[i].headers))
+            || !ngx_mesh_headers_match(r, &match[i].headers, if_unsure))
         {
             continue;
         }
@@ -476,11 +480,11 @@ ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_ui
         }
 
         if (ngx_mesh_path_is_ambiguous(&r->unparsed_uri)) {
-            if (if_ambiguous) {
+            if (if_unsure) {
                 return 1;
             }
 
-        } else if (ngx_mesh_regex_matches(match[i].path, &r->uri)) {
+        } else if (ngx_mesh_regex_matches(match[i].path, &r->uri, if_unsure)) {
             return 1;
         }
     }

@@ -79,8 +79,8 @@ class Company:
     """An upstream authority: an intermediate below a root signs our CAs. `down` is why it does not, if it does not."""
 
     def __init__(self, name: str = "Company", now: float = NOW) -> None:
-        self.root = pki.make_ca(f"{name} root", start=now - DAY, end=now + 3650 * DAY)
-        self.middle = pki.make_ca(f"{name} issuing", self.root, path_length=1, start=now - DAY, end=now + 3000 * DAY)
+        self.root = pki.make_ca(f"{name} root", start=now - 3650 * DAY, end=now + 3650 * DAY)
+        self.middle = pki.make_ca(f"{name} issuing", self.root, path_length=1, start=now - 3650 * DAY, end=now + 3000 * DAY)
         self.down = ""
         self.minted = 0
 

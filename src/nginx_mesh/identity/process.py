@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import click
+from aiohttp.http_exceptions import HttpProcessingError
 
+from nginx_mesh.api.errors import one_line
 from nginx_mesh.api.settings import MeshSettings
 
 from .config import IdentityConfig, mesh_settings, read_config
@@ -40,6 +42,16 @@ async def serve(config: IdentityConfig, settings: MeshSettings) -> None:
         await server.close()
 
 
+def _brief(record: logging.LogRecord) -> bool:
+    """What is no HTTP is told in one line: anybody can send it."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = f"{record.getMessage()}: {one_line(error.message)[:200]}", ()
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "-c",
@@ -66,6 +78,7 @@ def main(path: Path, check: bool, log_level: str) -> None:
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("aiohttp.server").addFilter(_brief)
     os.umask(0o077)
     try:
         config = read_config(path)

@@ -18,6 +18,7 @@ Paths are relative to the file. All errors are FieldError with the whole path of
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -45,8 +46,11 @@ from .datastore import IN_MEMORY, DatastoreConfig, with_absolute_files
 from .upstream.config import check_files, parse_config, with_absolute_paths
 
 DEFAULT_PORT = 8081
+_SERVICE_ACCOUNT = re.compile(r"[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253}")
 
 _PATHS = (
+    "kube_config_file",
+    "token_path",
     "data_dir",
     "admin_socket",
     "bundle_path",
@@ -76,12 +80,13 @@ class ServerSection(StrictModel, frozen=True, kw_only=True):
     """Where the identity server is, for `provider: server`: `host:port` or `unix:/path`.
 
     `trust_bundle` is a file of roots (PEM) that the server is believed by. `join_token_file` has a token that was made
-    for this agent.
+    for this agent; `token_path` one that Kubernetes projects into our pod and keeps fresh.
     """
 
     address: str
     trust_bundle: str
     join_token_file: str | None = None
+    token_path: str | None = None
 
 
 class SpireSection(StrictModel, frozen=True, kw_only=True):
@@ -121,6 +126,32 @@ class FederationSection(StrictModel, frozen=True, kw_only=True):
     web_ca_file: str | None = msgspec.field(name="webCAFile", default=None)
 
 
+class K8sPsatSection(StrictModel, frozen=True, kw_only=True):
+    """Attestation of agents by projected service-account tokens.
+
+    `service_account_allow_list` are those of agents, `namespace:name`. Without `kube_config_file` we are in a pod.
+    """
+
+    service_account_allow_list: list[str]
+    audience: str = "nginx-mesh-identity"
+    kube_config_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.service_account_allow_list:
+            raise FieldError("serviceAccountAllowList", "is empty: no agent would be let in")
+        for number, name in enumerate(self.service_account_allow_list):
+            if not _SERVICE_ACCOUNT.fullmatch(name):
+                raise FieldError(f"serviceAccountAllowList[{number}]", f"{name[:300]!r} is not namespace:name")
+        if not self.audience:
+            raise FieldError("audience", "is empty")
+
+
+class AttestationSection(StrictModel, frozen=True, kw_only=True):
+    """How agents may prove where they run, besides by join tokens."""
+
+    k8s_psat: K8sPsatSection | None = None
+
+
 class IdentitySection(StrictModel, frozen=True, kw_only=True):
     """How identity is provided and by which process. `server_id` tells servers that share a datastore apart.
 
@@ -134,6 +165,7 @@ class IdentitySection(StrictModel, frozen=True, kw_only=True):
     admin_socket: str | None = None
     bundle_path: str | None = None
     datastore: dict[str, Any] | None = None
+    attestation: AttestationSection = AttestationSection()
     server: ServerSection | None = None
     spire: SpireSection | None = None
     federation: FederationSection = FederationSection()

@@ -49,14 +49,19 @@ Evidence = Callable[[], tuple[str, str]]
 
 def join_token(path: Path) -> Evidence:
     """Evidence: a join token in a file."""
+    return lambda: ("join_token", _secret(path, "join token"))
 
-    def read() -> tuple[str, str]:
-        try:
-            return "join_token", path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnavailableError(f"join token: {path}: {getattr(error, 'strerror', None) or error}") from None
 
-    return read
+def projected_token(path: Path) -> Evidence:
+    """Evidence: the service-account token that Kubernetes keeps in a file, as it is when it is asked for."""
+    return lambda: ("k8s_psat", _secret(path, "service-account token"))
+
+
+def _secret(path: Path, what: str) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnavailableError(f"{what}: {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

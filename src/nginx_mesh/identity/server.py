@@ -91,8 +91,7 @@ class IdentityServer:
     async def listen(self) -> None:
         """Serve agents. Raises FieldError when the address is not to be had."""
         address = configuration.endpoint(self._config.identity.listen, "identity.listen")
-        attestors: dict[str, NodeAttestor] = {"join_token": self.tokens}
-        runner = web.AppRunner(NodeApi(self.authority, attestors).app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(NodeApi(self.authority, self._attestors()).app, access_log=None, shutdown_timeout=1.0)
         self._runners.append(runner)
         await runner.setup()
         context = server_context(self._own, lambda: self.authority.bundles.own, lambda _: None, "optional")
@@ -132,6 +131,20 @@ class IdentityServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.authority.close()
+
+    def _attestors(self) -> dict[str, NodeAttestor]:
+        attestors: dict[str, NodeAttestor] = {"join_token": self.tokens}
+        section = self._config.identity.attestation.k8s_psat
+        if section is not None:
+            from .attestation.k8s_psat import ProjectedTokens  # the client of Kubernetes is heavy
+
+            attestors["k8s_psat"] = ProjectedTokens(
+                self.authority.settings.trust_domain,
+                section.service_account_allow_list,
+                audience=section.audience,
+                kube_config_file=section.kube_config_file,
+            )
+        return attestors
 
     async def _write_bundles(self, path: Path) -> None:
         """Keep a file at the newest bundle."""

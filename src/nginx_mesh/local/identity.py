@@ -17,7 +17,7 @@ from nginx_mesh.identity.config import IdentityConfig, ServerSection, endpoint, 
 from nginx_mesh.identity.inprocess import InProcessClient
 from nginx_mesh.identity.keymanager.disk import DiskKeyManager
 from nginx_mesh.identity.registrations import agent_id
-from nginx_mesh.identity.remote import RemoteClient, join_token
+from nginx_mesh.identity.remote import RemoteClient, join_token, projected_token
 from nginx_mesh.identity.server import IdentityServer, open_authority
 from nginx_mesh.identity.spire.provider import SpireProvider
 from nginx_mesh.identity.spire.setup import spire_provider
@@ -99,12 +99,16 @@ def _remote(section: ServerSection, trust_domain: str, directory: Path) -> Autho
 
     if not roots():
         raise FieldError("identity.server.trustBundle", f"{section.trust_bundle}: no certificates in PEM")
-    if section.join_token_file is None:
+    if section.token_path is not None:
+        evidence = projected_token(Path(section.token_path))
+    elif section.join_token_file is not None:
+        evidence = join_token(Path(section.join_token_file))
+    else:
         raise FieldError("identity.server.joinTokenFile", "is required: nothing else vouches for this machine")
     return RemoteClient(
         endpoint(section.address, "identity.server.address"),
         trust_domain,
         bootstrap=roots,
-        evidence=join_token(Path(section.join_token_file)),
+        evidence=evidence,
         keep=DiskKeyManager(directory / "agent"),
     )

@@ -11,10 +11,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import kubernetes.client
-import kubernetes.config
 import msgspec
 import urllib3.exceptions
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
@@ -22,8 +20,9 @@ from nginx_mesh.identity.x509svid import SvidError, spiffe_id_of
 
 from . import checks
 from .base import MintedCa, UpstreamError
-from .calls import CONNECT_SECONDS, NO_ANSWER, READ_SECONDS, BlockingCalls, innermost, quoted
-from .config import CertManagerConfig, read_named_file
+from .calls import BlockingCalls, quoted
+from .cluster import TIMEOUT, cluster
+from .config import CertManagerConfig
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ T = TypeVar("T")
 _GROUP, _VERSION, _PLURAL = "cert-manager.io", "v1", "certificaterequests"
 _TRUST_DOMAIN_LABEL = "nsm.nginx.com/trust-domain"
 _MAX_LABEL = 63
-_TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
 _SIGN_SECONDS = 8.0
 _POLL_SECONDS = 0.5
 _STALE_SECONDS = 3600
@@ -102,43 +100,10 @@ class CertManagerAuthority:
 
     def _ask(self, question: Callable[[_Requests], T]) -> T:
         try:
-            configuration = self._configuration()
-            with kubernetes.client.ApiClient(configuration) as client:
+            with cluster(self._config.kube_config_file, "kube_config_file", _HINTS) as client:
                 return question(_Requests(client, self._config.namespace))
-        except kubernetes.client.ApiException as error:
-            hint = f" ({_HINTS[error.status]})" if error.status in _HINTS else ""
-            raise UpstreamError(f"the cluster refuses: {error.status} {quoted(_said(error), ())}{hint}") from None
-        except urllib3.exceptions.HTTPError as error:
-            cause = getattr(error, "reason", None) or error
-            # A connection that is refused counts as a timeout to urllib3.
-            late = isinstance(cause, urllib3.exceptions.TimeoutError)
-            if late and not isinstance(cause, urllib3.exceptions.NewConnectionError):
-                raise UpstreamError(NO_ANSWER) from None
-            raise UpstreamError(f"the cluster cannot be reached: {quoted(innermost(error), ())}") from None
         except msgspec.ValidationError as error:
             raise UpstreamError(f"the answer is not one of cert-manager: {error}") from None
-
-    def _configuration(self) -> kubernetes.client.Configuration:
-        configuration = kubernetes.client.Configuration()
-        path = self._config.kube_config_file
-        try:
-            if path is None:
-                kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
-                    client_configuration=configuration
-                )
-            else:
-                read_named_file("kube_config_file", path)
-                kubernetes.config.load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=path, client_configuration=configuration, persist_config=False
-                )
-        except kubernetes.config.ConfigException as error:
-            where = "there is no config.kube_config_file, and this is no pod" if path is None else "kubeconfig"
-            raise UpstreamError(f"{where}: {quoted(str(error), ())}") from None
-        except (yaml.YAMLError, ValueError, TypeError, AttributeError):
-            # Their messages quote the file, which holds credentials.
-            raise UpstreamError(f"config.kube_config_file {path}: is not a kubeconfig") from None
-        configuration.retries = 0
-        return configuration
 
     def _sign(self, api: _Requests, csr: x509.CertificateSigningRequest, not_after: float) -> MintedCa:
         now = self._clock()
@@ -229,26 +194,26 @@ class _Requests:
     def create(self, body: dict[str, Any]) -> None:
         """Create it, unless it is there."""
         try:
-            self._api.create_namespaced_custom_object(**self._place, body=body, _request_timeout=_TIMEOUT)
+            self._api.create_namespaced_custom_object(**self._place, body=body, _request_timeout=TIMEOUT)
         except kubernetes.client.ApiException as error:
             if error.status != 409:
                 raise
 
     def get(self, name: str) -> _CertificateRequest:
-        found = self._api.get_namespaced_custom_object(**self._place, name=name, _request_timeout=_TIMEOUT)
+        found = self._api.get_namespaced_custom_object(**self._place, name=name, _request_timeout=TIMEOUT)
         return msgspec.convert(found, _CertificateRequest)
 
     def list(self, label: str) -> list[_CertificateRequest]:
         selector = f"{_TRUST_DOMAIN_LABEL}={label}"
         found = self._api.list_namespaced_custom_object(
-            **self._place, label_selector=selector, limit=100, _request_timeout=_TIMEOUT
+            **self._place, label_selector=selector, limit=100, _request_timeout=TIMEOUT
         )
         return msgspec.convert(found, _CertificateRequestList).items
 
     def delete(self, name: str) -> None:
         """Delete it; one that cannot be deleted is for the next clean-up."""
         try:
-            self._api.delete_namespaced_custom_object(**self._place, name=name, _request_timeout=_TIMEOUT)
+            self._api.delete_namespaced_custom_object(**self._place, name=name, _request_timeout=TIMEOUT)
         except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
             log.warning("CertificateRequest %s cannot be deleted (%s)", name, type(error).__name__)
 
@@ -264,15 +229,6 @@ def _label(trust_domain: str) -> str:
     if len(trust_domain) <= _MAX_LABEL and trust_domain[0].isalnum() and trust_domain[-1].isalnum():
         return trust_domain
     return hashlib.sha256(trust_domain.encode()).hexdigest()[:_MAX_LABEL]
-
-
-def _said(error: kubernetes.client.ApiException) -> str:
-    """What the API server says in the Status that is the body of its refusals."""
-    try:
-        message = msgspec.json.decode(error.body or "")["message"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        message = error.reason
-    return str(message)
 
 
 def _parse(what: str, pem: bytes) -> tuple[x509.Certificate, ...]:

@@ -243,7 +243,7 @@ async def test_a_cluster_that_is_not_there_fails_soon(manager: FakeCertManager) 
 async def test_a_cluster_that_does_not_answer_fails_in_time(
     manager: FakeCertManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cert_manager, "_TIMEOUT", (0.3, 0.3))
+    monkeypatch.setattr(cert_manager, "TIMEOUT", (0.3, 0.3))
 
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -80,7 +80,9 @@ class Company:
 
     def __init__(self, name: str = "Company", now: float = NOW) -> None:
         self.root = pki.make_ca(f"{name} root", start=now - 3650 * DAY, end=now + 3650 * DAY)
-        self.middle = pki.make_ca(f"{name} issuing", self.root, path_length=1, start=now - 3650 * DAY, end=now + 3000 * DAY)
+        self.middle = pki.make_ca(
+            f"{name} issuing", self.root, path_length=1, start=now - 3650 * DAY, end=now + 3000 * DAY
+        )
         self.down = ""
         self.minted = 0
 

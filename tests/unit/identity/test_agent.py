@@ -474,6 +474,7 @@ def test_whatever_happens_after_a_few_turns_every_workload_has_a_valid_identity(
                         await one.server.rotate(amount * 100)
                     case "upstream":
                         company.down = "" if company.down else "down"
+                        clock.now += MINUTE + 1  # by then it is asked again, whenever it was last
                 try:
                     await one.turn()
                     await one.turn()

@@ -12,11 +12,11 @@ BUILT = .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .NOTPARALLEL:
-.PHONY: help setup setup-dev image demo test unit mesh lint format proto bench lock clean
+.PHONY: help setup setup-dev image demo test unit mesh lint format proto bench bench-identity lock clean
 
 help:  ## This list
 	@echo "Usage: make TARGET [VARIABLE=VALUE]..."
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables:"
 	@echo "  KEEP=1     demo: leave the mesh running and say what to try next"
 	@echo "  ARGS=...   more arguments; unit, mesh: of pytest (ARGS='-k retry'); bench: --quick, --breakdown; lock: --upgrade"
@@ -61,6 +61,9 @@ proto: setup-dev  ## Generate Python code from the .proto files anew
 bench: setup-dev image  ## Compare our sidecar pair with plain nginx and with Envoy
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@$(SUDO) $(PYTHON) -m bench $(ARGS)
+
+bench-identity: setup-dev  ## Measure an identity server with 10,000 registered workloads
+	@$(PYTHON) -m bench.identity $(ARGS)
 
 lock: setup  ## Write the lock files anew
 	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("lock: do this on Debian 12: what the oldest Python needs serves the others")'

@@ -23,6 +23,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.values import LbMethod, MtlsMode
 from nginx_mesh.cli.local import up
 from nginx_mesh.cli.main import cli
+from nginx_mesh.identity.config import IdentityConfig
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -46,6 +47,43 @@ CONFIG_FIELDS: Final = {
     "telemetry.exporters.otlp.host": "otlp",
     "telemetry.exporters.otlp.port": "otlp",
     "telemetry.samplerRatio": "sampler_ratio",
+}
+# Fields of the configuration file of identity.
+IDENTITY_FIELDS: Final = {
+    "mtls.trustDomain": "As `--mtls-trust-domain`.",
+    "mtls.caTTL": "As `--mtls-ca-ttl`.",
+    "mtls.svidTTL": "As `--mtls-svid-ttl`.",
+    "mtls.caKeyType": "As `--mtls-ca-key-type`.",
+    "mtls.upstreamAuthority": "As `--mtls-upstream-ca-conf`: a file, or what would be in it.",
+    "mtls.spireServerKeyManager": "As `--spire-server-key-manager`.",
+    "mtls.persistentStorage": "As `--persistent-storage`; `auto` is `on`.",
+    "identity.provider": "Who issues identities: this process, an identity server elsewhere, or SPIRE.",
+    "identity.dataDir": "Directory of the datastore and of keys.",
+    "identity.serverID": "Tells servers that share a datastore apart. By default the host's name.",
+    "identity.listen": "Where agents are served: `host:port` or `unix:/path`. Not in a local mesh's own process.",
+    "identity.adminSocket": "Unix socket for operators. Not in a local mesh's own process.",
+    "identity.bundlePath": "File that is kept at the newest bundle (PEM), for agents to start from.",
+    "identity.datastore": "Where registrations are kept: see [storage](../guides/identity-storage.md).",
+    "identity.attestation.k8sPsat.serviceAccountAllowList": "Service accounts of agents, `namespace:name`.",
+    "identity.attestation.k8sPsat.audience": "Whom the agents' tokens have to be for.",
+    "identity.attestation.k8sPsat.kubeConfigFile": "How to reach the cluster; by default as the pod that this is.",
+    "identity.server.address": "`provider: server`: where it is, `host:port` or `unix:/path`.",
+    "identity.server.trustBundle": "Roots (PEM) that the server is believed by, besides those that it announced.",
+    "identity.server.joinTokenFile": "A join token that was made for this agent.",
+    "identity.server.tokenPath": "A service-account token that Kubernetes projects and keeps fresh.",
+    "identity.spire.agentSocket": "`provider: spire`: the agent's Workload API socket.",
+    "identity.spire.serverSocket": "The server's API socket, if it is on this machine.",
+    "identity.spire.serverAddress": "Else its address, `host:port`.",
+    "identity.spire.adminID": "The administrator's SPIFFE ID that we have there.",
+    "identity.spire.parentID": "The agent's SPIFFE ID.",
+    "identity.spire.selectors": "What the agent knows us by, `type:value`.",
+    "identity.spire.federatesWith": "Trust domains whose bundles our pods are given.",
+    "identity.spire.entryPrefix": "What IDs of our entries begin with.",
+    "identity.federation.bundleEndpoint.address": "Where our bundle is published, `host:port`.",
+    "identity.federation.bundleEndpoint.profile": "How the endpoint proves itself.",
+    "identity.federation.bundleEndpoint.certFile": "With `https_web`: its certificate chain,",
+    "identity.federation.bundleEndpoint.keyFile": "and the key.",
+    "identity.federation.webCAFile": "Roots that endpoints with `https_web` are verified by, instead of the system's.",
 }
 # The class is what a MeshConfig refers to, not a setting.
 _NO_SETTING: Final = {"meshConfigClassName"}
@@ -156,6 +194,14 @@ def install_reference() -> str:
     return _table(rows)
 
 
+def identity_reference() -> str:
+    """The fields of the configuration file of identity."""
+    fields = dict(_defaults(IdentityConfig, ""))
+    if set(fields) != set(IDENTITY_FIELDS):
+        raise SystemExit(f"IDENTITY_FIELDS is stale: {sorted(set(fields) ^ set(IDENTITY_FIELDS))}")
+    return _table([["Field", "Default", ""], *([f"`{path}`", fields[path], IDENTITY_FIELDS[path]] for path in fields)])
+
+
 def marks_reference(marks: Mapping[str, Mark]) -> str:
     """A table of labels or annotations."""
     return _table([["Key", "On", "Values", ""], *([f"`{key}`", *mark] for key, mark in marks.items())])
@@ -175,6 +221,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "cli": cli_reference,
     "meshconfig": config_reference,
     "install-flags": install_reference,
+    "identity-config": identity_reference,
     "labels": lambda: marks_reference(LABELS),
     "annotations": lambda: marks_reference(ANNOTATIONS),
     "set-by-injection": lambda: marks_reference(SET_BY_INJECTION),
@@ -280,14 +327,21 @@ def _default(flag: click.Option) -> str:
 
 
 def _fields(struct: type[msgspec.Struct], prefix: str) -> Iterator[str]:
+    return (path for path, _ in _defaults(struct, prefix))
+
+
+def _defaults(struct: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, str]]:
+    """The paths of all fields, and their defaults in words."""
     for field in msgspec.structs.fields(struct):
         path = prefix + field.encode_name
         parts = [kind for kind in _alternatives(field.type) if isinstance(kind, type)]
         inner = next((kind for kind in parts if issubclass(kind, msgspec.Struct)), None)
-        if inner is None:
-            yield path
+        if inner is not None:
+            yield from _defaults(inner, f"{path}.")
+        elif field.required:
+            yield path, "required"
         else:
-            yield from _fields(inner, f"{path}.")
+            yield path, f"`{field.default}`" if isinstance(field.default, str) and field.default else ""
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -73,7 +73,12 @@ class NodeApi:
             raise web.HTTPUnauthorized(text=str(error)) from None
 
     async def _attest(self, request: web.Request) -> web.StreamResponse:
-        evidence = wire.decode(wire.Evidence, await request.read())
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > wire.MAX_EVIDENCE:  # anybody can send some
+                raise web.HTTPRequestEntityTooLarge(wire.MAX_EVIDENCE, len(body))
+        evidence = wire.decode(wire.Evidence, bytes(body))
         attestor = self._attestors.get(evidence.attestation)
         if attestor is None:
             known = ", ".join(sorted(self._attestors)) or "none"

@@ -27,6 +27,7 @@ from .datastore.base import RegistrationEntry
 T = TypeVar("T")
 
 MAX_BODY = 8 << 20
+MAX_EVIDENCE = 64 << 10
 HEARTBEAT_SECONDS = 5.0
 
 

@@ -412,6 +412,7 @@ async def test_malformed_messages_are_refused_with_the_field_and_logged(shared: 
         ("GET", "/v1/entries?cursor=-1", None, "cursor: not a number"),
         ("GET", "/v1/entries?cursor=99999999999999999999", None, "cursor: not a number"),
         ("POST", "/v1/attest", b'{"attestation":"tpm","payload":"","csr":""}', "'tpm' is not taken here"),
+        ("POST", "/v1/attest", b"x" * (1 << 20), ""),
         ("POST", "/v1/svids", b"x" * (9 << 20), ""),
         ("GET", "/v1/nothing", None, "Not Found"),
     ):

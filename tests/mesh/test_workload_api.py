@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -103,6 +106,14 @@ def test_a_gateway_gets_its_own_identity_where_spiffe_clients_look(mesh: LocalCl
 def test_a_pod_cannot_reach_the_sockets_of_others(mesh: LocalCli) -> None:
     for place in ("/spiffe", "/run/spire/sockets", str(mesh.paths.run)):
         assert mesh.run("exec", "outsider", "-n", "shop", "--", "ls", place).returncode != 0
+
+
+def test_the_nodes_socket_gives_root_the_identities_of_all_its_workloads(mesh: LocalCli) -> None:
+    socket = mesh.paths.run / "agent.sock"
+    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+    answer = subprocess.run([sys.executable, "-c", FETCH, str(socket)], capture_output=True, text=True, check=True)
+    accounts = ("default", "web")
+    assert set(json.loads(answer.stdout)["ids"]) == {f"spiffe://example.org/ns/shop/sa/{name}" for name in accounts}
 
 
 def test_sockets_come_back_with_the_daemon(mesh: LocalCli) -> None:

@@ -116,7 +116,11 @@ def _identities(entries: list[Resource], pods: list[Resource]) -> list[Resource]
 
 
 def _authority_head(authority: Resource) -> list[Row]:
+    problem: list[Row] = (
+        [("Problem", f"the next CA is delayed: {authority['problem']}")] if authority["problem"] else []
+    )
     return [
+        *problem,
         ("Trust domain", authority["trust_domain"]),
         ("Server", authority["server_id"]),
         ("Upstream", authority["upstream"].removeprefix("upstream authority ")),

@@ -129,6 +129,7 @@ class AdminApi:
                 "svid_ttl": settings.svid_ttl,
                 "ca_ttl": settings.ca_ttl,
                 "ca_key_type": settings.ca_key_type,
+                "problem": authority.problem,
                 "upstream": "self-signed" if authority.upstream is None else str(authority.upstream),
                 "key_manager": str(authority.key_manager),
                 "datastore": str(authority.datastore),

@@ -183,6 +183,11 @@ class Authority:
         return self._cas.cas.next
 
     @property
+    def problem(self) -> str:
+        """What keeps the next CA from being made, "" for nothing."""
+        return self._cas.problem
+
+    @property
     def retired(self) -> tuple[Retired, ...]:
         """CAs whose SVIDs are being replaced."""
         return self._cas.cas.retired

@@ -90,6 +90,11 @@ class CaManager:
             if ca is not None:  # a bundle that was lost, or is of another time than the journal, may lack them
                 await self._bundles.add(() if ca.chain else (ca.certificate,), (_jwt_authority(ca),))
 
+    @property
+    def problem(self) -> str:
+        """Why the upstream authority did not sign the CA that is due, "" when it did or none is."""
+        return "" if self._failure is None else str(self._failure)
+
     async def turn(self) -> None:
         """Do what is due now. Failures are logged and tried again; only without a CA are they raised.
 

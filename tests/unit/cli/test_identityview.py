@@ -29,6 +29,7 @@ def authority(**changes: Any) -> dict[str, Any]:
         "svid_ttl": HOUR,
         "ca_ttl": 720 * HOUR,
         "ca_key_type": "ec-p256",
+        "problem": "",
         "upstream": "self-signed",
         "key_manager": "memory key manager",
         "datastore": "in memory",
@@ -135,6 +136,12 @@ def test_wide_shows_whole_ids_serials_renewal_and_agents() -> None:
 def test_a_server_of_its_own_shows_entries() -> None:
     text = identityview.text(fetch({"/identity": {**authority(), "entries": [entry("web", svid=None)]}}), NOW)
     assert rows(text, "ENTRY") == [["web", "spiffe://example.org/ns/shop/sa/web", "<unknown>", "-", "<none>"]]
+
+
+def test_an_upstream_that_fails_is_the_first_thing_shown() -> None:
+    down = {**authority(problem="upstream authority disk: no key"), "entries": []}
+    first = identityview.text(fetch({"/identity": down}), NOW).splitlines()[0]
+    assert first.split(maxsplit=1) == ["Problem:", "the next CA is delayed: upstream authority disk: no key"]
 
 
 def test_a_mesh_whose_authority_is_elsewhere_says_where_and_shows_what_its_agent_holds() -> None:

@@ -377,6 +377,7 @@ async def test_an_upstream_that_is_down_delays_rotation_loudly_and_never_stops_i
                 chain = await signed(server)
                 assert Verifier(roots(server)).spiffe_id(chain[0], clock.now, chain[1:]) == str(WEB)
         assert server.current is first
+        assert server.problem == company.down
         complaints = [r.getMessage() for r in caplog.records if "the next CA is delayed" in r.getMessage()]
         assert 700 < len(complaints) < 800  # at most one a minute
         assert "connection refused" in complaints[0]
@@ -389,6 +390,7 @@ async def test_an_upstream_that_is_down_delays_rotation_loudly_and_never_stops_i
         company.down = ""
         clock.now += 60
         chain = await signed(server)
+        assert server.problem == ""
         assert Verifier(roots(server)).spiffe_id(chain[0], clock.now, chain[1:]) == str(WEB)
 
 

@@ -310,7 +310,10 @@ spec: {containers: [{name: a, image: nginx}]}
     assert "pod/image-only" in said
     assert "spec.containers[0].command" in said
     mesh.ok("delete", "pod", "image-only")
-    broken = pod("broken", "sh", "-c", "echo no database; exit 3")
+    # The probe: between start and end a container without one is ready.
+    never = {"exec": {"command": ["false"]}}
+    main = {"name": "main", "command": ["sh", "-c", "echo no database; exit 3"], "readinessProbe": never}
+    broken = pod("broken", containers=[main])
     try:
         said = mesh.fails("up", "-f", "-", "--wait-timeout", "4s", stdin=broken.encode())
         assert "1 not ready after 4 s" in said

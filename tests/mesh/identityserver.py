@@ -40,7 +40,11 @@ class IdentityProcess:
         self.write_config()
 
     def __enter__(self) -> IdentityProcess:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

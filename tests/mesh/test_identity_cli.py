@@ -186,6 +186,7 @@ def test_tokens_are_good_once_and_private_in_a_file(mesh: LocalCli, directory: P
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(ok(mesh, "token", "create", "vm-1").strip()) > 30
     assert "is not the name of an agent" in refused(mesh, "token", "create", "a/b")
+    assert "of nodes that Kubernetes vouches for" in refused(mesh, "token", "create", "k8s.worker-1")
     assert "there is no agent vm-1" in refused(mesh, "agent", "ban", "vm-1")
 
 

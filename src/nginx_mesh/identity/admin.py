@@ -32,7 +32,7 @@ from .ca import Ca, key_identifier
 from .client import RefusedError, UnavailableError
 from .datastore.base import AttestedNode, DatastoreError, FederationRelationship
 from .federation.client import FederationError, check_relationship
-from .registrations import agent_id
+from .registrations import K8S_PREFIX, agent_id
 from .spiffe import SpiffeId, SpiffeIdError
 from .upstream.base import UpstreamError
 from .wire import Message
@@ -208,6 +208,8 @@ class AdminApi:
 
     async def _make_token(self, request: web.Request) -> web.Response:
         wanted = await _body(request, NewToken)
+        if wanted.name.startswith(K8S_PREFIX):
+            raise RefusedError(f"name: those that begin with {K8S_PREFIX!r} are of nodes that Kubernetes vouches for")
         try:
             agent = agent_id(self._authority.settings.trust_domain, wanted.name)
             token = await asyncio.to_thread(self._tokens.make, str(agent), wanted.ttl, registrar=wanted.registrar)

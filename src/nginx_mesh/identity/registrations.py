@@ -12,6 +12,9 @@ from .x509svid import check_dns_names
 CONTROL_PLANE = "/nginx-mesh"
 """Paths below this are the control plane's own; no registration gives them away."""
 
+K8S_PREFIX = "k8s."
+"""Names of agents that begin so are of nodes that a Kubernetes cluster vouches for."""
+
 MAX_NAMES = 200
 
 _WORKLOAD = re.compile(r"/ns/[^/]+/sa/[^/]+")

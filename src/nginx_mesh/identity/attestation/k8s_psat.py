@@ -1,7 +1,6 @@
 """Projected service-account tokens: the Kubernetes API server says which pod holds one, and on which node that runs.
 
-A node's agent is `…/nginx-mesh/agent/k8s.NODE`: names of agents are one path segment, and names that people give to
-agents with join tokens should not begin with "k8s.". A token is good for as often as its life allows, so that an agent
+A node's agent is `…/nginx-mesh/agent/k8s.NODE`: names of agents are one path segment. A token is good for as often as its life allows, so that an agent
 which lost its SVID comes back by itself; what an earlier agent of the node held is void then.
 """
 
@@ -15,7 +14,7 @@ import kubernetes.client
 import msgspec
 
 from nginx_mesh.identity.client import RefusedError, UnavailableError
-from nginx_mesh.identity.registrations import agent_id
+from nginx_mesh.identity.registrations import K8S_PREFIX, agent_id
 from nginx_mesh.identity.upstream.base import UpstreamError
 from nginx_mesh.identity.upstream.calls import BlockingCalls, quoted
 from nginx_mesh.identity.upstream.cluster import TIMEOUT, cluster
@@ -103,7 +102,7 @@ class ProjectedTokens:
             raise UnavailableError(str(error)) from None
         if refusals:
             raise refusals[0]
-        return Attested(str(agent_id(self._trust_domain, f"k8s.{node}")))
+        return Attested(str(agent_id(self._trust_domain, f"{K8S_PREFIX}{node}")))
 
     def _node(self, token: str) -> str:
         """The node that the token's holder runs on. Raises RefusedError, UpstreamError."""

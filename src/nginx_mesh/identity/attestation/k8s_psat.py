@@ -1,7 +1,7 @@
 """Projected service-account tokens: the Kubernetes API server says which pod holds one, and on which node that runs.
 
-A node's agent is `…/nginx-mesh/agent/k8s.NODE`: names of agents are one path segment. A token is good for as often as its life allows, so that an agent
-which lost its SVID comes back by itself; what an earlier agent of the node held is void then.
+A node's agent is `…/nginx-mesh/agent/k8s.NODE`: names of agents are one path segment. A token is good for as often as
+its life allows, so that an agent which lost its SVID comes back by itself; what an earlier one held is void then.
 """
 
 from __future__ import annotations

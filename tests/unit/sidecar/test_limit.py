@@ -47,3 +47,7 @@ def test_no_more_than_rate_and_burst_pass_in_any_time(rate: int, burst: int, tim
         for j, last in enumerate(passed[i:], start=1):
             # each request is counted to the thousandth
             assert j <= (last - first) * rate / 1000 + burst + 1 + j / 1000
+
+
+def test_a_limit_that_nobody_reaches_lets_pass_after_any_silence() -> None:
+    assert waits(Rate(2**53, 0, 0), [0, 86_400_000]) == [0, 0]

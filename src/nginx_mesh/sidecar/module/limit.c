@@ -4,7 +4,7 @@
 double
 limit_take(limit_bucket *bucket, const limit_rate *limit, int64_t now)
 {
-    double  excess;
+    double  excess, drained;
 
     if (bucket->last == 0) {
         bucket->excess = 0;
@@ -12,11 +12,11 @@ limit_take(limit_bucket *bucket, const limit_rate *limit, int64_t now)
         return 0;
     }
 
-    excess = bucket->excess - (double) (int64_t) (limit->rate * (double) (now - bucket->last) / 1000) + 1000;
+    excess = bucket->excess + 1000;
+    drained = limit->rate * (double) (now - bucket->last) / 1000;
 
-    if (excess < 0) {
-        excess = 0;
-    }
+    /* whole thousandths, where they can be more than an integer holds */
+    excess = drained < excess ? excess - (double) (int64_t) drained : 0;
 
     if (excess > limit->burst * 1000) {
         return -1;

@@ -34,12 +34,13 @@ class Mesh:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.server = world.pod("server", {8080: "http", 2525: "tcp"})
+        self.server = world.pod("server", {8080: "http", 2525: "tcp", 2527: "tcp"})
         self.client = world.pod("client")
         self.outsider = world.pod("outsider", meshed=False)
         self.web: Service = world.service("web", {80: (8080, "http"), 25: (2525, "tcp")}, [self.server])
         self.server.serve("http_server", "--port", "8080")
         self.server.serve("tcp_server", "--mode", "greeting", "--port", "2525")
+        self.server.serve("tcp_server", "--mode", "count", "--port", "2527")
 
     @property
     def url(self) -> str:
@@ -313,6 +314,37 @@ def statuses(mesh: Mesh, count: int) -> list[int]:
     """Of requests of the client's, one after the other."""
     document = mesh.client.call("http_client", "request", f"{mesh.url}/echo", "--count", str(count))
     return [answer["status"] for answer in document["answers"]]
+
+
+# TLS in pieces
+
+
+@pytest.mark.parametrize("how", ["--slowly", "--freeze"])
+def test_requests_arrive_whatever_pieces_their_tls_comes_in(mesh: Mesh, how: str) -> None:
+    arguments = [how] if how == "--slowly" else [how, str(mesh.server.workers[0])]
+    identity = mesh.world.authority.identity(mesh.client.spiffe_id)
+    assert mesh.intrude(identity, 8080, *arguments).startswith("HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("end", ["politely", "rudely"])
+@pytest.mark.parametrize("how", ["--slowly", "--freeze"])
+def test_what_comes_before_the_end_of_a_tls_stream_is_not_lost(mesh: Mesh, how: str, end: str) -> None:
+    arguments = [how] if how == "--slowly" else [how, str(mesh.server.workers[0])]
+    arguments += ["--alpn", "nginx-mesh-tcp", f"--half-close={end}", "--send", "x" * 500, "--record", "100"]
+    identity = mesh.world.authority.identity(mesh.client.spiffe_id)
+    assert json.loads(mesh.intrude(identity, 2527, *arguments))["bytes"] == 500
+
+
+def test_no_part_of_a_request_is_left_in_the_socket(mesh: Mesh) -> None:
+    """Around the length at which nginx took as much from OpenSSL as it saw in the socket, and some is there still."""
+    identity = mesh.world.authority.identity(mesh.client.spiffe_id)
+    worker = str(mesh.server.workers[0])
+    for length in range(32_930, 32_960):
+        request = (
+            f"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n" + "x" * length
+        )
+        answer = mesh.intrude(identity, 8080, "--second", "--freeze", worker, "--record", "9000", "--send", request)
+        assert answer.startswith("HTTP/1.1 200"), length
 
 
 def _cpu(pod: Pod) -> float:

@@ -1,11 +1,15 @@
 /*
  * Reading TLS without asking the kernel twice. OpenSSL reads a record, and nginx reads on until there is nothing: that
  * costs each request a system call that only says EAGAIN. But a read that gave less than it had room for has emptied the
- * socket, and whatever comes after it is an event. nginx itself goes by this when it reads plaintext (ngx_unix_recv),
- * in the same way: `available` is 0 then, and -1 from the next event on.
+ * socket, and whatever comes after it is an event. nginx itself goes by this when it reads plaintext (ngx_unix_recv).
+ *
+ * What is known is kept in `available`, which every event sets to -1. The value is one of our own: what ngx_ssl_recv
+ * counts down there are bytes that left OpenSSL, so that its 0 may come while the socket still has some.
  */
 
 #include "ngx_mesh.h"
+
+#define NGX_MESH_TLS_EMPTY  -2
 
 
 static long
@@ -23,7 +27,7 @@ ngx_mesh_tls_read_step(BIO *bio, int step, const char *data, size_t len, int arg
 
         /* the event that told of the end was the last: that has to be read, after the data before it */
 
-        if (rev->available == 0 && !rev->pending_eof) {
+        if (rev->available == NGX_MESH_TLS_EMPTY && !rev->pending_eof) {
             BIO_clear_retry_flags(bio);
             BIO_set_retry_read(bio);
             return -1;
@@ -34,7 +38,7 @@ ngx_mesh_tls_read_step(BIO *bio, int step, const char *data, size_t len, int arg
     case BIO_CB_READ|BIO_CB_RETURN:
 
         if (ret > 0 && *done < len) {
-            rev->available = 0;
+            rev->available = NGX_MESH_TLS_EMPTY;
         }
 
         break;

@@ -316,6 +316,24 @@ def statuses(mesh: Mesh, count: int) -> list[int]:
     return [answer["status"] for answer in document["answers"]]
 
 
+def test_a_header_sent_very_often_takes_no_more_memory_than_its_bytes(mesh: Mesh) -> None:
+    limit = Limit(name="often", rate=10**9, matches=[PathRule(headers={"a": f"no{n}"}) for n in range(20)])
+    mesh.server.inbound[8080] = Inbound(protocols=["http"], limits=[limit])
+    mesh.world.push([mesh.server])
+    request = mesh.world.directory / "often"
+    request.write_text("GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + f"a:{'1' * 250}\r\n" * 900 + "\r\n")
+    before = _peak_memory(mesh.server)
+    identity = mesh.world.authority.identity(mesh.client.spiffe_id)
+    assert mesh.intrude(identity, 8080, "--send-file", str(request)).startswith("HTTP/1.1 200")
+    assert _peak_memory(mesh.server) - before < 64 << 20
+
+
+def _peak_memory(pod: Pod) -> int:
+    """The most that the pod's nginx workers ever had, bytes."""
+    lines = [line for pid in pod.workers for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
 # TLS in pieces
 
 

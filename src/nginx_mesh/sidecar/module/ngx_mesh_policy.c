@@ -359,46 +359,81 @@ ngx_mesh_methods_match(const ngx_array_t *methods, const ngx_str_t *method)
 }
 
 
-/* A header that was sent more than once is its values with commas between. NGX_DECLINED: it was not sent. */
+/* The next value of a header, from `*i` of `*part` on; NULL: there is no more. */
+static ngx_str_t *
+ngx_mesh_header_next(ngx_list_part_t **part, ngx_uint_t *i, const ngx_str_t *name)
+{
+    ngx_table_elt_t  *h;
+
+    for ( ; *part; *part = (*part)->next, *i = 0) {
+        while (*i < (*part)->nelts) {
+            h = (ngx_table_elt_t *) (*part)->elts + (*i)++;
+
+            if (h->key.len == name->len && ngx_strncasecmp(h->key.data, name->data, name->len) == 0) {
+                return &h->value;
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+/*
+ * A header that was sent more than once is its values with commas between, valid until the next call: a caller may send
+ * a hundred thousand, and rules ask again and again. NGX_DECLINED: it was not sent.
+ */
 static ngx_int_t
 ngx_mesh_header_value(ngx_http_request_t *r, const ngx_str_t *name, ngx_str_t *value)
 {
     u_char           *p;
-    ngx_str_t         joined;
+    size_t            len;
+    ngx_str_t        *next;
     ngx_uint_t        i, n;
     ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    static u_char    *joined;
+    static size_t     room;
 
     n = 0;
+    len = 0;
+    i = 0;
+    part = &r->headers_in.headers.part;
 
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-
-            if (h[i].key.len != name->len || ngx_strncasecmp(h[i].key.data, name->data, name->len) != 0) {
-                continue;
-            }
-
-            if (n++ == 0) {
-                *value = h[i].value;
-                continue;
-            }
-
-            joined.len = value->len + 1 + h[i].value.len;
-            joined.data = ngx_pnalloc(r->pool, joined.len);
-            if (joined.data == NULL) {
-                return NGX_ERROR;
-            }
-
-            p = ngx_cpymem(joined.data, value->data, value->len);
-            *p++ = ',';
-            ngx_memcpy(p, h[i].value.data, h[i].value.len);
-            *value = joined;
-        }
+    while ((next = ngx_mesh_header_next(&part, &i, name)) != NULL) {
+        *value = *next;
+        len += next->len + 1;
+        n++;
     }
 
-    return n ? NGX_OK : NGX_DECLINED;
+    if (n < 2) {
+        return n ? NGX_OK : NGX_DECLINED;
+    }
+
+    if (len > room) {
+        ngx_free(joined);
+        room = 0;
+
+        joined = ngx_alloc(len, r->connection->log);
+        if (joined == NULL) {
+            return NGX_ERROR;
+        }
+
+        room = len;
+    }
+
+    p = joined;
+    i = 0;
+    part = &r->headers_in.headers.part;
+
+    while ((next = ngx_mesh_header_next(&part, &i, name)) != NULL) {
+        p = ngx_cpymem(p, next->data, next->len);
+        *p++ = ',';
+    }
+
+    value->data = joined;
+    value->len = len - 1;
+
+    return NGX_OK;
 }
 
 

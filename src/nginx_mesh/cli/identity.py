@@ -291,7 +291,7 @@ def list_agents(client: Client, output: str | None) -> None:
 @_on_authority
 @click.argument("name", metavar="AGENT")
 def ban(client: Client, name: str) -> None:
-    """Refuse an agent from now on. What its workloads hold is good until it expires; rotate-ca ends that sooner."""
+    """Refuse an agent from now on. What its workloads hold is good until it expires."""
     client.request("PATCH", f"{_ROOT}/agents/{quote(name, safe='')}", {"banned": True})
     click.echo(f'agent "{name}" banned')
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -28,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from . import linux, netns
-from .locks import is_locked
+from .locks import is_locked, lock
 
 VENV_MOUNT = "/opt/nginx-mesh/venv"
 DEFAULT_PATH = f"{VENV_MOUNT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -116,7 +115,7 @@ class ContainerDir:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = os.open(self._status, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(status)
             for stale in (self._processes, self._failure):
                 stale.unlink(missing_ok=True)
             os.ftruncate(status, 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import socket
 import struct
@@ -25,6 +24,7 @@ import msgspec
 from dnslib import AAAA, CLASS, EDNS0, PTR, QTYPE, RCODE, RD, RR, SOA, SRV, A, DNSHeader, DNSRecord
 
 from . import linux
+from .locks import lock
 from .services import Backend, ServiceEntry
 
 ZONE_FILE = "zone.json"
@@ -282,7 +282,7 @@ def main(arguments: Sequence[str]) -> None:
     directory, *addresses = arguments
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     lock_fd = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
-    fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock(lock_fd)
     sockets = _bind(addresses)
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)

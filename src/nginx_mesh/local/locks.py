@@ -1,10 +1,22 @@
-"""Locks that tell whether their holder lives: the kernel drops them with the process, whatever way it ends."""
+"""Locks that tell whether their holder lives: the kernel drops them with the process, whatever way it ends.
+
+They belong to the open file (fcntl(2), open file description locks), so a child that inherits it holds them too. Unlike
+those of flock(2) they can be asked about without being taken: whoever looks is never in the way of whoever locks.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from pathlib import Path
+
+_FLOCK = struct.Struct("hhqqi0q")  # type, whence, start, length (0: all of the file), pid (0 as these locks demand)
+
+
+def lock(fd: int) -> None:
+    """Take the exclusive lock on a file open for writing. Raises BlockingIOError when another process has it."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
 
 
 def is_locked(path: Path) -> bool:
@@ -14,9 +26,7 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
     finally:
         os.close(fd)
-    return False
+    return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .locks import is_locked
+from .locks import is_locked, lock
 
 _POLL_SECONDS = 0.05
 
@@ -23,14 +22,14 @@ class DaemonError(Exception):
 def held(path: Path) -> Iterator[None]:
     """Hold the lock. Raises DaemonError when another process does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "r+") as lock:
+    with os.fdopen(descriptor, "r+") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
         except BlockingIOError:
             raise DaemonError(f"{path}: the mesh has a daemon already") from None
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 

@@ -117,6 +117,18 @@ BAD_ENTRIES: dict[str, tuple[str, Any, str]] = {
     "missing field": ("settings", {"mtls_mode": "off"}, "lacks"),
     "bad certificate": ("identity", {"spiffe_id": "x", "svid": "x", "key": "x", "bundle": "x"}, "certificate"),
     "rate of zero": ("inbound/80", {"protocols": ["http"], "limits": [{"name": "x", "rate": 0}]}, "rate"),
+    "negative weight": (
+        "split/default/a:80",
+        {"split": "default/a", "backends": [{"cluster": "default/b:80", "weight": -1}]},
+        "weight",
+    ),
+    "split without backends": ("split/default/a:80", {"split": "default/a"}, "backends"),
+    "breaker that is always open": (
+        "breaker/default/a:80",
+        {"breaker": "default/a", "errors": 0, "timeout_ms": 1000},
+        "errors",
+    ),
+    "breaker too quick": ("breaker/default/a:80", {"breaker": "default/a", "errors": 1, "timeout_ms": 1}, "timeout_ms"),
     "grants without sources": ("inbound/80", {"protocols": ["http"], "grants": [{"target": "x"}]}, "sources"),
 }
 

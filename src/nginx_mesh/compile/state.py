@@ -9,6 +9,8 @@ A state is a flat mapping from key to entry, so that a change is a small set of 
 | `inbound/<port>` | `Inbound`: one declared container port |
 | `destination/<ip>:<port>` | `Destination`; IPv6 as `[::1]:80` |
 | `cluster/<namespace>/<service>:<port>` or `cluster/<ip>:<port>` | `Cluster` |
+| `split/<namespace>/<service>:<port>` | `Split`: where requests for a root Service's port go instead |
+| `breaker/<namespace>/<service>:<port>` | `Breaker`: when nothing is sent to a Service's port |
 | `probe/<path>` | `Probe`; the path kubelet asks for on 8895 or 8896, with its leading slash |
 
 The sidecar's Lua validates the same shapes (sidecar/lua/mesh/schema.lua) and refuses an update whole.
@@ -130,10 +132,45 @@ class Cluster(Entry, frozen=True, kw_only=True):
 
 
 class Destination(Entry, frozen=True, kw_only=True):
-    """What an address and port that the application dials mean. `cluster` is the name behind `cluster/`."""
+    """What an address and port that the application dials mean. `cluster` is the name behind `cluster/`.
+
+    `service` is the Service's port ("namespace/service:port") whose split and breaker apply, where `cluster` is not:
+    pods of headless Services.
+    """
 
     protocol: Protocol
     cluster: str
+    service: str = ""
+
+
+class SplitBackend(Entry, frozen=True, kw_only=True):
+    """A cluster and its share of the sum of weights."""
+
+    cluster: str
+    weight: int
+
+
+class Split(Entry, frozen=True, kw_only=True):
+    """Requests that any of `matches` fits (no matches: all of them) go to `backends` by weight.
+
+    `split` names the TrafficSplit ("namespace/name").
+    """
+
+    split: str
+    backends: list[SplitBackend]
+    matches: list[PathRule] = []
+
+
+class Breaker(Entry, frozen=True, kw_only=True):
+    """`errors` failures (1 to 10000) within `timeout_ms` (1000 or more) open the circuit for as long.
+
+    `breaker` names the CircuitBreaker ("namespace/name"), `fallback` the cluster that answers meanwhile, "" for none.
+    """
+
+    breaker: str
+    errors: int
+    timeout_ms: int
+    fallback: str = ""
 
 
 class Probe(Entry, frozen=True, kw_only=True):
@@ -149,7 +186,7 @@ class Probe(Entry, frozen=True, kw_only=True):
     host: str = ""
 
 
-StateEntry = Settings | Identity | Inbound | Destination | Cluster | Probe
+StateEntry = Settings | Identity | Inbound | Destination | Cluster | Split | Breaker | Probe
 State = dict[str, StateEntry]
 
 

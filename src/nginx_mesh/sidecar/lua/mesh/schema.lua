@@ -207,11 +207,26 @@ local KEYED = {
         }),
     },
 
-    destination = { key = address, value = struct({ protocol = protocol, cluster = text }, {}) },
+    destination = { key = address, value = struct({ protocol = protocol, cluster = text }, { service = text }) },
 
     cluster = {
         key = text,
         value = struct({ lb_method = lb_method, endpoints = map(address, endpoint_proves) }, {}),
+    },
+
+    split = {
+        key = text,
+        value = struct({
+            split = text,
+            backends = list(struct({ cluster = text, weight = integer(0, 2 ^ 31) }, {})),
+        }, { matches = matches }),
+    },
+
+    breaker = {
+        key = text,
+        value = struct({ breaker = text, errors = integer(1, 10000), timeout_ms = integer(1000, 2 ^ 31) }, {
+            fallback = text,
+        }),
     },
 
     probe = {

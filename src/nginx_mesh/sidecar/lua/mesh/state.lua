@@ -131,6 +131,10 @@ local FOLLOW = {
         end
     end,
 
+    -- Kept, and not acted on yet.
+    split = function() end,
+    breaker = function() end,
+
     probe = function(name)
         probes[name] = nil
     end,

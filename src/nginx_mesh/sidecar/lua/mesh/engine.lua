@@ -11,17 +11,18 @@ ffi.cdef [[
 typedef struct ngx_http_request_s ngx_http_request_t;
 
 typedef struct ngx_mesh_policy_s ngx_mesh_policy_t;
+typedef struct ngx_mesh_rule_s ngx_mesh_rule_t;
 
 void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level, int64_t body_limit);
 void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, ngx_mesh_policy_t *policy);
 ngx_mesh_policy_t *ngx_mesh_ffi_policy_new(uintptr_t restricted);
-intptr_t ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy);
-intptr_t ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len, double rate, double burst,
-    double delay);
-intptr_t ngx_mesh_ffi_policy_source(ngx_mesh_policy_t *policy, const char *id, size_t len);
-intptr_t ngx_mesh_ffi_policy_match(ngx_mesh_policy_t *policy, const char *path, size_t len);
-intptr_t ngx_mesh_ffi_policy_method(ngx_mesh_policy_t *policy, const char *name, size_t len);
-intptr_t ngx_mesh_ffi_policy_header(ngx_mesh_policy_t *policy, const char *name, size_t name_len, const char *regex,
+ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy);
+ngx_mesh_rule_t *ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len, double rate,
+    double burst, double delay);
+intptr_t ngx_mesh_ffi_rule_source(ngx_mesh_rule_t *rule, const char *id, size_t len);
+intptr_t ngx_mesh_ffi_rule_match(ngx_mesh_rule_t *rule, const char *path, size_t len);
+intptr_t ngx_mesh_ffi_rule_method(ngx_mesh_rule_t *rule, const char *name, size_t len);
+intptr_t ngx_mesh_ffi_rule_header(ngx_mesh_rule_t *rule, const char *name, size_t name_len, const char *regex,
     size_t regex_len);
 intptr_t ngx_mesh_ffi_address_check(const char *address, size_t len);
 intptr_t ngx_mesh_ffi_destination_put(const char *address, size_t address_len, uintptr_t protocols,
@@ -117,24 +118,26 @@ function _M.settings(mode, log_format, log_level, body_limit)
 end
 
 
-local function policy_sources(policy, sources)
-    for _, id in ipairs(sources or {}) do
-        check(C.ngx_mesh_ffi_policy_source(policy, id, #id))
+-- `from` has sources and matches, or no such field.
+local function fill_rule(rule, from)
+    if rule == nil then
+        error("out of memory")
     end
-end
 
+    for _, id in ipairs(from.sources or {}) do
+        check(C.ngx_mesh_ffi_rule_source(rule, id, #id))
+    end
 
-local function policy_matches(policy, matches)
-    for _, match in ipairs(matches or {}) do
+    for _, match in ipairs(from.matches or {}) do
         local path = match.path_regex or ""
-        check(C.ngx_mesh_ffi_policy_match(policy, path, #path))
+        check(C.ngx_mesh_ffi_rule_match(rule, path, #path))
 
         for _, method in ipairs(match.methods or {}) do
-            check(C.ngx_mesh_ffi_policy_method(policy, method, #method))
+            check(C.ngx_mesh_ffi_rule_method(rule, method, #method))
         end
 
         for name, regex in pairs(match.headers or {}) do
-            check(C.ngx_mesh_ffi_policy_header(policy, name, #name, regex, #regex))
+            check(C.ngx_mesh_ffi_rule_header(rule, name, #name, regex, #regex))
         end
     end
 end
@@ -149,16 +152,12 @@ local function new_policy(grants, limits)
     end
 
     for _, grant in ipairs(grants or {}) do
-        check(C.ngx_mesh_ffi_policy_grant(policy))
-        policy_sources(policy, grant.sources)
-        policy_matches(policy, grant.matches)
+        fill_rule(C.ngx_mesh_ffi_policy_grant(policy), grant)
     end
 
     for _, limit in ipairs(limits) do
-        check(C.ngx_mesh_ffi_policy_limit(policy, limit.name, #limit.name, limit.rate, limit.burst or 0,
-                                          limit.delay or 0))
-        policy_sources(policy, limit.sources)
-        policy_matches(policy, limit.matches)
+        fill_rule(C.ngx_mesh_ffi_policy_limit(policy, limit.name, #limit.name, limit.rate, limit.burst or 0,
+                                              limit.delay or 0), limit)
     end
 
     return policy

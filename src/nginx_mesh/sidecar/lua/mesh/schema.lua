@@ -146,7 +146,7 @@ local function lb_method(value)
 end
 
 
--- A pattern that does not compile matches nothing (ngx_mesh_policy.c): one bad object must not freeze the pod's state.
+-- A pattern that does not compile matches nothing (ngx_mesh_rules.c): one bad object must not freeze the pod's state.
 local matches = list(struct({}, {
     path_regex = text,
     methods = list(text),

@@ -1,0 +1,21 @@
+/*
+ * Rules about requests, which grants, limits and splits have in common: ngx_mesh_rules.c.
+ */
+
+#ifndef NGX_MESH_RULES_H
+#define NGX_MESH_RULES_H
+
+#include "ngx_mesh.h"
+
+typedef struct ngx_mesh_rule_s {
+    ngx_array_t         sources;        /* ngx_str_t: SPIFFE IDs */
+    ngx_array_t         matches;        /* any of them; none: every request */
+} ngx_mesh_rule_t;
+
+ngx_int_t ngx_mesh_rule_init(ngx_mesh_rule_t *rule, ngx_pool_t *pool);
+/* Whether the caller is among the sources. `id` is empty when it proved none. */
+ngx_uint_t ngx_mesh_rule_names(const ngx_mesh_rule_t *rule, const ngx_str_t *id);
+/* `if_unsure`: what is said when applications may take the path for one or another, or a pattern takes too long. */
+ngx_uint_t ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_uint_t if_unsure);
+
+#endif

@@ -368,7 +368,7 @@ class Pod:
                             if pod.meshed or mode != "strict"
                         },
                     )
-        return state  # type: ignore[return-value]
+        return state | world.policies  # type: ignore[return-value]
 
     def endpoint(self, client_mode: MtlsMode) -> Endpoint:
         """This pod as a client in `client_mode` is told of it."""
@@ -386,6 +386,8 @@ class World:
         self.authority = Authority()
         self.pods: list[Pod] = []
         self.services: list[Service] = []
+        # More entries, and others than these; of every pod.
+        self.policies: dict[str, Entry] = {}
         self.processes: list[subprocess.Popen[Any]] = []
         self._name = f"nsmt-{secrets.token_hex(3)}"
         self._versions = itertools.count(time.time_ns() // 1_000_000)

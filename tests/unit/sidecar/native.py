@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import tempfile
+import weakref
 from functools import cache
 from pathlib import Path
 
@@ -58,6 +59,29 @@ class Bucket(ctypes.Structure):
     _fields_ = (("excess", ctypes.c_double), ("last", ctypes.c_int64))
 
 
+class BreakerStruct(ctypes.Structure):
+    """breaker."""
+
+    _fields_ = (
+        ("errors", ctypes.c_uint32),
+        ("timeout", ctypes.c_int64),
+        ("state", ctypes.c_int),
+        ("since", ctypes.c_int64),
+        ("trying", ctypes.c_uint),
+        ("epoch", ctypes.c_uint64),
+        ("trips", ctypes.c_uint64),
+        ("failures", ctypes.POINTER(ctypes.c_int64)),
+        ("n", ctypes.c_uint32),
+        ("next", ctypes.c_uint32),
+    )
+
+
+class Share(ctypes.Structure):
+    """split_share."""
+
+    _fields_ = (("weight", ctypes.c_uint32), ("usable", ctypes.c_uint32))
+
+
 class PoolStruct(ctypes.Structure):
     """lb_pool."""
 
@@ -80,10 +104,10 @@ class Tried(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL:
-    """lb.c, hello.c, limit.c and metric.c as a shared library that aborts on undefined behaviour."""
+    """The nginx-free files as a shared library that aborts on undefined behaviour."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "native.so"
-        sources = [str(MODULE / name) for name in ("lb.c", "hello.c", "limit.c", "metric.c")]
+        sources = [str(MODULE / name) for name in ("lb.c", "hello.c", "limit.c", "metric.c", "breaker.c", "split.c")]
         flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["gcc", "-shared", "-fPIC", *flags, "-o", str(target), *sources], check=True)
         loaded = ctypes.CDLL(str(target))
@@ -113,7 +137,46 @@ def library() -> ctypes.CDLL:
     loaded.limit_take.argtypes = (ctypes.POINTER(Bucket), ctypes.POINTER(Rate), ctypes.c_int64)
     loaded.metric_bucket.restype = ctypes.c_size_t
     loaded.metric_bucket.argtypes = (ctypes.c_uint64,)
+    breaker, ticket = ctypes.POINTER(BreakerStruct), ctypes.POINTER(ctypes.c_uint64)
+    loaded.breaker_init.argtypes = (breaker, ctypes.c_uint32, ctypes.c_int64)
+    loaded.breaker_free.argtypes = (breaker,)
+    loaded.breaker_admit.argtypes = (breaker, ticket, ctypes.c_int64)
+    loaded.breaker_begun.argtypes = (breaker, ticket)
+    loaded.breaker_end.argtypes = (breaker, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64)
+    loaded.breaker_seen.argtypes = (breaker, ctypes.c_int64)
+    loaded.split_pick.restype = ctypes.c_size_t
+    loaded.split_pick.argtypes = (ctypes.POINTER(Share), ctypes.c_size_t, ctypes.c_uint64)
     return loaded
+
+
+class Breaker:
+    """A circuit breaker; times are milliseconds."""
+
+    def __init__(self, errors: int, timeout: int) -> None:
+        self._breaker = BreakerStruct()
+        assert library().breaker_init(self._breaker, errors, timeout) == 0
+        weakref.finalize(self, library().breaker_free, self._breaker)
+
+    def admit(self, now: int) -> int | None:
+        """A request's ticket, None when it may not pass."""
+        ticket = ctypes.c_uint64()
+        return ticket.value if library().breaker_admit(self._breaker, ticket, now) else None
+
+    def begun(self, ticket: int) -> int:
+        """The ticket from then on."""
+        current = ctypes.c_uint64(ticket)
+        library().breaker_begun(self._breaker, current)
+        return current.value
+
+    def end(self, ticket: int, outcome: int, now: int) -> None:
+        library().breaker_end(self._breaker, ticket, outcome, now)
+
+    def seen(self, now: int) -> str:
+        return ("closed", "open", "half-open")[library().breaker_seen(self._breaker, now)]
+
+    @property
+    def trips(self) -> int:
+        return int(self._breaker.trips)
 
 
 class Pool:

@@ -3,8 +3,8 @@
  *
  * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server, in a
  * location `mesh_role outbound|inbound` (what the tables alone decide, Lua is not asked) and `mesh_count on`.
- * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_upstream_id, $mesh_upstream (http), $mesh_grpc_upstream,
- * $mesh_refused, $mesh_log_default and $mesh_log_json (for access_log's `if=`).
+ * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_cluster, $mesh_upstream_id, $mesh_upstream (http),
+ * $mesh_grpc_upstream, $mesh_refused, $mesh_log_default and $mesh_log_json (for access_log's `if=`).
  * The functions marked FFI are called from Lua.
  */
 
@@ -20,6 +20,9 @@ typedef struct {
     ngx_uint_t            balanced;     /* attempts is in use */
     ngx_int_t           (*process_header)(ngx_http_request_t *r);
     ngx_int_t           (*reinit_request)(ngx_http_request_t *r);
+    void                (*finalize_request)(ngx_http_request_t *r, ngx_int_t rc);
+    ngx_mesh_guards_t    *guards;       /* NULL: no breaker asks for the outcome */
+    ngx_int_t             ended;        /* what the upstream was finalized with */
     in_port_t             forward_port; /* 0: the port the caller dialled */
     off_t                 body_limit;   /* 0: none */
     off_t                 body_seen;
@@ -135,42 +138,58 @@ ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r)
 }
 
 
-/* NGX_OK; NGX_DECLINED: the cluster is not loaded; NGX_BUSY: it has no endpoint. */
+/* ngx_mesh_route, and then an endpoint can be asked for. NGX_DECLINED also when no service has the address. */
 static ngx_int_t
-ngx_http_mesh_select(ngx_http_request_t *r, const ngx_str_t *name)
+ngx_http_mesh_select(ngx_http_request_t *r, ngx_mesh_route_t *route)
 {
-    ngx_int_t             rc;
-    ngx_mesh_cluster_t   *cluster;
-    ngx_http_mesh_ctx_t  *ctx;
+    ngx_int_t                rc;
+    ngx_http_mesh_ctx_t     *ctx;
+    ngx_mesh_connection_t   *mc;
+    ngx_mesh_destination_t  *d;
 
     ctx = ngx_http_mesh_ctx(r);
     if (ctx == NULL) {
         return NGX_ERROR;
     }
 
-    cluster = ngx_mesh_cluster_find(name);
-    if (cluster == NULL) {
+    mc = ngx_mesh_connection(r->connection);
+    d = mc ? ngx_mesh_destination_find(&mc->name) : NULL;
+
+    if (d == NULL || !(d->protocols & NGX_MESH_PROTOCOL_HTTP)) {
         return NGX_DECLINED;
     }
 
-    rc = ngx_mesh_attempts_init(&ctx->attempts, cluster, r->pool);
+    rc = ngx_mesh_route(route, d, r, r->pool);
     if (rc != NGX_OK) {
-        return rc == NGX_DECLINED ? NGX_BUSY : rc;
+        return rc;
+    }
+
+    if (ngx_mesh_attempts_init(&ctx->attempts, route->cluster, r->pool) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     ctx->balanced = 1;
+    ctx->guards = route->guards;
 
     return NGX_OK;
 }
 
 
-/* FFI. ngx_http_mesh_select. */
+/* FFI. ngx_http_mesh_select; `name`, if it is of use, is valid until tables change. */
 ngx_int_t
-ngx_http_mesh_ffi_select(ngx_http_request_t *r, const u_char *name, size_t len)
+ngx_http_mesh_ffi_select(ngx_http_request_t *r, const u_char **name, size_t *len)
 {
-    ngx_str_t  str = { len, (u_char *) name };
+    ngx_int_t         rc;
+    ngx_mesh_route_t  route;
 
-    return ngx_http_mesh_select(r, &str);
+    rc = ngx_http_mesh_select(r, &route);
+
+    if (rc == NGX_BUSY || rc == NGX_ABORT) {
+        *name = route.name->data;
+        *len = route.name->len;
+    }
+
+    return rc;
 }
 
 
@@ -277,17 +296,13 @@ ngx_http_mesh_ffi_limit(ngx_http_request_t *r)
 }
 
 
-/* Whether the request is one of the application to a service whose cluster is loaded; then the cluster is chosen. */
+/* Whether the request is one of the application to a service whose cluster is loaded; then an endpoint is chosen. */
 static ngx_uint_t
 ngx_http_mesh_route(ngx_http_request_t *r)
 {
-    ngx_mesh_connection_t   *mc;
-    ngx_mesh_destination_t  *d;
+    ngx_mesh_route_t  route;
 
-    mc = ngx_mesh_connection(r->connection);
-    d = mc ? ngx_mesh_destination_find(&mc->name) : NULL;
-
-    return d && (d->protocols & NGX_MESH_PROTOCOL_HTTP) && ngx_http_mesh_select(r, &d->cluster) == NGX_OK;
+    return ngx_http_mesh_select(r, &route) == NGX_OK;
 }
 
 
@@ -358,12 +373,84 @@ ngx_http_mesh_access_handler(ngx_http_request_t *r)
 }
 
 
+static const ngx_str_t *
+ngx_http_mesh_field(ngx_list_t *fields, const ngx_str_t *name)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &fields->part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (h[i].key.len == name->len && ngx_strncasecmp(h[i].key.data, name->data, name->len) == 0) {
+                return &h[i].value;
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+/* Of a gRPC answer, as far as it is there: DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE are what 5xx is to HTTP. */
+static ngx_uint_t
+ngx_http_mesh_grpc_failed(ngx_http_request_t *r)
+{
+    ngx_int_t         code;
+    const ngx_str_t  *status;
+    static ngx_str_t  type = ngx_string("application/grpc");
+    static ngx_str_t  name = ngx_string("grpc-status");
+
+    if (r->headers_out.content_type.len < type.len
+        || ngx_strncasecmp(r->headers_out.content_type.data, type.data, type.len) != 0)
+    {
+        return 0;
+    }
+
+    status = ngx_http_mesh_field(&r->headers_out.headers, &name);
+
+    if (status == NULL) {
+        status = ngx_http_mesh_field(&r->headers_out.trailers, &name);
+    }
+
+    code = status ? ngx_atoi(status->data, status->len) : 0;
+
+    return code == 4 || code == 13 || code == 14;
+}
+
+
+static ngx_uint_t
+ngx_http_mesh_status(ngx_http_request_t *r)
+{
+    return r->err_status ? r->err_status : r->headers_out.status;
+}
+
+
+/* How the request ended for whoever counts failures of endpoints. */
+static breaker_outcome
+ngx_http_mesh_outcome(ngx_http_request_t *r, ngx_http_mesh_ctx_t *ctx)
+{
+    if (ctx->attempts.last == NULL) {
+        return BREAKER_UNKNOWN;
+    }
+
+    if (ngx_http_mesh_status(r) >= NGX_HTTP_INTERNAL_SERVER_ERROR || ngx_http_mesh_grpc_failed(r)
+        || ctx->ended == NGX_HTTP_BAD_GATEWAY || ctx->ended == NGX_HTTP_GATEWAY_TIME_OUT)
+    {
+        return BREAKER_FAILED;
+    }
+
+    return r->upstream->headers_in.status_n ? BREAKER_SUCCEEDED : BREAKER_UNKNOWN;
+}
+
+
 /* The time is that to the end of the answer, by a clock that may have been set back. */
 static ngx_int_t
 ngx_http_mesh_log_handler(ngx_http_request_t *r)
 {
     int64_t                    ms;
-    ngx_uint_t                 status;
     ngx_time_t                *now;
     ngx_http_mesh_ctx_t       *ctx;
     ngx_http_mesh_loc_conf_t  *mlcf;
@@ -384,9 +471,12 @@ ngx_http_mesh_log_handler(ngx_http_request_t *r)
     if (ctx && ctx->balanced && ctx->attempts.last) {
         now = ngx_timeofday();
         ms = (int64_t) (now->sec - r->start_sec) * 1000 + (int64_t) now->msec - (int64_t) r->start_msec;
-        status = r->err_status ? r->err_status : r->headers_out.status;
 
-        ngx_mesh_count_response(ctx->attempts.last, status, ngx_max(ms, 0));
+        ngx_mesh_count_response(ctx->attempts.last, ngx_http_mesh_status(r), ngx_max(ms, 0));
+    }
+
+    if (ctx && ctx->guards) {
+        ngx_mesh_guards_end(ctx->guards, ngx_http_mesh_outcome(r, ctx));
     }
 
     return NGX_OK;
@@ -428,6 +518,10 @@ ngx_http_mesh_header_filter(ngx_http_request_t *r)
 
     if (ctx && ctx->balanced) {
         ngx_mesh_attempts_first_byte(&ctx->attempts);
+
+        if (ctx->guards && ngx_http_mesh_outcome(r, ctx) == BREAKER_SUCCEEDED) {
+            ngx_mesh_guards_begun(ctx->guards);
+        }
     }
 
     return ngx_http_mesh_next_header_filter(r);
@@ -521,26 +615,9 @@ ngx_http_mesh_lengthen_timeouts(ngx_http_request_t *r)
 static ngx_uint_t
 ngx_http_mesh_is_refusal(ngx_http_upstream_t *u)
 {
-    ngx_uint_t         i;
-    ngx_list_part_t   *part;
-    ngx_table_elt_t   *h;
     static ngx_str_t   name = ngx_string("x-nginx-mesh-refused");
 
-    if (u->headers_in.status_n != NGX_HTTP_BAD_GATEWAY) {
-        return 0;
-    }
-
-    for (part = &u->headers_in.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-            if (h[i].key.len == name.len && ngx_strncasecmp(h[i].key.data, name.data, name.len) == 0) {
-                return 1;
-            }
-        }
-    }
-
-    return 0;
+    return u->headers_in.status_n == NGX_HTTP_BAD_GATEWAY && ngx_http_mesh_field(&u->headers_in.headers, &name);
 }
 
 
@@ -598,6 +675,19 @@ ngx_http_mesh_process_header(ngx_http_request_t *r)
 }
 
 
+/* An answer that breaks off after its header shows in nothing else. */
+static void
+ngx_http_mesh_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+    ctx->ended = rc;
+
+    ctx->finalize_request(r, rc);
+}
+
+
 static ngx_int_t
 ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 {
@@ -624,6 +714,11 @@ ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
 
     ctx->reinit_request = u->reinit_request;
     u->reinit_request = ngx_http_mesh_reinit_request;
+
+    if (ctx->guards) {
+        ctx->finalize_request = u->finalize_request;
+        u->finalize_request = ngx_http_mesh_finalize_request;
+    }
 
     return ngx_http_mesh_lengthen_timeouts(r);
 }
@@ -811,6 +906,25 @@ ngx_http_mesh_variable_upstream_id(ngx_http_request_t *r, ngx_http_variable_valu
 }
 
 
+static ngx_int_t
+ngx_http_mesh_variable_cluster(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    (void) data;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->balanced) {
+        ngx_http_mesh_set(v, ctx->attempts.cluster->node.str.data, ctx->attempts.cluster->node.str.len);
+    } else {
+        ngx_http_mesh_set(v, NULL, 0);
+    }
+
+    return NGX_OK;
+}
+
+
 /* `data`: 0 for HTTP/1, 1 for HTTP/2. Upstreams are apart by protocol and TLS so that no pooled connection serves two. */
 static ngx_int_t
 ngx_http_mesh_variable_upstream(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
@@ -873,6 +987,7 @@ ngx_http_mesh_variable_refused(ngx_http_request_t *r, ngx_http_variable_value_t 
 static ngx_http_variable_t  ngx_http_mesh_variables[] = {
     { ngx_string("mesh_original_dst"), NULL, ngx_http_mesh_variable_original, 0, 0, 0 },
     { ngx_string("mesh_peer_id"), NULL, ngx_http_mesh_variable_peer, 0, 0, 0 },
+    { ngx_string("mesh_cluster"), NULL, ngx_http_mesh_variable_cluster, 0, 0, 0 },
     { ngx_string("mesh_upstream_id"), NULL, ngx_http_mesh_variable_upstream_id, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
     { ngx_string("mesh_upstream"), NULL, ngx_http_mesh_variable_upstream, 0, 0, 0 },
     { ngx_string("mesh_grpc_upstream"), NULL, ngx_http_mesh_variable_upstream, 1, 0, 0 },

@@ -13,6 +13,7 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 
+#include "breaker.h"
 #include "hello.h"
 #include "lb.h"
 #include "metric.h"
@@ -48,6 +49,21 @@ extern ngx_mesh_settings_t  ngx_mesh_settings;
 
 
 /* clusters, endpoints, ports: ngx_mesh_tables.c */
+
+typedef struct {
+    ngx_rbtree_t             tree;
+    ngx_rbtree_node_t        sentinel;
+    ngx_uint_t               n;
+} ngx_mesh_names_t;
+
+ngx_str_node_t *ngx_mesh_names_find(ngx_mesh_names_t *names, const ngx_str_t *name);
+/* `node->str` is set; the tree must have been looked up in before. */
+void ngx_mesh_names_insert(ngx_mesh_names_t *names, ngx_str_node_t *node);
+void ngx_mesh_names_delete(ngx_mesh_names_t *names, ngx_str_node_t *node);
+/* An allocation, zeroed, with room for copies of strings behind it. */
+void *ngx_mesh_alloc(size_t size, size_t strings);
+/* The end of the copy. */
+u_char *ngx_mesh_copy(ngx_str_t *to, u_char *room, const u_char *data, size_t len);
 
 #define NGX_MESH_DIGEST_LEN  32
 
@@ -99,6 +115,7 @@ typedef struct {
     ngx_str_node_t       node;
     ngx_uint_t           protocols;
     ngx_str_t            cluster;
+    ngx_str_t            service;       /* whose split and breaker apply */
 } ngx_mesh_destination_t;
 
 ngx_mesh_destination_t *ngx_mesh_destination_find(const ngx_str_t *address);
@@ -120,6 +137,29 @@ ngx_uint_t ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id
 /* Takes the request into its rate limits. Seconds that it has to wait; -1: it is over a limit. */
 double ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r);
 void ngx_mesh_policy_free(ngx_mesh_policy_t *policy);
+
+
+/* splits and circuit breakers: ngx_mesh_route.c */
+
+typedef struct ngx_mesh_split_s  ngx_mesh_split_t;
+typedef struct ngx_mesh_guards_s  ngx_mesh_guards_t;
+
+typedef struct {
+    ngx_mesh_cluster_t  *cluster;       /* to call */
+    ngx_mesh_guards_t   *guards;        /* NULL: no breaker asks how it ends */
+    const ngx_str_t     *name;          /* of the service or cluster that decided */
+} ngx_mesh_route_t;
+
+/*
+ * `r` is NULL for TCP. NGX_DECLINED: the destination's cluster is not loaded; NGX_BUSY: the cluster `name` has no
+ * endpoint; NGX_ABORT: the circuit of `name` is open, and there is no fallback to call.
+ */
+ngx_int_t ngx_mesh_route(ngx_mesh_route_t *route, const ngx_mesh_destination_t *d, ngx_http_request_t *r,
+    ngx_pool_t *pool);
+/* The answer has begun, and well. */
+void ngx_mesh_guards_begun(ngx_mesh_guards_t *guards);
+/* Once; without it, the pool's end says that the outcome is unknown. */
+void ngx_mesh_guards_end(ngx_mesh_guards_t *guards, breaker_outcome outcome);
 
 
 /* metrics: ngx_mesh_counts.c */
@@ -189,6 +229,8 @@ typedef struct {
     in_port_t                port;
     ngx_str_t                peer_id;
     ngx_uint_t               peer_known;
+    ngx_mesh_cluster_t      *cluster;   /* where TCP to a service goes, from when the connection was sorted */
+    ngx_mesh_guards_t       *guards;
 } ngx_mesh_connection_t;
 
 /* Kept with the connection, also when it is passed from a stream listener to an HTTP one. NULL: out of memory. */

@@ -5,11 +5,6 @@
 #include <openssl/sha.h>
 
 
-typedef struct {
-    ngx_rbtree_t       tree;
-    ngx_rbtree_node_t  sentinel;
-} ngx_mesh_names_t;
-
 ngx_mesh_settings_t      ngx_mesh_settings;
 
 ngx_conf_enum_t          ngx_mesh_directions[] = {
@@ -26,7 +21,7 @@ static struct {
     ngx_mesh_policy_t  *policy;
 } ngx_mesh_inbound[65536];
 
-static ngx_str_node_t *
+ngx_str_node_t *
 ngx_mesh_names_find(ngx_mesh_names_t *names, const ngx_str_t *name)
 {
     if (names->tree.root == NULL) {
@@ -38,24 +33,31 @@ ngx_mesh_names_find(ngx_mesh_names_t *names, const ngx_str_t *name)
 }
 
 
-/* `node->str` is set; the tree must have been looked up in before. */
-static void
+void
 ngx_mesh_names_insert(ngx_mesh_names_t *names, ngx_str_node_t *node)
 {
     node->node.key = ngx_crc32_short(node->str.data, node->str.len);
     ngx_rbtree_insert(&names->tree, &node->node);
+    names->n++;
 }
 
 
-/* An allocation with room for copies of strings behind it. */
-static void *
+void
+ngx_mesh_names_delete(ngx_mesh_names_t *names, ngx_str_node_t *node)
+{
+    ngx_rbtree_delete(&names->tree, &node->node);
+    names->n--;
+}
+
+
+void *
 ngx_mesh_alloc(size_t size, size_t strings)
 {
     return ngx_calloc(size + strings, ngx_cycle->log);
 }
 
 
-static u_char *
+u_char *
 ngx_mesh_copy(ngx_str_t *to, u_char *room, const u_char *data, size_t len)
 {
     to->data = room;
@@ -137,7 +139,7 @@ ngx_mesh_ffi_destination_delete(const u_char *address, size_t len)
 
     d = ngx_mesh_destination_find(&name);
     if (d) {
-        ngx_rbtree_delete(&ngx_mesh_destinations.tree, &d->node.node);
+        ngx_mesh_names_delete(&ngx_mesh_destinations, &d->node);
         ngx_free(d);
     }
 }
@@ -146,12 +148,12 @@ ngx_mesh_ffi_destination_delete(const u_char *address, size_t len)
 /* FFI */
 ngx_int_t
 ngx_mesh_ffi_destination_put(const u_char *address, size_t address_len, ngx_uint_t protocols, const u_char *cluster,
-    size_t cluster_len)
+    size_t cluster_len, const u_char *service, size_t service_len)
 {
     u_char                  *p;
     ngx_mesh_destination_t  *d;
 
-    d = ngx_mesh_alloc(sizeof(ngx_mesh_destination_t), address_len + cluster_len);
+    d = ngx_mesh_alloc(sizeof(ngx_mesh_destination_t), address_len + cluster_len + service_len);
     if (d == NULL) {
         return NGX_ERROR;
     }
@@ -159,7 +161,8 @@ ngx_mesh_ffi_destination_put(const u_char *address, size_t address_len, ngx_uint
     ngx_mesh_ffi_destination_delete(address, address_len);
 
     p = ngx_mesh_copy(&d->node.str, (u_char *) d + sizeof(ngx_mesh_destination_t), address, address_len);
-    ngx_mesh_copy(&d->cluster, p, cluster, cluster_len);
+    p = ngx_mesh_copy(&d->cluster, p, cluster, cluster_len);
+    ngx_mesh_copy(&d->service, p, service, service_len);
     d->protocols = protocols;
 
     ngx_mesh_names_insert(&ngx_mesh_destinations, &d->node);
@@ -324,7 +327,7 @@ ngx_mesh_ffi_cluster_delete(const u_char *name, size_t len)
         ngx_mesh_endpoint_remove(cluster, ngx_mesh_endpoint_of(cluster->endpoints.root));
     }
 
-    ngx_rbtree_delete(&ngx_mesh_clusters.tree, &cluster->node.node);
+    ngx_mesh_names_delete(&ngx_mesh_clusters, &cluster->node);
     ngx_mesh_cluster_release(cluster);
 }
 

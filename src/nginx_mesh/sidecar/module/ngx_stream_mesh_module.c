@@ -37,6 +37,7 @@ typedef struct {
     ngx_str_t             listener;
     ngx_mesh_attempts_t   attempts;
     ngx_uint_t            balanced;
+    ngx_mesh_guards_t    *guards;       /* NULL: no breaker asks for the outcome */
 } ngx_stream_mesh_ctx_t;
 
 typedef ngx_int_t (*ngx_stream_mesh_step_pt)(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
@@ -52,6 +53,9 @@ static ngx_str_t  ngx_stream_mesh_in_tcp_mtls = ngx_string("127.0.0.1:8893");
 static ngx_str_t  ngx_stream_mesh_in_tcp_plain = ngx_string("127.0.0.1:8894");
 
 
+static ngx_stream_filter_pt  ngx_stream_mesh_next_filter;
+
+
 static ngx_int_t
 ngx_stream_mesh_refuse(ngx_stream_session_t *s, ngx_mesh_connection_t *mc, const char *why)
 {
@@ -64,7 +68,8 @@ ngx_stream_mesh_refuse(ngx_stream_session_t *s, ngx_mesh_connection_t *mc, const
 static ngx_int_t
 ngx_stream_mesh_sort_outbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx, ngx_mesh_connection_t *mc)
 {
-    ngx_mesh_cluster_t      *cluster;
+    ngx_int_t                rc;
+    ngx_mesh_route_t         route;
     ngx_mesh_destination_t  *d;
 
     d = ngx_mesh_destination_find(&mc->name);
@@ -84,11 +89,19 @@ ngx_stream_mesh_sort_outbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ct
         return NGX_OK;
     }
 
-    cluster = ngx_mesh_cluster_find(&d->cluster);
+    rc = ngx_mesh_route(&route, d, NULL, s->connection->pool);
 
-    if (cluster == NULL || ngx_mesh_attempts_init(&ctx->attempts, cluster, s->connection->pool) != NGX_OK) {
+    if (rc == NGX_ABORT) {
+        return ngx_stream_mesh_refuse(s, mc, "the circuit is open and there is no fallback to call");
+    }
+
+    if (rc != NGX_OK || ngx_mesh_attempts_init(&ctx->attempts, route.cluster, s->connection->pool) != NGX_OK) {
         return ngx_stream_mesh_refuse(s, mc, "no endpoint may be called");
     }
+
+    /* the attempts hold the cluster */
+    mc->cluster = route.cluster;
+    mc->guards = route.guards;
 
     ctx->listener = ctx->attempts.tls ? ngx_stream_mesh_out_tcp_mtls : ngx_stream_mesh_out_tcp_plain;
 
@@ -265,9 +278,7 @@ static ngx_int_t
 ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_ctx_t *ctx,
     ngx_mesh_connection_t *mc)
 {
-    ngx_str_t                id = ngx_null_string;
-    ngx_mesh_cluster_t      *cluster;
-    ngx_mesh_destination_t  *d;
+    ngx_str_t  id = ngx_null_string;
 
     if (mscf->role == NGX_MESH_INBOUND) {
 
@@ -286,19 +297,16 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
         return NGX_DECLINED;
     }
 
-    d = ngx_mesh_destination_find(&mc->name);
-
-    if (d == NULL) {
+    if (mc->cluster == NULL) {
         return NGX_DECLINED;
     }
 
-    cluster = ngx_mesh_cluster_find(&d->cluster);
-
-    if (cluster == NULL || ngx_mesh_attempts_init(&ctx->attempts, cluster, s->connection->pool) != NGX_OK) {
+    if (ngx_mesh_attempts_init(&ctx->attempts, mc->cluster, s->connection->pool) != NGX_OK) {
         return ngx_stream_mesh_refuse(s, mc, "no endpoint may be called");
     }
 
     ctx->balanced = 1;
+    ctx->guards = mc->guards;
     ctx->attempts.tls = mscf->tls;
 
     return NGX_DECLINED;
@@ -360,6 +368,57 @@ ngx_stream_mesh_preread_handler(ngx_stream_session_t *s)
     mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
 
     return mscf->role == NGX_MESH_NONE ? NGX_DECLINED : ngx_stream_mesh_run(s, mscf, ngx_stream_mesh_admit);
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_log_handler(ngx_stream_session_t *s)
+{
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    if (ctx == NULL || ctx->guards == NULL) {
+        return NGX_OK;
+    }
+
+    if (s->upstream && s->upstream->connected) {
+        ngx_mesh_guards_end(ctx->guards, BREAKER_SUCCEEDED);
+
+    } else {
+        ngx_mesh_guards_end(ctx->guards, s->status == NGX_STREAM_BAD_GATEWAY ? BREAKER_FAILED : BREAKER_UNKNOWN);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The endpoint's sidecar takes a connection before it knows whether its application does, and closes it when that does
+ * not. So an endpoint that ends a connection without a byte, before the caller ended its side, has failed.
+ */
+static ngx_int_t
+ngx_stream_mesh_filter(ngx_stream_session_t *s, ngx_chain_t *in, ngx_uint_t from_upstream)
+{
+    ngx_chain_t            *cl;
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    if (from_upstream && ctx && ctx->guards) {
+
+        for (cl = in; cl; cl = cl->next) {
+
+            if (ngx_buf_size(cl->buf) > 0) {
+                ngx_mesh_guards_begun(ctx->guards);
+
+            } else if (cl->buf->last_buf && s->upstream->received == 0 && !s->connection->read->eof) {
+                ngx_mesh_guards_end(ctx->guards, BREAKER_FAILED);
+            }
+        }
+    }
+
+    return ngx_stream_mesh_next_filter(s, in, from_upstream);
 }
 
 
@@ -550,7 +609,7 @@ ngx_stream_mesh_variable_listener(ngx_stream_session_t *s, ngx_stream_variable_v
 }
 
 
-/* `data`: 0 original destination, 1 peer's SPIFFE ID, 2 and 3 log conditions, 4 upstream's SPIFFE ID. */
+/* `data`: 0 original destination, 1 peer's SPIFFE ID, 2 and 3 log conditions, 4 upstream's SPIFFE ID, 5 cluster. */
 static ngx_int_t
 ngx_stream_mesh_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v, uintptr_t data)
 {
@@ -587,7 +646,14 @@ ngx_stream_mesh_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v
     default:
         ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
 
-        if (ctx && ctx->balanced && ctx->attempts.tls) {
+        if (ctx == NULL || !ctx->balanced) {
+            break;
+        }
+
+        if (data == 5) {
+            value = ctx->attempts.cluster->node.str;
+
+        } else if (ctx->attempts.tls) {
             value = ctx->attempts.last_id;
         }
     }
@@ -609,6 +675,7 @@ static ngx_stream_variable_t  ngx_stream_mesh_variables[] = {
     { ngx_string("mesh_log_default"), NULL, ngx_stream_mesh_variable, 2, 0, 0 },
     { ngx_string("mesh_log_json"), NULL, ngx_stream_mesh_variable, 3, 0, 0 },
     { ngx_string("mesh_upstream_id"), NULL, ngx_stream_mesh_variable, 4, NGX_STREAM_VAR_NOCACHEABLE, 0 },
+    { ngx_string("mesh_cluster"), NULL, ngx_stream_mesh_variable, 5, 0, 0 },
     ngx_stream_null_variable
 };
 
@@ -657,6 +724,16 @@ ngx_stream_mesh_postconfiguration(ngx_conf_t *cf)
     }
 
     *h = ngx_stream_mesh_preread_handler;
+
+    h = ngx_array_push(&cmcf->phases[NGX_STREAM_LOG_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_stream_mesh_log_handler;
+
+    ngx_stream_mesh_next_filter = ngx_stream_top_filter;
+    ngx_stream_top_filter = ngx_stream_mesh_filter;
 
     cscfp = cmcf->servers.elts;
 

@@ -26,13 +26,27 @@ intptr_t ngx_mesh_ffi_rule_header(ngx_mesh_rule_t *rule, const char *name, size_
     size_t regex_len);
 intptr_t ngx_mesh_ffi_address_check(const char *address, size_t len);
 intptr_t ngx_mesh_ffi_destination_put(const char *address, size_t address_len, uintptr_t protocols,
-    const char *cluster, size_t cluster_len);
+    const char *cluster, size_t cluster_len, const char *service, size_t service_len);
 void ngx_mesh_ffi_destination_delete(const char *address, size_t len);
 intptr_t ngx_mesh_ffi_cluster_put(const char *name, size_t len, uintptr_t method);
 void ngx_mesh_ffi_cluster_delete(const char *name, size_t len);
 intptr_t ngx_mesh_ffi_endpoint_put(const char *cluster, size_t cluster_len, const char *name, size_t len,
     uintptr_t tls, const char *id, size_t id_len);
 void ngx_mesh_ffi_endpoint_delete(const char *cluster, size_t cluster_len, const char *name, size_t len);
+
+typedef struct ngx_mesh_split_s ngx_mesh_split_t;
+
+ngx_mesh_split_t *ngx_mesh_ffi_split_new(const char *service, size_t len);
+intptr_t ngx_mesh_ffi_split_backend(ngx_mesh_split_t *split, const char *cluster, size_t len, uint32_t weight);
+ngx_mesh_rule_t *ngx_mesh_ffi_split_rule(ngx_mesh_split_t *split);
+void ngx_mesh_ffi_split_put(ngx_mesh_split_t *split);
+void ngx_mesh_ffi_split_delete(const char *service, size_t len);
+intptr_t ngx_mesh_ffi_breaker_put(const char *service, size_t len, uint32_t errors, int64_t timeout,
+    const char *fallback, size_t fallback_len);
+void ngx_mesh_ffi_breaker_delete(const char *service, size_t len);
+intptr_t ngx_mesh_ffi_breaker_state(const char *service, size_t len);
+uintptr_t ngx_mesh_ffi_breaker_trips_take(const char *service, size_t len);
+
 typedef struct {
     size_t      len;
     const char *data;
@@ -46,7 +60,7 @@ int64_t ngx_mesh_ffi_identity_expires(void);
 size_t ngx_http_mesh_ffi_original(ngx_http_request_t *r, const char **data, uintptr_t *port);
 int ngx_http_mesh_ffi_peer(ngx_http_request_t *r, const char **data, size_t *len);
 void ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r);
-intptr_t ngx_http_mesh_ffi_select(ngx_http_request_t *r, const char *name, size_t len);
+intptr_t ngx_http_mesh_ffi_select(ngx_http_request_t *r, const char **name, size_t *len);
 intptr_t ngx_http_mesh_ffi_forward(ngx_http_request_t *r, uintptr_t port);
 intptr_t ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit);
 uintptr_t ngx_http_mesh_ffi_allowed(ngx_http_request_t *r);
@@ -103,7 +117,7 @@ _M.LB_METHODS = {
     ["random two least_time=last_byte"] = 9,
 }
 
-local OK, BUSY, DECLINED = 0, -3, -5
+local OK, BUSY, DECLINED, ABORT = 0, -3, -5, -6
 
 
 local function check(rc)
@@ -181,8 +195,8 @@ function _M.is_address(address)
 end
 
 
-function _M.destination_put(address, protocols, cluster)
-    check(C.ngx_mesh_ffi_destination_put(address, #address, protocols, cluster, #cluster))
+function _M.destination_put(address, protocols, cluster, service)
+    check(C.ngx_mesh_ffi_destination_put(address, #address, protocols, cluster, #cluster, service, #service))
 end
 
 
@@ -208,6 +222,51 @@ end
 
 function _M.endpoint_delete(cluster, address)
     C.ngx_mesh_ffi_endpoint_delete(cluster, #cluster, address, #address)
+end
+
+
+-- `from` has backends and matches, as in the state.
+function _M.split_put(service, from)
+    local split = C.ngx_mesh_ffi_split_new(service, #service)
+
+    if split == nil then
+        error("out of memory")
+    end
+
+    for _, backend in ipairs(from.backends) do
+        check(C.ngx_mesh_ffi_split_backend(split, backend.cluster, #backend.cluster, backend.weight))
+    end
+
+    fill_rule(C.ngx_mesh_ffi_split_rule(split), from)
+    C.ngx_mesh_ffi_split_put(split)
+end
+
+
+function _M.split_delete(service)
+    C.ngx_mesh_ffi_split_delete(service, #service)
+end
+
+
+-- `timeout`: milliseconds; `fallback`: a cluster, or "".
+function _M.breaker_put(service, errors, timeout, fallback)
+    check(C.ngx_mesh_ffi_breaker_put(service, #service, errors, timeout, fallback, #fallback))
+end
+
+
+function _M.breaker_delete(service)
+    C.ngx_mesh_ffi_breaker_delete(service, #service)
+end
+
+
+-- 0: closed, 1: open, 2: half-open, of the breaker of a service in use.
+function _M.breaker_state(service)
+    return tonumber(C.ngx_mesh_ffi_breaker_state(service, #service))
+end
+
+
+-- How often it opened since the last call.
+function _M.take_breaker_trips(service)
+    return tonumber(C.ngx_mesh_ffi_breaker_trips_take(service, #service))
 end
 
 
@@ -289,9 +348,10 @@ function _M.disown_identity()
 end
 
 
--- "ok", "unknown" or "empty".
-function _M.select(cluster)
-    local rc = C.ngx_http_mesh_ffi_select(get_request(), cluster, #cluster)
+-- Where the request at hand goes: "ok"; "unknown": its cluster is not loaded; "empty" and the cluster without an
+-- endpoint; "open" and the service with an open circuit and no fallback.
+function _M.select()
+    local rc = C.ngx_http_mesh_ffi_select(get_request(), data, len)
 
     if rc == OK then
         return "ok"
@@ -302,7 +362,11 @@ function _M.select(cluster)
     end
 
     if rc == BUSY then
-        return "empty"
+        return "empty", ffi_str(data[0], len[0])
+    end
+
+    if rc == ABORT then
+        return "open", ffi_str(data[0], len[0])
     end
 
     error("out of memory")

@@ -131,8 +131,20 @@ local function add_responses(cluster_name, endpoint, status, ms, counts)
 end
 
 
+-- Labels of a breaker's series.
+local function breaker_labels(service, breaker)
+    return labels(state.settings().labels, { upstream = service, breaker = breaker.breaker })
+end
+
+
 local function flush()
     add("http_requests", engine.take_requests())
+
+    -- a breaker may be in use before the first settings are
+    for service, breaker in pairs(state.settings() and state.breakers() or {}) do
+        add("nginxplus_circuit_breaker_trips_total{" .. breaker_labels(service, breaker) .. "}",
+            engine.take_breaker_trips(service))
+    end
 
     while true do
         local cluster_name, endpoint, status, ms, counts = engine.take_count()
@@ -147,7 +159,7 @@ end
 
 -- In each worker's start.
 function _M.start()
-    state.before_cluster_changes(flush)
+    state.before_changes(flush)
     assert(ngx.timer.every(FLUSH_INTERVAL, flush))
 end
 
@@ -162,6 +174,8 @@ local HELP = {
     { "nginxplus_access_denied_total", "counter", "Requests refused by access control." },
     { "nginxplus_connections_active", "gauge", "Client connections." },
     { "nginxplus_state_version", "gauge", "Version of the sidecar state in force." },
+    { "nginxplus_circuit_breaker_state", "gauge", "Of a called service: 0 closed, 1 open, 2 half-open." },
+    { "nginxplus_circuit_breaker_trips_total", "counter", "Times that a circuit breaker opened." },
     { "nginxplus_upstream_server_requests", "counter", "Requests sent to an endpoint." },
     { "nginxplus_upstream_server_responses", "counter", "Responses of an endpoint by class." },
     { "nginxplus_upstream_server_fails", "counter", "Requests that no endpoint answered." },
@@ -217,6 +231,14 @@ function _M.expose()
         nginxplus_state_version = string.format("%d", state.version()),
     } do
         plain[name] = { name .. "{" .. own .. "} " .. value }
+    end
+
+    local breakers = {}
+    plain.nginxplus_circuit_breaker_state = next(state.breakers()) and breakers
+
+    for service, breaker in pairs(state.breakers()) do
+        breakers[#breakers + 1] = "nginxplus_circuit_breaker_state{" .. breaker_labels(service, breaker) .. "} "
+            .. engine.breaker_state(service)
     end
 
     local buckets = {}

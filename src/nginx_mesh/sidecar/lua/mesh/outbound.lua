@@ -16,15 +16,18 @@ function _M.access()
         return deny(503, "no service has this address")
     end
 
-    local name = destination.cluster
-    local selected = engine.select(name)
+    local selected, name = engine.select()
 
-    if selected == "unknown" and state.cluster(name) then
-        selected = engine.select(name)
+    if selected == "unknown" and state.load(destination) then
+        selected, name = engine.select()
+    end
+
+    if selected == "open" then
+        return deny(503, "the circuit of " .. name .. " is open and there is no fallback to call")
     end
 
     if selected ~= "ok" then
-        return deny(503, "no endpoint of " .. name .. " may be called")
+        return deny(503, "no endpoint of " .. (name or destination.cluster) .. " may be called")
     end
 end
 

@@ -17,7 +17,8 @@ local TOUCHED_TTL = 60
 
 local _M = {}
 
--- What this worker has decoded. Clusters that TCP uses are loaded at once: no Lua runs for a TCP connection.
+-- What this worker has decoded. Clusters that TCP uses are loaded at once: no Lua runs for a TCP connection. With a
+-- cluster come its service's split and breaker, and the clusters that these name: the module can decide alone.
 local settings
 local spiffe_id
 local inbound = {}
@@ -25,16 +26,81 @@ local destinations = {}
 local clusters = {}
 local probes = {}
 local eager = {}
+local used = {}                                         -- services whose split and breaker are in the module's tables
+local breakers = {}
 local sequence = 0
-local before_cluster_changes = function() end
+local before_changes = function() end
+local load_cluster
 
 
-local function load_cluster(name)
+-- What a split or a breaker names is there when it is needed.
+local function keep(name)
+    eager[name] = true
+
+    if not clusters[name] then
+        load_cluster(name)
+    end
+end
+
+
+local function load_split(service)
+    local raw = dict:get("split/" .. service)
+
+    if not raw then
+        engine.split_delete(service)
+        return
+    end
+
+    local split = cjson.decode(raw)
+
+    for _, backend in ipairs(split.backends) do
+        keep(backend.cluster)
+    end
+
+    engine.split_put(service, split)
+end
+
+
+local function load_breaker(service)
+    local raw = dict:get("breaker/" .. service)
+
+    if breakers[service] then
+        before_changes()
+        breakers[service] = nil
+    end
+
+    if not raw then
+        engine.breaker_delete(service)
+        return
+    end
+
+    local new = cjson.decode(raw)
+    local fallback = new.fallback or ""
+
+    if fallback ~= "" then
+        keep(fallback)
+    end
+
+    engine.breaker_put(service, new.errors, new.timeout_ms, fallback)
+    breakers[service] = new
+end
+
+
+local function use(service)
+    if not used[service] then
+        used[service] = true
+        load_split(service)
+        load_breaker(service)
+    end
+end
+
+
+function load_cluster(name)
     local raw = dict:get("cluster/" .. name)
     local old = clusters[name]
 
     if old then
-        before_cluster_changes()
+        before_changes()
     end
 
     if not raw then
@@ -60,8 +126,28 @@ local function load_cluster(name)
     end
 
     clusters[name] = new
+    use(name)
 
     return new
+end
+
+
+local function decode_destination(raw)
+    local d = cjson.decode(raw)
+
+    if not d.service or d.service == "" then
+        d.service = d.cluster
+    end
+
+    return d
+end
+
+
+-- Puts all that calling a destination needs into the module's tables. nil: the state lacks its cluster.
+local function load(d)
+    use(d.service)
+
+    return clusters[d.cluster] or load_cluster(d.cluster)
 end
 
 
@@ -111,17 +197,17 @@ local FOLLOW = {
             return
         end
 
-        local d = cjson.decode(raw)
+        local d = decode_destination(raw)
         local tcp = d.protocol == "tcp"
 
-        engine.destination_put(name, tcp and engine.PROTOCOL_TCP or engine.PROTOCOL_HTTP, d.cluster)
+        engine.destination_put(name, tcp and engine.PROTOCOL_TCP or engine.PROTOCOL_HTTP, d.cluster, d.service)
 
         if tcp then
             eager[d.cluster] = true
+        end
 
-            if not clusters[d.cluster] then
-                load_cluster(d.cluster)
-            end
+        if tcp or clusters[d.cluster] then
+            load(d)
         end
     end,
 
@@ -131,9 +217,17 @@ local FOLLOW = {
         end
     end,
 
-    -- Kept, and not acted on yet.
-    split = function() end,
-    breaker = function() end,
+    split = function(service)
+        if used[service] then
+            load_split(service)
+        end
+    end,
+
+    breaker = function(service)
+        if used[service] then
+            load_breaker(service)
+        end
+    end,
 
     probe = function(name)
         probes[name] = nil
@@ -414,9 +508,9 @@ function _M.apply(update)
 end
 
 
--- `handler` is called while a cluster that this worker uses is still what it was.
-function _M.before_cluster_changes(handler)
-    before_cluster_changes = handler
+-- `handler` is called while a cluster or breaker that this worker uses is still what it was.
+function _M.before_changes(handler)
+    before_changes = handler
 end
 
 
@@ -443,12 +537,21 @@ function _M.destination(address)
         local raw = dict:get("destination/" .. address)
 
         if raw then
-            d = cjson.decode(raw)
+            d = decode_destination(raw)
             destinations[address] = d
         end
     end
 
     return d
+end
+
+
+_M.load = load
+
+
+-- Of the services in use, by the service's name.
+function _M.breakers()
+    return breakers
 end
 
 

@@ -6,6 +6,20 @@ local state = require "mesh.state"
 
 local _M = {}
 
+local BREAKER_STATES = { [0] = "closed", [1] = "open", [2] = "half-open" }
+
+
+-- Of the services that this sidecar calls.
+local function breakers()
+    local out = {}
+
+    for service, breaker in pairs(state.breakers()) do
+        out[service] = { breaker = breaker.breaker, state = BREAKER_STATES[engine.breaker_state(service)] }
+    end
+
+    return out
+end
+
 
 function _M.show()
     local settings = state.settings()
@@ -17,6 +31,7 @@ function _M.show()
         mtls_mode = settings and settings.mtls_mode or cjson.null,
         spiffe_id = state.spiffe_id() or cjson.null,
         svid_expires = engine.identity_expires(),
+        circuit_breakers = breakers(),
         connections_active = tonumber(ngx.var.connections_active),
     })
 end

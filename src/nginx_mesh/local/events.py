@@ -45,6 +45,11 @@ class EventLog:
         if len(self._events) > self._limit:
             self._events.popitem(last=False)
 
+    def warn_once(self, key: ObjectKey, reason: str, message: str) -> None:
+        """Record a Warning, unless this has been said of the object already, for whatever reason."""
+        if not any(event[:2] == (key, "Warning") and event[3] == message for event in self._events):
+            self.record(key, "Warning", reason, message)
+
     def latest_warning(self, key: ObjectKey) -> str:
         """The message of the latest Warning about an object, empty when there is none."""
         return next((event[3] for event in reversed(self._events) if event[:2] == (key, "Warning")), "")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from nginx_mesh.admission import POLICIES, review
 from nginx_mesh.api import kinds
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
@@ -23,6 +24,7 @@ from . import lifecycle, registry
 from .admission import Admission
 from .events import EventLog
 from .networks import DEFAULT, PodNetworks
+from .others import Others
 from .store import Resource, Store, Transaction, key_of
 
 CONFIG_KEY = ObjectKey("MeshConfig", CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME)
@@ -154,6 +156,7 @@ class Objects:
         """Store objects, all or none; each comes with how to word what is wrong with it."""
         faults: list[str] = []
         outcomes: dict[int, tuple[ObjectKey, str]] = {}
+        doubts: list[tuple[ObjectKey, FieldError]] = []
         with self._store.transaction() as tx:
             admission = self.admission(tx)
             for number in sorted(range(len(resources)), key=lambda n: _rank(resources[n][0])):
@@ -162,9 +165,20 @@ class Objects:
                     outcomes[number] = key_of(resource), tx.put(admission.admit(resource))
                 except FieldError as error:
                     faults.append(worded(error))
+            # All of them together: none is judged by an object that another is about to replace.
+            others = Others(tx)
+            for number, (key, outcome) in sorted(outcomes.items()):
+                if key.kind in POLICIES and outcome != "unchanged":
+                    before = self._store.get(key)
+                    obj, old = kinds.decode(resources[number][0]), None if before is None else kinds.decode(before)
+                    verdict = review(obj, old, others)
+                    faults += map(resources[number][1], verdict.errors)
+                    doubts += [(key, warning) for warning in verdict.warnings]
             if faults:
                 raise RefusedError("Invalid", faults[0], faults)
             lifecycle.settle(tx, self._clock())
+        for key, doubt in doubts:
+            self._events.warn_once(key, "UnknownReference", str(doubt))
         return [outcomes[number] for number in sorted(outcomes)]
 
     def _namespace_labels(self, name: str) -> dict[str, str]:

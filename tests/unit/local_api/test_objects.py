@@ -130,3 +130,47 @@ def test_namespaces_that_the_mesh_needs_stay(objects: Objects) -> None:
     with pytest.raises(RefusedError) as refused:
         objects.delete(ObjectKey("Namespace", "", "nginx-mesh"), None)
     assert refused.value.reason == "Forbidden"
+
+
+def rate_limit(name: str, source: str, rate: str = "1r/s") -> bytes:
+    spec = f"{{destination: {{kind: Service, name: web}}, name: {name}, rate: {rate}, sources: [{{{source}}}]}}"
+    head = f"apiVersion: specs.smi.nginx.com/v1alpha2\nkind: RateLimit\nmetadata: {{name: {name}}}"
+    return f"{head}\nspec: {spec}\n".encode()
+
+
+A, B = "kind: Deployment, name: a", "kind: Deployment, name: b"
+
+
+async def test_two_rate_limits_for_the_same_source_are_refused_in_one_manifest_or_two(objects: Objects) -> None:
+    with pytest.raises(RefusedError, match=r"one.*spec.sources\[0\]: RateLimit default/two limits"):
+        await objects.apply([("one", rate_limit("one", A)), ("two", rate_limit("two", A))], "default")
+    await objects.apply([("one", rate_limit("one", A))], "default")
+    with pytest.raises(RefusedError, match=r"spec.sources\[0\]: RateLimit default/one limits"):
+        await objects.apply([("two", rate_limit("two", A))], "default")
+    await objects.apply([("two", rate_limit("two", B))], "default")
+    with pytest.raises(RefusedError, match="limits Deployment default/a"):
+        objects.patch(
+            ObjectKey("RateLimit", "default", "two"), {"spec": {"sources": [{"kind": "Deployment", "name": "a"}]}}
+        )
+    assert len(objects.of_kind("RateLimit", None)) == 2
+
+
+async def test_rate_limits_can_swap_their_sources_in_one_manifest(objects: Objects) -> None:
+    await objects.apply([("f", rate_limit("one", A)), ("g", rate_limit("two", B))], "default")
+    outcomes = await objects.apply([("f", rate_limit("one", B)), ("g", rate_limit("two", A))], "default")
+    assert [outcome for _, outcome in outcomes] == ["configured", "configured"]
+
+
+async def test_what_a_policy_names_and_is_not_there_is_a_warning_once(objects: Objects) -> None:
+    def warnings() -> list[tuple[str, str, int]]:
+        return [(event["reason"], event["message"], event["count"]) for event in objects.of_kind("Event", None)]
+
+    await objects.apply([("f", rate_limit("one", A))], "default")
+    expected = [
+        ("UnknownReference", "spec.destination: there is no Service default/web", 1),
+        ("UnknownReference", "spec.sources[0]: there is no Deployment default/a", 1),
+    ]
+    assert warnings() == expected
+    await objects.apply([("f", rate_limit("one", A))], "default")
+    await objects.apply([("f", rate_limit("one", A, rate="2r/s"))], "default")
+    assert warnings() == expected

@@ -27,6 +27,12 @@ def at_least(field: str, value: int, least: int) -> Errors:
         yield FieldError(field, f"{value} is less than {least}")
 
 
+def at_most(field: str, value: int, most: int) -> Errors:
+    """A number's upper bound."""
+    if value > most:
+        yield FieldError(field, f"{value} is more than {most}")
+
+
 def one_of(field: str, value: str, choices: tuple[str, ...]) -> Errors:
     """One of a few words."""
     if value not in choices:

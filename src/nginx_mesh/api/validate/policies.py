@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import FieldError, join, step
 from ..names import http_token, label_name, port_number, subdomain_name
 from ..nsm import CircuitBreaker, MeshConfig, MeshConfigClass, RateLimit, WorkloadReference
+from ..pcre2 import pattern_fault
 from ..settings import MeshSettings
 from ..smi import HTTPMatch, HTTPRouteGroup, Subject, TrafficSplit, TrafficTarget
 from ..values import parse_delay, parse_rate
-from .checks import Errors, at, at_least, must, unique
+from .checks import Errors, at, at_least, at_most, must, unique
 
 T = TypeVar("T")
 
-_MAX_REGEX = 4096
-# nginx matches with PCRE, which knows more than Python. What Python says in these words is wrong in PCRE as well.
-_WRONG_IN_PCRE = (
-    "missing )",
-    "unbalanced parenthesis",
-    "nothing to repeat",
-    "unterminated character set",
-    "bad character range",
-    "bad escape (end of pattern)",
-    "min repeat greater than max repeat",
-)
+# What a sidecar keeps in 32 bits.
+_MOST = 1 << 31
+_MAX_ERRORS = 10_000
+# Milliseconds are kept in 31 bits.
+_MAX_TIMEOUT_SECONDS = (_MOST - 1) // 1000
 
 
 def traffic_target(target: TrafficTarget) -> Errors:
@@ -60,6 +53,7 @@ def traffic_split(split: TrafficSplit) -> Errors:
     for index, backend in enumerate(spec.backends):
         yield from must(f"backends[{index}].service", label_name(backend.service))
         yield from at_least(f"backends[{index}].weight", backend.weight, 0)
+        yield from at_most(f"backends[{index}].weight", backend.weight, _MOST)
     for index, match in enumerate(spec.matches):
         yield from must(f"matches[{index}].name", subdomain_name(match.name))
         if match.api_group not in ("", "specs.smi-spec.io"):
@@ -81,7 +75,10 @@ def rate_limit(limit: RateLimit) -> Errors:
         yield FieldError("name", "is required")
     yield from _parses("rate", parse_rate, spec.rate)
     yield from at_least("burst", spec.burst, 0)
+    yield from at_most("burst", spec.burst, _MOST - 1)
     yield from _parses("delay", parse_delay, spec.delay)
+    if isinstance(spec.delay, int):
+        yield from at_most("delay", spec.delay, _MOST - 1)
     for index, rule in enumerate(spec.rules):
         yield from must(f"rules[{index}].name", subdomain_name(rule.name))
 
@@ -93,7 +90,9 @@ def circuit_breaker(breaker: CircuitBreaker) -> Errors:
     if spec.destination.namespace:
         yield from must("destination.namespace", label_name(spec.destination.namespace))
     yield from at_least("errors", spec.errors, 1)
+    yield from at_most("errors", spec.errors, _MAX_ERRORS)
     yield from at_least("timeoutSeconds", spec.timeout_seconds, 1)
+    yield from at_most("timeoutSeconds", spec.timeout_seconds, _MAX_TIMEOUT_SECONDS)
     if spec.fallback is not None:
         for part in (spec.fallback.namespace, spec.fallback.name):
             if label_name(part) is not None:
@@ -136,29 +135,14 @@ def _workload(reference: WorkloadReference) -> Errors:
 def _match(match: HTTPMatch) -> Errors:
     if not match.name:
         yield FieldError("name", "is required")
-    yield from _regex("pathRegex", match.path_pattern)
+    yield from must("pathRegex", pattern_fault(match.path_pattern))
     for index, method in enumerate(match.methods):
         yield from must(f"methods[{index}]", http_token(method))
     yield from unique("headers", ((step(name), name.lower()) for name in match.headers))
     for name, pattern in match.headers.items():
         path = join("headers", step(name))
         yield from must(path, http_token(name))
-        yield from _regex(path, pattern)
-
-
-def _regex(field: str, pattern: str) -> Errors:
-    if len(pattern) > _MAX_REGEX:
-        yield FieldError(field, f"is longer than {_MAX_REGEX} characters")
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            re.compile(pattern)
-    except re.error as error:
-        if error.msg.startswith(_WRONG_IN_PCRE):
-            yield FieldError(field, f'"{pattern}" is not a regular expression: {error}')
-    except (RecursionError, OverflowError):
-        yield FieldError(field, "is too complex a regular expression")
+        yield from must(path, pattern_fault(pattern))
 
 
 def _parses(field: str, parse: Callable[[T], object], value: T) -> Errors:

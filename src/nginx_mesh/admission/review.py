@@ -1,0 +1,92 @@
+"""One object in the light of the one that it replaces and of all others.
+
+What names something that is not there is let in with a warning, as objects may come in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
+from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
+from nginx_mesh.api.validate import validate
+from nginx_mesh.catalog.policies import limited_destination, limited_sources
+
+from .references import missing
+
+POLICIES = frozenset(
+    kind.KIND for kind in (TrafficTarget, HTTPRouteGroup, TCPRoute, TrafficSplit, RateLimit, CircuitBreaker)
+)
+"""The kinds that `review` has something to say about."""
+
+
+class View(Protocol):
+    """All objects, that which is judged among them or not."""
+
+    def get(self, key: ObjectKey) -> Object | None:
+        """The object of this key."""
+
+    def limits_of(self, destination: ObjectKey) -> Iterable[RateLimit]:
+        """The RateLimits whose destination this is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Why an object is refused (`errors`), and what in it speaks of nothing (`warnings`); by field."""
+
+    errors: list[FieldError] = field(default_factory=list)
+    warnings: list[FieldError] = field(default_factory=list)
+
+
+def review(obj: Object, old: Object | None, view: View) -> Review:
+    """Judge an object that is to be stored in place of `old`.
+
+    What was wrong with `old` already is no reason to refuse a change of something else: conflicts that nobody saw
+    coming can be mended one by one.
+    """
+    errors = validate(obj)
+    if errors:
+        return Review(errors)
+    if isinstance(obj, RateLimit):
+        errors = list(_taken(obj, old if isinstance(old, RateLimit) else None, view))
+    elif isinstance(obj, CircuitBreaker) and not (isinstance(old, CircuitBreaker) and old.spec == obj.spec):
+        errors = list(_wrong_fallback(obj))
+    return Review(errors, list(missing(obj, view.get)))
+
+
+def _taken(limit: RateLimit, old: RateLimit | None, view: View) -> Iterator[FieldError]:
+    destination = limited_destination(limit)
+    kept = _callers(old) if old is not None and limited_destination(old) == destination else {}
+    new = {caller: field for caller, field in _callers(limit).items() if caller not in kept}
+    for other in sorted(view.limits_of(destination), key=lambda other: other.key):
+        if other.key == limit.key:
+            continue
+        theirs = _callers(other)
+        for caller, where in new.items():
+            if caller in theirs:
+                whom = "callers that no policy names" if caller is None else str(caller)
+                yield FieldError(where, f"{other.key} limits {whom} at {destination} already")
+
+
+def _callers(limit: RateLimit) -> dict[ObjectKey | None, str]:
+    """Whom a RateLimit names, None for those that none does, with the field that says so."""
+    sources = limited_sources(limit)
+    if not sources:
+        return {None: "spec.destination"}
+    return {source: f"spec.sources[{index}]" for index, source in enumerate(sources)}
+
+
+def _wrong_fallback(breaker: CircuitBreaker) -> Iterator[FieldError]:
+    destination, fallback = breaker.spec.destination, breaker.spec.fallback
+    if fallback is None:
+        return
+    namespace = destination.namespace or breaker.metadata.namespace
+    if fallback.namespace != namespace:
+        reason = f'is in namespace "{fallback.namespace}", and the destination in "{namespace}"'
+        yield FieldError("spec.fallback.service", reason)
+    elif fallback.name == destination.name:
+        yield FieldError("spec.fallback.service", "is the destination")

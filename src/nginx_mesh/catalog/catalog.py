@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
 
 from .changes import Address, Changes, Delete, Event, ServicePort
 from .policies import Affected, Policies
+from .records import Balanced
 from .topology import Topology
 
 
@@ -24,7 +27,9 @@ class Catalog:
         if key.kind == Pod.KIND:
             return self._with_limited(self.topology.set_pod(key, obj if isinstance(obj, Pod) else None))
         if key.kind == Service.KIND:
-            return self._with_limited(self.topology.set_service(key, obj if isinstance(obj, Service) else None))
+            before = self.topology.service(key)
+            changes = self.topology.set_service(key, obj if isinstance(obj, Service) else None)
+            return self._with_limited(self._with_diverted(changes, before, self.topology.service(key)))
         if key.kind == EndpointSlice.KIND:
             return self.topology.set_slice(key, obj if isinstance(obj, EndpointSlice) else None)
         return self._set_policy(key, obj)
@@ -37,10 +42,13 @@ class Catalog:
         addresses = {Address(ip, port) for pod in pods for ip in pod.addresses for port in topology.ports_of(pod)}
         addresses.update(Address(vip, port) for service in services for vip in service.vips for port in service.ports)
         addresses.update(topology.remotes.addresses())
+        ports = frozenset(ServicePort(service.key, port) for service in services for port in service.ports)
         return Changes(
             pods=frozenset(pod.key for pod in pods),
             addresses=frozenset(addresses),
-            services=frozenset(ServicePort(service.key, port) for service in services for port in service.ports),
+            services=ports,
+            splits=ports,
+            breakers=ports,
             objects=frozenset({pod.key for pod in pods} | {service.key for service in services}) | self.policies.keys(),
         )
 
@@ -51,7 +59,37 @@ class Catalog:
                 self._source_accounts[reference] = self.topology.accounts_behind(reference)
             else:
                 self._source_accounts.pop(reference, None)
-        return Changes(pods=self._pods_of(affected), objects=affected.objects)
+        return Changes(
+            pods=self._pods_of(affected),
+            addresses=frozenset().union(*map(self.topology.addresses_behind, self._without_vip(affected.starts))),
+            services=self._ports_of(service.key for service in self._without_vip(affected.targets)),
+            splits=self._ports_of(affected.splits),
+            breakers=self._ports_of(affected.breakers),
+            objects=affected.objects,
+        )
+
+    def _without_vip(self, services: Iterable[ObjectKey]) -> list[Balanced]:
+        found = map(self.topology.service, services)
+        return [service for service in found if service is not None and not service.vips]
+
+    def _ports_of(self, services: Iterable[ObjectKey]) -> frozenset[ServicePort]:
+        found = (service for key in services if (service := self.topology.service(key)) is not None)
+        return frozenset(ServicePort(service.key, port) for service in found for port in service.ports)
+
+    def _with_diverted(self, changes: Changes, before: Balanced | None, after: Balanced | None) -> Changes:
+        """Splits and breakers know the ports of all Services that they name."""
+        records = [record for record in (before, after) if record is not None]
+        if not records or (len(records) == 2 and records[0].ports == records[1].ports):
+            return changes
+        key, policies = records[0].key, self.policies
+        own = frozenset(ServicePort(key, port) for record in records for port in record.ports)
+        splits, breakers = policies.splits.naming(key), policies.breakers.naming(key)
+        touched = Changes(
+            splits=own | self._ports_of({ends.start for each in splits if (ends := policies.splits.ends(each))}),
+            breakers=own | self._ports_of({ends.start for each in breakers if (ends := policies.breakers.ends(each))}),
+            objects=frozenset(splits | breakers),
+        )
+        return Changes.of((changes, touched))
 
     def _with_limited(self, changes: Changes) -> Changes:
         """A rate limit knows its sources by their pods' identities: pods that come and go may change who they are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from nginx_mesh.api.meta import Object, ObjectKey
@@ -61,6 +61,7 @@ class Changes:
     `pods`: facts of a pod that its own sidecar acts on. `addresses`: what dialling an address means.
     `services`: ports of a Service with everything behind them. `endpoints`: single endpoints.
     `references`: Services, workloads and pods, as policies name them, whose members or their accounts changed.
+    `splits`, `breakers`: ports of a Service at which a split or a breaker may be another.
     `objects`: objects whose soundness is to be looked at again, for themselves or for what they refer to.
     """
 
@@ -69,6 +70,8 @@ class Changes:
     services: frozenset[ServicePort] = frozenset()
     endpoints: frozenset[EndpointAddress] = frozenset()
     references: frozenset[ObjectKey] = frozenset()
+    splits: frozenset[ServicePort] = frozenset()
+    breakers: frozenset[ServicePort] = frozenset()
     objects: frozenset[ObjectKey] = frozenset()
 
     @classmethod
@@ -81,8 +84,10 @@ class Changes:
             services=frozenset().union(*(part.services for part in parts)),
             endpoints=frozenset().union(*(part.endpoints for part in parts)),
             references=frozenset().union(*(part.references for part in parts)),
+            splits=frozenset().union(*(part.splits for part in parts)),
+            breakers=frozenset().union(*(part.breakers for part in parts)),
             objects=frozenset().union(*(part.objects for part in parts)),
         )
 
     def __bool__(self) -> bool:
-        return any((self.pods, self.addresses, self.services, self.endpoints, self.references, self.objects))
+        return any(getattr(self, field.name) for field in fields(self))

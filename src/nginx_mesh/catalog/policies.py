@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nginx_mesh.api.meta import Object, ObjectKey
-from nginx_mesh.api.nsm import RateLimit
-from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficTarget
+from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
+from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
 
+from .diversions import Diversions, Ends, breaker_ends, seniority, split_ends
 from .multimap import MultiMap
 
 Account = tuple[str, str]  # namespace, ServiceAccount
@@ -18,18 +20,28 @@ _Route = HTTPRouteGroup | TCPRoute
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """Whom a policy's change concerns: pods by account, by reference; sources of rate limits; objects to check."""
+    """Whom a policy's change concerns: pods by account, by reference; sources of rate limits; objects to check.
+
+    `splits` and `breakers` are Services at which one that counts may be another now; `starts` and `targets` Services
+    that were, or were not, at that end of a split or breaker before.
+    """
 
     accounts: frozenset[Account] = frozenset()
     destinations: frozenset[ObjectKey] = frozenset()
     sources: frozenset[ObjectKey] = frozenset()
+    splits: frozenset[ObjectKey] = frozenset()
+    breakers: frozenset[ObjectKey] = frozenset()
+    starts: frozenset[ObjectKey] = frozenset()
+    targets: frozenset[ObjectKey] = frozenset()
     objects: frozenset[ObjectKey] = frozenset()
 
 
 class Policies:
-    """TrafficTargets, RateLimits, and the routes they name."""
+    """TrafficTargets, RateLimits, `splits` and `breakers`, and the routes they name."""
 
     def __init__(self) -> None:
+        self.splits: Diversions[TrafficSplit] = Diversions(split_ends)
+        self.breakers: Diversions[CircuitBreaker] = Diversions(breaker_ends)
         self._targets: dict[ObjectKey, TrafficTarget] = {}
         self._limits: dict[ObjectKey, RateLimit] = {}
         self._routes: dict[ObjectKey, _Route] = {}
@@ -40,7 +52,7 @@ class Policies:
 
     def keys(self) -> set[ObjectKey]:
         """Keys of everything here."""
-        return {*self._targets, *self._limits, *self._routes}
+        return {*self._targets, *self._limits, *self._routes, *self.splits.keys(), *self.breakers.keys()}
 
     def target(self, key: ObjectKey) -> TrafficTarget | None:
         """The TrafficTarget of this key."""
@@ -75,9 +87,9 @@ class Policies:
         """A policy or route has come, changed or (None) gone. Other kinds concern nobody."""
         if key.kind in (HTTPRouteGroup.KIND, TCPRoute.KIND):
             return self._set_route(key, policy if isinstance(policy, _Route) else None)
-        if key.kind not in (TrafficTarget.KIND, RateLimit.KIND):
+        if key.kind not in (TrafficTarget.KIND, RateLimit.KIND, TrafficSplit.KIND, CircuitBreaker.KIND):
             return Affected()
-        before = self._affected(key)
+        before, ends = self._affected(key), self._ends(key)
         self._remove(key)
         if isinstance(policy, TrafficTarget):
             self._targets[key] = policy
@@ -87,9 +99,14 @@ class Policies:
             self._limits_of.add(limited_destination(policy), key)
             for source in limited_sources(policy):
                 self._limits_by_source.add(source, key)
+        elif isinstance(policy, TrafficSplit):
+            self.splits.set(key, policy)
+        elif isinstance(policy, CircuitBreaker):
+            self.breakers.set(key, policy)
         for route in _routes(policy):
             self._policies_by_route.add(route, key)
-        return _merged((before, self._affected(key), Affected(objects=frozenset((key,)))))
+        itself = Affected(objects=frozenset((key,)))
+        return _merged((before, self._affected(key), _moved(ends, self._ends(key)), itself))
 
     def _set_route(self, key: ObjectKey, route: _Route | None) -> Affected:
         if self._routes.get(key) == route:
@@ -102,15 +119,20 @@ class Policies:
         return _merged((*map(self._affected, policies), Affected(objects=frozenset((key, *policies)))))
 
     def _remove(self, key: ObjectKey) -> None:
-        target, limit = self._targets.pop(key, None), self._limits.pop(key, None)
+        target, limit, split = self._targets.pop(key, None), self._limits.pop(key, None), self.splits.get(key)
         if target is not None:
             self._targets_of.discard(destination_account(target), key)
         if limit is not None:
             self._limits_of.discard(limited_destination(limit), key)
             for source in limited_sources(limit):
                 self._limits_by_source.discard(source, key)
-        for route in _routes(target or limit):
+        self.splits.set(key, None)
+        self.breakers.set(key, None)
+        for route in _routes(target or limit or split):
             self._policies_by_route.discard(route, key)
+
+    def _ends(self, key: ObjectKey) -> Ends | None:
+        return self.splits.ends(key) or self.breakers.ends(key)
 
     def _affected(self, key: ObjectKey) -> Affected:
         target, limit = self._targets.get(key), self._limits.get(key)
@@ -122,6 +144,13 @@ class Policies:
                 destinations=frozenset((destination,)),
                 sources=frozenset(limited_sources(limit)),
                 objects=frozenset(self._limits_of.get(destination)),
+            )
+        split, breaker = self.splits.ends(key), self.breakers.ends(key)
+        if split is not None:
+            return Affected(splits=frozenset((split.start,)), objects=frozenset(self.splits.rivals(split.start)))
+        if breaker is not None:
+            return Affected(
+                breakers=frozenset((breaker.start,)), objects=frozenset(self.breakers.rivals(breaker.start))
             )
         return Affected()
 
@@ -147,12 +176,20 @@ def limited_sources(limit: RateLimit) -> list[ObjectKey]:
     return list(dict.fromkeys(sources))
 
 
-def seniority(policy: _Policy) -> tuple[str, ObjectKey]:
-    """Order in which policies are considered."""
-    return policy.metadata.creation_timestamp, policy.key
+def _moved(before: Ends | None, after: Ends | None) -> Affected:
+    ends = [each for each in (before, after) if each is not None]
+    starts = Counter(each.start for each in ends)
+    targets = Counter(target for each in ends for target in each.targets)
+    return Affected(starts=_once(starts), targets=_once(targets))
+
+
+def _once(counted: Counter[ObjectKey]) -> frozenset[ObjectKey]:
+    return frozenset(key for key, times in counted.items() if times == 1)
 
 
 def _routes(policy: Object | None) -> set[ObjectKey]:
+    if isinstance(policy, TrafficSplit):
+        return {ObjectKey(match.kind, policy.metadata.namespace, match.name) for match in policy.spec.matches}
     if not isinstance(policy, _Policy):
         return set()
     return {ObjectKey(rule.kind, policy.metadata.namespace, rule.name) for rule in policy.spec.rules}
@@ -164,5 +201,9 @@ def _merged(parts: Iterable[Affected]) -> Affected:
         accounts=frozenset().union(*(part.accounts for part in parts)),
         destinations=frozenset().union(*(part.destinations for part in parts)),
         sources=frozenset().union(*(part.sources for part in parts)),
+        splits=frozenset().union(*(part.splits for part in parts)),
+        breakers=frozenset().union(*(part.breakers for part in parts)),
+        starts=frozenset().union(*(part.starts for part in parts)),
+        targets=frozenset().union(*(part.targets for part in parts)),
         objects=frozenset().union(*(part.objects for part in parts)),
     )

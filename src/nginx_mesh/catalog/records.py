@@ -26,6 +26,7 @@ _OWNER_KIND_NAMES = {
     "replicationcontroller": "ReplicationController",
     "job": "Job",
 }
+_FAMILIES = {"IPv4": 4, "IPv6": 6}
 _TEMPLATE_HASH = "pod-template-hash"
 _MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 _OF_PODS = "endpointslice-controller.k8s.io"
@@ -88,11 +89,13 @@ class Port:
 class Balanced:
     """A Service whose endpoints the mesh knows: the pods that it selects, or, where it is `remote`, what slices list.
 
-    `vips` are its cluster addresses in the Service's order, empty when it is headless; `ports` its TCP ports by number.
+    `vips` are its cluster addresses in the Service's order, empty when it is headless; `families` (4, 6) those of its
+    endpoints, the preferred first; `ports` its TCP ports by number.
     """
 
     key: ObjectKey
     vips: tuple[str, ...]
+    families: tuple[int, ...]
     headless: bool
     selector: Mapping[str, str]
     ports: Mapping[int, Port] = field(hash=False)
@@ -109,15 +112,15 @@ class Balanced:
         return not self.remote and all(labels.get(name) == value for name, value in self.selector.items())
 
     def address_of(self, pod: Workload) -> str | None:
-        """The one address at which this Service's VIPs reach the pod.
+        """The one address at which this Service reaches the pod.
 
         A pod is one endpoint of a cluster whichever VIP was dialled: as two it would count double for every method
         that counts requests, and an application that listens on one family would fail on half of its endpoints. The
         Service's families decide in their order, as in Kubernetes; a pod with none of them is no endpoint.
         """
-        for vip in self.vips:
+        for wanted in self.families:
             for address in pod.addresses:
-                if family(address) == family(vip):
+                if family(address) == wanted:
                     return address
         return None
 
@@ -162,9 +165,13 @@ def balanced(service: Service) -> Balanced | None:
     known = bool(spec.selector) or PEER_SPIFFE_ID in service.metadata.annotations
     if not known or spec.type == "ExternalName":
         return None
+    vips = () if spec.headless else _addresses(spec.cluster_ips or [spec.cluster_ip])
     return Balanced(
         key=service.key,
-        vips=() if spec.headless else _addresses(spec.cluster_ips or [spec.cluster_ip]),
+        vips=vips,
+        families=tuple(dict.fromkeys(map(family, vips)))
+        or tuple(_FAMILIES[name] for name in dict.fromkeys(spec.ip_families) if name in _FAMILIES)
+        or (4, 6),
         headless=spec.headless,
         selector=spec.selector,
         ports={

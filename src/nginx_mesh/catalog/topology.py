@@ -16,7 +16,7 @@ from nginx_mesh.api.meta import ObjectKey
 from .changes import Address, Changes, EndpointAddress, ServicePort
 from .multimap import MultiMap
 from .protocol import Protocol, protocol_of
-from .records import Balanced, Workload, balanced, endpoint_slice, workload
+from .records import Balanced, Port, Workload, balanced, endpoint_slice, workload
 from .remote import Remotes
 
 _Label = tuple[str, str, str]  # namespace, name, value
@@ -28,11 +28,13 @@ class PortUse:
 
     More than one protocol means that Services disagree. `service` is one that targets it (a headless one first, then
     by name), for metrics; None when none does. `declared` tells whether it is among the container's ports.
+    `headless` are the ports of headless Services that target it, sorted: who dials the pod may have meant any of them.
     """
 
     protocols: tuple[Protocol, ...]
     service: ObjectKey | None
     declared: bool
+    headless: tuple[ServicePort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,13 @@ class Topology:
         """(namespace, ServiceAccount) of the pods behind a reference."""
         return {(key.namespace, self._pods[key].account) for key in self.pods_behind(reference)}
 
+    def addresses_behind(self, service: Balanced) -> set[Address]:
+        """The addresses by which its endpoints, ready or not, are dialled themselves."""
+        pods = [self._pods[key] for key in self._pods_of.get(service.key)]
+        addresses = {Address(ip, port) for pod in pods for ip in pod.addresses for port in self.ports_of(pod)}
+        addresses.update(Address(endpoint.ip, endpoint.target) for endpoint in self.remotes.endpoints(service))
+        return addresses
+
     # What dialling an address means.
 
     def service_at(self, address: Address) -> Balanced | None:
@@ -118,12 +127,12 @@ class Topology:
 
     def ports_of(self, pod: Workload) -> dict[int, PortUse]:
         """The TCP ports of a pod: those it declares and those that Services target."""
-        targeted: dict[int, list[tuple[Balanced, Protocol]]] = {}
+        targeted: dict[int, list[tuple[Balanced, Port]]] = {}
         for service in self._services_selecting(pod.key):
             for port in service.ports.values():
                 number = service.target_of(port, pod)
                 if number is not None:
-                    targeted.setdefault(number, []).append((service, port.protocol))
+                    targeted.setdefault(number, []).append((service, port))
         ports = {
             number: PortUse((protocol_of(port=number, name=name),), None, True)
             for number, name in pod.ports.items()
@@ -131,14 +140,15 @@ class Topology:
         }
         for number, uses in targeted.items():
             first = min((service for service, _ in uses), key=lambda service: (not service.headless, service.key))
-            protocols = tuple(sorted({protocol for _, protocol in uses}))
-            ports[number] = PortUse(protocols, first.key, number in pod.ports)
+            protocols = tuple(sorted({port.protocol for _, port in uses}))
+            headless = sorted(ServicePort(service.key, port.number) for service, port in uses if service.headless)
+            ports[number] = PortUse(protocols, first.key, number in pod.ports, tuple(headless))
         return ports
 
     # Endpoints.
 
     def endpoints_of(self, service: Balanced, port: int) -> set[EndpointAddress]:
-        """The endpoints of one port of a Service that has VIPs."""
+        """The endpoints of one port of a Service."""
         if service.remote:
             return set(self.remotes.of(ServicePort(service.key, port)))
         return {

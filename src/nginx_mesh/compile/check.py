@@ -14,8 +14,10 @@ from nginx_mesh.api.values import parse_delay, parse_rate
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.policies import limited_destination
 
+from .breakers import breaker_problems
 from .limits import claims
 from .routes import resolve
+from .splits import split_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,12 @@ def _problems(catalog: Catalog, key: ObjectKey) -> Iterator[tuple[str, str]]:
     limit = catalog.policies.limit(key)
     if limit is not None:
         yield from _limit_problems(catalog, limit)
+    split = catalog.policies.splits.get(key)
+    if split is not None:
+        yield from split_problems(catalog, split)
+    breaker = catalog.policies.breakers.get(key)
+    if breaker is not None:
+        yield from breaker_problems(catalog, breaker)
 
 
 def _target_problems(catalog: Catalog, target: TrafficTarget) -> Iterator[tuple[str, str]]:

@@ -19,19 +19,22 @@ from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Changes
 
 from .annotated import effective_mode
+from .breakers import breaker
 from .check import ObjectWarning, check
 from .inbound import ProbeReader, no_probes, own_entries
 from .journal import Journal
 from .outbound import (
-    cluster_name,
+    breaker_key,
     destination,
     destination_key,
     outbound,
     pod_cluster,
     service_cluster,
     service_endpoint,
+    split_key,
 )
-from .state import Endpoint, Identity, MtlsMode, State, StateEntry, Update, cluster_key
+from .splits import split
+from .state import Endpoint, Identity, MtlsMode, State, StateEntry, Update, cluster_key, cluster_name
 from .view import Touch, View
 
 
@@ -218,6 +221,11 @@ class Compiler:
                 peer = service_endpoint(catalog, settings, mode, endpoint)
                 name, at = cluster_name(endpoint.service_port), socket_address(endpoint.ip, endpoint.target)
                 touched |= view.set_endpoint(name, at, peer, version)
+        self._compiled += len(changes.splits) + len(changes.breakers)
+        for port in changes.splits:
+            touched |= view.set(split_key(port), split(catalog, port), version)
+        for port in changes.breakers:
+            touched |= view.set(breaker_key(port), breaker(catalog, port), version)
         return touched
 
     def _recompile(self, mode: MtlsMode, view: View) -> bool:

@@ -12,11 +12,17 @@ These entries depend on the caller only by its effective mTLS mode, so every fun
 An endpoint speaks mTLS when its pod is meshed, its own effective mode is not off, and its port passes its sidecar. All
 of a remote Service do: they are to prove the SPIFFE ID that it names, as a rule one of another trust domain.
 
+Splits and breakers are the same in every view. They belong to the port of the Service that was dialled.
+
 A pod's address is a destination too, for headless Services and for callers that know the pod. It stands whether or
-not the pod is ready: such a caller has chosen the pod itself. So is a remote endpoint's, while it is ready.
+not the pod is ready: such a caller has chosen the pod itself. So is a remote endpoint's, while it is ready. Who dials a
+pod of a headless Service may have meant that Service: its split and breaker apply. Of several, one that is split comes
+first, then one with a breaker, then by name.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
@@ -25,21 +31,28 @@ from nginx_mesh.catalog.changes import Address, EndpointAddress, ServicePort
 from nginx_mesh.catalog.records import Balanced, Workload
 
 from .annotated import lb_method, peer_id, speaks_mtls
+from .breakers import breaker
 from .identities import account_id
-from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State, cluster_key
+from .splits import split
+from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State, cluster_key, cluster_name
 
 # A cluster of one endpoint leaves nothing to choose: it takes the cheapest method.
 _SINGLE: LbMethod = "round_robin"
 
 
-def cluster_name(port: ServicePort) -> str:
-    """`<namespace>/<service>:<port>`."""
-    return f"{port.service.namespace}/{port.service.name}:{port.port}"
-
-
 def destination_key(address: Address) -> str:
     """The state key of a destination."""
     return f"destination/{socket_address(*address)}"
+
+
+def split_key(port: ServicePort) -> str:
+    """The state key of a Service port's split."""
+    return f"split/{cluster_name(port)}"
+
+
+def breaker_key(port: ServicePort) -> str:
+    """The state key of a Service port's circuit breaker."""
+    return f"breaker/{cluster_name(port)}"
 
 
 def destination(catalog: Catalog, address: Address) -> Destination | None:
@@ -52,7 +65,11 @@ def destination(catalog: Catalog, address: Address) -> Destination | None:
     if found is None:
         return _remote_destination(catalog, address)
     protocols = found[1].protocols
-    return Destination(protocol=protocols[0] if len(protocols) == 1 else "tcp", cluster=socket_address(*address))
+    return Destination(
+        protocol=protocols[0] if len(protocols) == 1 else "tcp",
+        cluster=socket_address(*address),
+        service=_meant(catalog, found[1].headless),
+    )
 
 
 def pod_cluster(catalog: Catalog, settings: MeshSettings, view: MtlsMode, address: Address) -> Cluster | None:
@@ -72,9 +89,12 @@ def pod_cluster(catalog: Catalog, settings: MeshSettings, view: MtlsMode, addres
 
 
 def service_cluster(catalog: Catalog, settings: MeshSettings, view: MtlsMode, port: ServicePort) -> Cluster | None:
-    """The cluster of a Service's port, None when there is no such Service or it has no VIP."""
+    """The cluster of a Service's port, None when there is no such port, or no VIP and no policy that leads to it."""
     service = catalog.topology.service(port.service)
-    if service is None or not service.vips or port.port not in service.ports:
+    if service is None or port.port not in service.ports:
+        return None
+    policies = catalog.policies
+    if not (service.vips or policies.splits.leads_to(service.key) or policies.breakers.leads_to(service.key)):
         return None
     endpoints = {}
     for address in catalog.topology.endpoints_of(service, port.port):
@@ -96,7 +116,7 @@ def service_endpoint(
 
 
 def outbound(catalog: Catalog, settings: MeshSettings, view: MtlsMode) -> State:
-    """Every destination and cluster of a view."""
+    """Every entry of a view."""
     topology = catalog.topology
     ports = [ServicePort(service.key, port) for service in topology.services() for port in service.ports]
     addresses = {
@@ -117,7 +137,22 @@ def outbound(catalog: Catalog, settings: MeshSettings, view: MtlsMode) -> State:
         behind = service_cluster(catalog, settings, view, port)
         if behind is not None:
             state[cluster_key(cluster_name(port))] = behind
+        divided, circuit = split(catalog, port), breaker(catalog, port)
+        if divided is not None:
+            state[split_key(port)] = divided
+        if circuit is not None:
+            state[breaker_key(port)] = circuit
     return state
+
+
+def _meant(catalog: Catalog, ports: Iterable[ServicePort]) -> str:
+    """The one of these Service ports whose split and breaker apply to calls of a pod behind all of them."""
+    policies = catalog.policies
+    for diversions in (policies.splits, policies.breakers):
+        for port in ports:
+            if diversions.rivals(port.service):
+                return cluster_name(port)
+    return ""
 
 
 def _remote_destination(catalog: Catalog, address: Address) -> Destination | None:
@@ -125,7 +160,11 @@ def _remote_destination(catalog: Catalog, address: Address) -> Destination | Non
     service = None if remote is None else catalog.topology.service(remote.service)
     if remote is None or service is None:
         return None
-    return Destination(protocol=service.ports[remote.port].protocol, cluster=socket_address(*address))
+    return Destination(
+        protocol=service.ports[remote.port].protocol,
+        cluster=socket_address(*address),
+        service=_meant(catalog, (remote.service_port,)) if service.headless else "",
+    )
 
 
 def _remote_endpoint(service: Balanced, view: MtlsMode) -> Endpoint | None:

@@ -28,11 +28,13 @@ class Routes:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
-def resolve(policies: Policies, namespace: str, rules: Sequence[RouteRule | RateLimitRule]) -> Routes:
-    """The routes of `spec.rules` of a policy in `namespace`."""
+def resolve(
+    policies: Policies, namespace: str, rules: Sequence[RouteRule | RateLimitRule], path: str = "spec.rules"
+) -> Routes:
+    """The routes that a policy in `namespace` names in the field at `path`."""
     routes = Routes()
     for index, rule in enumerate(rules):
-        where = f"spec.rules[{index}]"
+        where = f"{path}[{index}]"
         route = policies.route(ObjectKey(rule.kind, namespace, rule.name))
         if isinstance(route, TCPRoute):
             routes.tcp = True

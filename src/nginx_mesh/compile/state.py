@@ -27,6 +27,7 @@ from nginx_mesh.api.values import LbMethod as LbMethod
 from nginx_mesh.api.values import LogFormat as LogFormat
 from nginx_mesh.api.values import LogLevel as LogLevel
 from nginx_mesh.api.values import MtlsMode as MtlsMode
+from nginx_mesh.catalog.changes import ServicePort
 from nginx_mesh.catalog.protocol import Protocol as Protocol
 
 
@@ -188,6 +189,11 @@ class Probe(Entry, frozen=True, kw_only=True):
 
 StateEntry = Settings | Identity | Inbound | Destination | Cluster | Split | Breaker | Probe
 State = dict[str, StateEntry]
+
+
+def cluster_name(port: ServicePort) -> str:
+    """The name of a Service port's cluster, split and breaker: `<namespace>/<service>:<port>`."""
+    return f"{port.service.namespace}/{port.service.name}:{port.port}"
 
 
 def cluster_key(name: str) -> str:

@@ -157,7 +157,7 @@ def test_a_headless_service_is_the_one_that_a_pods_port_is_known_by(catalog: Cat
     record = catalog.topology.pod(A)
     assert record is not None
     headless = ObjectKey("Service", "default", "zz-headless")
-    assert catalog.topology.ports_of(record) == {8080: PortUse(("http",), headless, True)}
+    assert catalog.topology.ports_of(record) == {8080: PortUse(("http",), headless, True, (ServicePort(headless, 80),))}
 
 
 def test_kinds_that_the_mesh_does_not_act_on_touch_nothing(catalog: Catalog) -> None:

@@ -9,8 +9,8 @@ import msgspec
 
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.api.nsm import RateLimit
-from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficTarget
+from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
+from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
 from nginx_mesh.compile.state import Update
 
 
@@ -190,6 +190,53 @@ def limit(
             },
         },
         RateLimit,
+    )
+
+
+def split(
+    name: str,
+    root: str,
+    backends: Mapping[str, int],
+    *groups: str,
+    namespace: str = "default",
+    created: str = "",
+) -> TrafficSplit:
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": created},
+            "spec": {
+                "service": root,
+                "backends": [{"service": service, "weight": weight} for service, weight in backends.items()],
+                "matches": [{"kind": "HTTPRouteGroup", "name": group} for group in groups],
+            },
+        },
+        TrafficSplit,
+    )
+
+
+def breaker(
+    name: str,
+    destination: str,
+    *,
+    errors: int = 3,
+    seconds: int = 30,
+    fallback: str | None = None,
+    fallback_port: int = 80,
+    namespace: str = "default",
+    destination_namespace: str = "",
+    created: str = "",
+) -> CircuitBreaker:
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": created},
+            "spec": {
+                "destination": {"kind": "Service", "name": destination, "namespace": destination_namespace},
+                "errors": errors,
+                "timeoutSeconds": seconds,
+                "fallback": None if fallback is None else {"service": fallback, "port": fallback_port},
+            },
+        },
+        CircuitBreaker,
     )
 
 

@@ -12,7 +12,7 @@ from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.compile.engine import Compiler, Touched
 from nginx_mesh.compile.state import Identity, Update
 
-from .objects import SidecarState, limit, pod, pod_key, port, service, slice_
+from .objects import SidecarState, breaker, group, limit, pod, pod_key, port, service, slice_, split
 
 SERVICES, PODS_EACH = 300, 10
 CALLER = pod_key("web-0-0")
@@ -120,6 +120,42 @@ def test_the_mesh_is_compiled_and_encoded_once_for_all_sidecars_of_a_mode(large:
     assert first.set_[shared] is second.set_[shared]
 
 
+def test_a_weight_costs_its_own_entry() -> None:
+    names = ("web", "one", "two", "other")
+    mesh = Mesh(
+        *(
+            service(name, port(80, target=8080), vips=[f"10.96.0.{n}"] if n else [], selector={"app": "web"})
+            for n, name in enumerate(names)
+        ),
+        *(pod(f"web-{n}", labels={"app": "web"}, ips=[f"10.0.0.{n}"]) for n in range(1, 6)),
+        split("web", "web", {"one": 9, "two": 1}),
+        split("other", "other", {"one": 9, "web": 1}),
+        breaker("web", "web", fallback="default/two"),
+    )
+    compiled, version = mesh.compiler.compiled, mesh.compiler.version
+    mesh.apply(split("web", "web", {"one": 8, "two": 2}))
+    assert mesh.compiler.compiled - compiled == 1
+    update = mesh.update(pod_key("web-1"), version)
+    assert (list(update.set_), update.delete, update.endpoints) == (["split/default/web:80"], [], {})
+
+
+def test_a_split_of_a_headless_service_is_told_at_its_pods_and_nowhere_else() -> None:
+    mesh = Mesh(
+        service("web", port(80, target=8080), vips=[]),
+        service("two", port(80, target=8080)),
+        pod("web-0", labels={"app": "web"}),
+        pod("other", ips=["10.0.0.2"]),
+    )
+    version = mesh.compiler.version
+    mesh.apply(split("web", "web", {"two": 1}))
+    update = mesh.update(pod_key("other"), version)
+    assert set(update.set_) == {"split/default/web:80", "destination/10.0.0.1:8080"}
+    version = mesh.compiler.version
+    mesh.apply(split("web", "web", {"two": 1, "web": 1}))
+    update = mesh.update(pod_key("other"), version)
+    assert set(update.set_) == {"split/default/web:80", "cluster/default/web:80"}
+
+
 def test_a_limits_destination_is_left_alone_while_its_sources_stay_who_they_are() -> None:
     clients = [pod(f"c-{n}", ips=[f"10.0.1.{n}"], labels={"app": "c"}, account="c") for n in range(3)]
     mesh = Mesh(
@@ -223,6 +259,24 @@ def test_warnings_come_and_go_with_their_cause() -> None:
     assert key == ObjectKey("Service", "default", "web")
     mesh.apply(service("web", port(80)))
     assert mesh.compiler.warnings == {}
+
+
+def test_a_split_is_compiled_again_when_what_it_names_comes() -> None:
+    mesh = Mesh(service("web", port(80)), split("web", "web", {"two": 1}, "some"), pod("a"))
+    version = mesh.compiler.version
+    mesh.apply(service("two", port(80), vips=["10.96.0.2"]))
+    assert mesh.update(pod_key("a"), version).set_.keys() == {
+        "cluster/default/two:80",
+        "destination/10.96.0.2:80",
+    }
+    mesh.apply(group("some", {"name": "x", "pathRegex": "/x"}))
+    assert "split/default/web:80" in mesh.update(pod_key("a"), version).set_
+    assert mesh.compiler.warnings == {}
+    mesh.delete(ObjectKey("Service", "default", "two"))
+    assert "split/default/web:80" not in mesh.update(pod_key("a"), None).set_
+    assert [warning.field for warning in mesh.compiler.warnings[ObjectKey("TrafficSplit", "default", "web")]] == [
+        "spec.backends[0].service"
+    ]
 
 
 def test_the_warning_about_a_conflict_goes_when_the_other_policy_does() -> None:

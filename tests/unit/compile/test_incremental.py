@@ -27,6 +27,18 @@ MODES = ("off", "permissive", "strict", "strcit")
 IPS = ("10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2", "not an address")
 VIPS = ("10.96.0.1", "10.96.0.2", "fd00:96::1", "10.0.0.1")
 NAMES = ("a", "b", "c")
+KINDS = [
+    "Pod",
+    "Service",
+    "EndpointSlice",
+    "TrafficTarget",
+    "HTTPRouteGroup",
+    "TCPRoute",
+    "RateLimit",
+    "TrafficSplit",
+    "CircuitBreaker",
+    "Other",
+]
 NUMBERS = (80, 8080, 9090)
 PEERS = ("spiffe://other.example/ns/x/sa/y", "spiffe://other.example/z", "spiffe://other.example", "http://z")
 
@@ -130,6 +142,27 @@ limits = st.builds(
     namespace=namespaces,
     created=created,
 )
+splits = st.builds(
+    lambda name, root, backends, groups, **rest: objects.split(name, root, backends, *groups, **rest),
+    names,
+    names,
+    st.dictionaries(names, st.sampled_from((0, 1, 90, -1)), max_size=3),
+    st.lists(names, max_size=1),
+    namespace=namespaces,
+    created=created,
+)
+breakers = st.builds(
+    objects.breaker,
+    names,
+    names,
+    errors=st.sampled_from((1, 5, 5, 0, 20_000)),
+    seconds=st.sampled_from((1, 30, 0)),
+    fallback=st.none() | st.sampled_from(("red/a", "red/b", "red/c", "blue/a", "a")),
+    fallback_port=st.sampled_from(NUMBERS),
+    namespace=namespaces,
+    destination_namespace=st.sampled_from(("", "", "red")),
+    created=created,
+)
 things: st.SearchStrategy[Object] = st.one_of(
     pods,
     pods,
@@ -141,6 +174,10 @@ things: st.SearchStrategy[Object] = st.one_of(
     groups,
     st.builds(objects.tcp_route, names, namespaces),
     limits,
+    splits,
+    splits,
+    breakers,
+    breakers,
 )
 settings_of_mesh = st.builds(
     MeshSettings,
@@ -168,6 +205,8 @@ BEGINNING: tuple[Object, ...] = (
     objects.target("a", "x", ["x"], objects.http("a"), namespace="red"),
     objects.group("a", {"name": "a", "pathRegex": "/"}, namespace="red"),
     objects.limit("a", ("Service", "a"), "10r/s", sources=[("Pod", "a"), ("Pod", "b")], namespace="red"),
+    objects.split("a", "a", {"b": 1, "c": 2}, namespace="red"),
+    objects.breaker("a", "a", fallback="red/b", namespace="red"),
 )
 steps = st.lists(
     st.one_of(
@@ -175,9 +214,7 @@ steps = st.lists(
         things,
         st.builds(
             lambda kind, namespace, name: Delete(ObjectKey(kind, namespace, name)),
-            st.sampled_from(
-                ("Pod", "Service", "EndpointSlice", "TrafficTarget", "HTTPRouteGroup", "TCPRoute", "RateLimit", "Other")
-            ),
+            st.sampled_from(KINDS),
             namespaces,
             names,
         ),

@@ -1,0 +1,103 @@
+"""TrafficSplits: where requests for a root Service go instead. Of several for one root, the oldest counts.
+
+A port of the root stands for one port of each backend: that of the same number, else that of the same name, else its
+only one. A backend without such a port is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nginx_mesh.api.core import Service
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.smi import RouteRule, TrafficSplit
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.changes import ServicePort
+from nginx_mesh.catalog.records import Balanced, Port
+
+from .routes import Routes, resolve
+from .state import Split, SplitBackend, cluster_name
+
+# Sidecars count no further.
+_MOST = (1 << 31) - 1
+
+
+def split(catalog: Catalog, port: ServicePort) -> Split | None:
+    """What becomes of requests for a Service's port; None when all go to the Service itself."""
+    policy, root = catalog.policies.splits.at(port.service), catalog.topology.service(port.service)
+    if policy is None or root is None or port.port not in root.ports:
+        return None
+    matches = _routes(catalog, policy).http
+    if policy.spec.matches and not matches:
+        return None
+    backends = []
+    for backend in policy.spec.backends:
+        service = catalog.topology.service(_service(policy, backend.service))
+        stand_in = None if service is None else _stand_in(root.ports[port.port], service)
+        if service is not None and stand_in is not None:
+            cluster = cluster_name(ServicePort(service.key, stand_in.number))
+            backends.append(SplitBackend(cluster=cluster, weight=min(max(backend.weight, 0), _MOST)))
+    if not backends:
+        return None
+    return Split(split=f"{policy.metadata.namespace}/{policy.metadata.name}", backends=backends, matches=matches)
+
+
+def split_problems(catalog: Catalog, policy: TrafficSplit) -> Iterator[tuple[str, str]]:
+    """What is wrong with a TrafficSplit, by field."""
+    spec, key = policy.spec, _service(policy, policy.spec.service)
+    root = catalog.topology.service(key)
+    if root is None:
+        yield "spec.service", f"the mesh knows no {key}"
+    counts = catalog.policies.splits.at(key)
+    if counts is not None and counts.key != policy.key:
+        yield "spec.service", f"{counts.key} splits {key} already, and is older"
+    if not any(backend.weight > 0 for backend in spec.backends):
+        yield "spec.backends", f"no weight is above 0: all requests go to {key} itself"
+    for index, backend in enumerate(spec.backends):
+        where = f"spec.backends[{index}]"
+        if backend.weight < 0:
+            yield f"{where}.weight", "is negative, and counts as 0"
+        service = catalog.topology.service(_service(policy, backend.service))
+        if service is None:
+            yield f"{where}.service", f"the mesh knows no {_service(policy, backend.service)}"
+        elif root is not None:
+            for reason in _port_problems(root, service):
+                yield f"{where}.service", reason
+    routes = _routes(catalog, policy)
+    yield from routes.problems
+    if spec.matches and not routes.http:
+        yield "spec.matches", f"match nothing: all requests go to {key} itself"
+    elif spec.matches and root is not None:
+        for port in root.ports.values():
+            if port.protocol == "tcp":
+                yield "spec.matches", f"port {port.number} of {key} is TCP, where nothing matches"
+
+
+def _port_problems(root: Balanced, backend: Balanced) -> Iterator[str]:
+    for port in root.ports.values():
+        stand_in = _stand_in(port, backend)
+        if stand_in is None:
+            yield f"{backend.key} has no port for {port.number} of {root.key}: there it is left out"
+        elif (stand_in.protocol == "tcp") != (port.protocol == "tcp"):
+            yield (
+                f"port {stand_in.number} of {backend.key} is {stand_in.protocol}, port {port.number} of {root.key} is"
+                f" {port.protocol}: name them alike"
+            )
+
+
+def _stand_in(port: Port, backend: Balanced) -> Port | None:
+    found = backend.ports.get(port.number)
+    if found is None and port.name:
+        found = next((other for other in backend.ports.values() if other.name == port.name), None)
+    if found is None and len(backend.ports) == 1:
+        (found,) = backend.ports.values()
+    return found
+
+
+def _service(policy: TrafficSplit, name: str) -> ObjectKey:
+    return ObjectKey(Service.KIND, policy.metadata.namespace, name)
+
+
+def _routes(catalog: Catalog, policy: TrafficSplit) -> Routes:
+    rules = [RouteRule(kind=match.kind, name=match.name) for match in policy.spec.matches]
+    return resolve(catalog.policies, policy.metadata.namespace, rules, "spec.matches")

@@ -1,0 +1,113 @@
+"""When nothing is sent to a Service: CircuitBreakers as entries of the state."""
+
+from __future__ import annotations
+
+import pytest
+
+from nginx_mesh.api.meta import Object
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.changes import Upsert
+from nginx_mesh.compile.check import check
+from nginx_mesh.compile.outbound import outbound
+from nginx_mesh.compile.state import Breaker, Destination, State
+
+from .objects import breaker, pod, port, service
+
+WEB, SPARE = service("web", port(80)), service("spare", port(80), vips=["10.96.0.2"])
+KEY = "breaker/default/web:80"
+
+
+def catalog_of(*objects: Object) -> Catalog:
+    catalog = Catalog()
+    for obj in objects:
+        catalog.apply(Upsert(obj))
+    return catalog
+
+
+def compiled(*objects: Object) -> State:
+    return outbound(catalog_of(*objects), MeshSettings(), "permissive")
+
+
+def problems(policy: Object, *objects: Object) -> list[str]:
+    return [f"{warning.field} {warning.reason}" for warning in check(catalog_of(policy, *objects), policy.key)]
+
+
+def test_each_port_has_a_circuit() -> None:
+    policy = breaker("b", "web", errors=3, seconds=30, fallback="default/spare")
+    state = compiled(service("web", port(80), port(81, "http-b")), SPARE, policy)
+    assert state[KEY] == Breaker(breaker="default/b", errors=3, timeout_ms=30_000, fallback="default/spare:80")
+    assert state["breaker/default/web:81"] == state[KEY]
+    assert problems(policy, WEB, SPARE) == []
+
+
+def test_a_policy_may_name_a_service_of_another_namespace() -> None:
+    policy = breaker("b", "web", namespace="prod", destination_namespace="default", fallback="spare")
+    entry = compiled(WEB, SPARE, policy)[KEY]
+    assert entry == Breaker(breaker="prod/b", errors=3, timeout_ms=30_000, fallback="default/spare:80")
+
+
+def test_of_several_breakers_the_oldest_counts() -> None:
+    old, young = (breaker(name, "web", errors=n, created=f"2024-01-0{n}") for n, name in ((1, "z"), (2, "a")))
+    entry = compiled(young, old, WEB)[KEY]
+    assert isinstance(entry, Breaker)
+    assert entry.errors == 1
+    assert "CircuitBreaker default/z" in problems(young, old, WEB)[0]
+    assert problems(old, young, WEB) == []
+
+
+@pytest.mark.parametrize(("errors", "seconds"), [(0, 30), (-1, 30), (3, 0)])
+def test_numbers_that_mean_nothing_break_no_circuit(errors: int, seconds: int) -> None:
+    policy = breaker("b", "web", errors=errors, seconds=seconds)
+    assert KEY not in compiled(WEB, policy)
+    assert "as if there were no CircuitBreaker" in problems(policy, WEB)[0]
+
+
+def test_numbers_that_no_sidecar_takes_are_brought_into_range() -> None:
+    policy = breaker("b", "web", errors=1 << 40, seconds=1 << 40)
+    assert compiled(WEB, policy)[KEY] == Breaker(breaker="default/b", errors=10_000, timeout_ms=(1 << 31) - 1)
+    assert len(problems(policy, WEB)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fallback", "number", "problem"),
+    [
+        ("default/web", 80, "spec.fallback.service is the destination itself"),
+        ("web", 81, "spec.fallback.service is the destination itself"),
+        ("prod/spare", 80, "spec.fallback.service Service prod/spare is not in the namespace of Service default/web"),
+        ("default/none", 80, "spec.fallback.service the mesh knows no Service default/none"),
+        ("default/spare", 81, "spec.fallback.port Service default/spare has no TCP port 81"),
+    ],
+)
+def test_a_fallback_that_cannot_be_used_counts_as_none(fallback: str, number: int, problem: str) -> None:
+    policy = breaker("b", "web", fallback=fallback, fallback_port=number)
+    objects = (WEB, SPARE, service("spare", port(80), namespace="prod"), policy)
+    entry = compiled(*objects)[KEY]
+    assert isinstance(entry, Breaker)
+    assert entry.fallback == ""
+    assert problems(policy, *objects[:-1]) == [f"{problem}: callers are refused while the circuit is open"]
+
+
+def test_a_fallback_of_another_protocol_is_told() -> None:
+    policy = breaker("b", "web", fallback="default/spare", fallback_port=25)
+    assert problems(policy, WEB, service("spare", port(25))) == [
+        "spec.fallback.port is tcp, port 80 of Service default/web is http"
+    ]
+
+
+def test_a_breaker_without_its_service_is_told() -> None:
+    assert problems(breaker("b", "web")) == ["spec.destination.name the mesh knows no Service default/web"]
+
+
+def test_calls_of_a_headless_services_pods_have_its_circuit_and_its_fallback_a_cluster() -> None:
+    state = compiled(
+        service("web", port(80, target=8080), vips=[]),
+        service("spare", port(80), vips=[]),
+        pod("web-0", labels={"app": "web"}),
+        breaker("b", "web", fallback="default/spare"),
+    )
+    destination = state["destination/10.0.0.1:8080"]
+    assert isinstance(destination, Destination)
+    assert destination.service == "default/web:80"
+    assert {KEY, "cluster/default/spare:80"} <= state.keys()
+    assert "cluster/default/web:80" not in state

@@ -3,8 +3,9 @@
  *
  * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server, in a
  * location `mesh_role outbound|inbound` (what the tables alone decide, Lua is not asked) and `mesh_count on`.
- * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_cluster, $mesh_upstream_id, $mesh_upstream (http),
- * $mesh_grpc_upstream, $mesh_refused, $mesh_log_default and $mesh_log_json (for access_log's `if=`).
+ * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_policy (the TrafficTarget that allowed the request),
+ * $mesh_cluster, $mesh_upstream_id, $mesh_upstream (http), $mesh_grpc_upstream, $mesh_refused, $mesh_log_default and
+ * $mesh_log_json (for access_log's `if=`).
  * The functions marked FFI are called from Lua.
  */
 
@@ -28,6 +29,7 @@ typedef struct {
     off_t                 body_seen;
     double                wait;         /* what its rate limits said, when `limited` */
     ngx_uint_t            limited;
+    ngx_str_t             policy;       /* the grant that allowed it; in the pool */
 } ngx_http_mesh_ctx_t;
 
 typedef struct {
@@ -251,16 +253,56 @@ ngx_http_mesh_policy(ngx_http_request_t *r, ngx_str_t *id)
 }
 
 
-/* FFI. Whether the port's access rules allow the request. */
+/* FFI. Whether the port's access rules allow the request; then it has the name of the grant. */
 ngx_uint_t
 ngx_http_mesh_ffi_allowed(ngx_http_request_t *r)
 {
-    ngx_str_t           id;
-    ngx_mesh_policy_t  *policy;
+    ngx_str_t             id, by;
+    ngx_mesh_policy_t    *policy;
+    ngx_http_mesh_ctx_t  *ctx;
 
     policy = ngx_http_mesh_policy(r, &id);
 
-    return ngx_mesh_policy_allows(policy, &id, r);
+    if (!ngx_mesh_policy_allows(policy, &id, r, &by)) {
+        return 0;
+    }
+
+    if (by.len == 0) {
+        return 1;
+    }
+
+    /* the policy may be gone when the request is logged */
+
+    ctx = ngx_http_mesh_ctx(r);
+    if (ctx == NULL) {
+        return 0;
+    }
+
+    ctx->policy.data = ngx_pstrdup(r->pool, &by);
+    if (ctx->policy.data == NULL) {
+        return 0;
+    }
+
+    ctx->policy.len = by.len;
+
+    return 1;
+}
+
+
+/* FFI. The length of the name of the grant that allowed the request; 0: none was needed, or none did. */
+size_t
+ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const u_char **data)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+    if (ctx == NULL) {
+        return 0;
+    }
+
+    *data = ctx->policy.data;
+
+    return ctx->policy.len;
 }
 
 
@@ -885,6 +927,21 @@ ngx_http_mesh_variable_peer(ngx_http_request_t *r, ngx_http_variable_value_t *v,
 
 
 static ngx_int_t
+ngx_http_mesh_variable_policy(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    size_t         len;
+    const u_char  *name = NULL;
+
+    (void) data;
+
+    len = ngx_http_mesh_ffi_granted(r, &name);
+    ngx_http_mesh_set(v, (u_char *) name, len);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
 ngx_http_mesh_variable_upstream_id(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
 {
     ngx_http_mesh_ctx_t  *ctx;
@@ -988,6 +1045,7 @@ static ngx_http_variable_t  ngx_http_mesh_variables[] = {
     { ngx_string("mesh_original_dst"), NULL, ngx_http_mesh_variable_original, 0, 0, 0 },
     { ngx_string("mesh_peer_id"), NULL, ngx_http_mesh_variable_peer, 0, 0, 0 },
     { ngx_string("mesh_cluster"), NULL, ngx_http_mesh_variable_cluster, 0, 0, 0 },
+    { ngx_string("mesh_policy"), NULL, ngx_http_mesh_variable_policy, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
     { ngx_string("mesh_upstream_id"), NULL, ngx_http_mesh_variable_upstream_id, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
     { ngx_string("mesh_upstream"), NULL, ngx_http_mesh_variable_upstream, 0, 0, 0 },
     { ngx_string("mesh_grpc_upstream"), NULL, ngx_http_mesh_variable_upstream, 1, 0, 0 },

@@ -132,8 +132,9 @@ ngx_mesh_policy_t *ngx_mesh_inbound_policy(in_port_t port);
 
 /*
  * `id` is empty when the caller proved none. Without a request (TCP), only grants without conditions on requests count.
+ * `by` is the name of the first grant that allows it, as long as the policy lives; empty when none does or none is needed.
  */
-ngx_uint_t ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r);
+ngx_uint_t ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by);
 /* Takes the request into its rate limits. Seconds that it has to wait; -1: it is over a limit. */
 double ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r);
 void ngx_mesh_policy_free(ngx_mesh_policy_t *policy);

@@ -7,10 +7,15 @@
 
 #include "ngx_mesh_limits.h"
 
+typedef struct {
+    ngx_mesh_rule_t     rule;
+    ngx_str_t           name;           /* of the TrafficTarget */
+} ngx_mesh_grant_t;
+
 struct ngx_mesh_policy_s {
     ngx_pool_t         *pool;
     ngx_uint_t          restricted;     /* what no grant allows is denied */
-    ngx_array_t         grants;         /* ngx_mesh_rule_t */
+    ngx_array_t         grants;         /* ngx_mesh_grant_t */
     ngx_array_t         limits;         /* ngx_mesh_limits_init */
 };
 
@@ -30,7 +35,7 @@ ngx_mesh_ffi_policy_new(ngx_uint_t restricted)
     policy = ngx_pcalloc(pool, sizeof(ngx_mesh_policy_t));
 
     if (policy == NULL
-        || ngx_array_init(&policy->grants, pool, 4, sizeof(ngx_mesh_rule_t)) != NGX_OK
+        || ngx_array_init(&policy->grants, pool, 4, sizeof(ngx_mesh_grant_t)) != NGX_OK
         || ngx_mesh_limits_init(&policy->limits, pool) != NGX_OK)
     {
         ngx_destroy_pool(pool);
@@ -53,15 +58,23 @@ ngx_mesh_policy_free(ngx_mesh_policy_t *policy)
 }
 
 
-/* FFI. Adds a grant: the rule, to be filled in before the next is added. NULL: out of memory. */
+/* FFI. Adds the grant of a TrafficTarget: the rule, to be filled in before the next is added. NULL: out of memory. */
 ngx_mesh_rule_t *
-ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy)
+ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t len)
 {
-    ngx_mesh_rule_t  *grant;
+    ngx_str_t          str = { len, (u_char *) name };
+    ngx_mesh_grant_t  *grant;
 
     grant = ngx_array_push(&policy->grants);
 
-    return grant && ngx_mesh_rule_init(grant, policy->pool) == NGX_OK ? grant : NULL;
+    if (grant == NULL || ngx_mesh_rule_init(&grant->rule, policy->pool) != NGX_OK) {
+        return NULL;
+    }
+
+    grant->name.len = len;
+    grant->name.data = ngx_pstrdup(policy->pool, &str);
+
+    return grant->name.data ? &grant->rule : NULL;
 }
 
 
@@ -78,10 +91,12 @@ ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const u_char *name, size_t 
 
 
 ngx_uint_t
-ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r)
+ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by)
 {
-    ngx_uint_t        i;
-    ngx_mesh_rule_t  *grant;
+    ngx_uint_t         i;
+    ngx_mesh_grant_t  *grant;
+
+    ngx_str_null(by);
 
     if (policy == NULL || !policy->restricted) {
         return 1;
@@ -90,9 +105,10 @@ ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_
     grant = policy->grants.elts;
 
     for (i = 0; i < policy->grants.nelts; i++) {
-        if (ngx_mesh_rule_names(&grant[i], id)
-            && (r ? ngx_mesh_rule_matches(r, &grant[i], 0) : grant[i].matches.nelts == 0))
+        if (ngx_mesh_rule_names(&grant[i].rule, id)
+            && (r ? ngx_mesh_rule_matches(r, &grant[i].rule, 0) : grant[i].rule.matches.nelts == 0))
         {
+            *by = grant[i].name;
             return 1;
         }
     }

@@ -38,6 +38,7 @@ typedef struct {
     ngx_mesh_attempts_t   attempts;
     ngx_uint_t            balanced;
     ngx_mesh_guards_t    *guards;       /* NULL: no breaker asks for the outcome */
+    ngx_str_t             policy;       /* the grant that allowed it; in the pool */
 } ngx_stream_mesh_ctx_t;
 
 typedef ngx_int_t (*ngx_stream_mesh_step_pt)(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
@@ -278,7 +279,7 @@ static ngx_int_t
 ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_ctx_t *ctx,
     ngx_mesh_connection_t *mc)
 {
-    ngx_str_t  id = ngx_null_string;
+    ngx_str_t  by, id = ngx_null_string;
 
     if (mscf->role == NGX_MESH_INBOUND) {
 
@@ -290,8 +291,17 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
             return ngx_stream_mesh_refuse(s, mc, "the caller proved no SPIFFE ID");
         }
 
-        if (!ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL)) {
+        if (!ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL, &by)) {
             return ngx_stream_mesh_refuse(s, mc, "access denied");
+        }
+
+        if (by.len) {
+            ctx->policy.data = ngx_pstrdup(s->connection->pool, &by);
+            if (ctx->policy.data == NULL) {
+                return NGX_ERROR;
+            }
+
+            ctx->policy.len = by.len;
         }
 
         return NGX_DECLINED;
@@ -609,7 +619,7 @@ ngx_stream_mesh_variable_listener(ngx_stream_session_t *s, ngx_stream_variable_v
 }
 
 
-/* `data`: 0 original destination, 1 peer's SPIFFE ID, 2 and 3 log conditions, 4 upstream's SPIFFE ID, 5 cluster. */
+/* `data`: 0 original destination, 1 peer's ID, 2 and 3 log conditions, 4 upstream's ID, 5 cluster, 6 grant. */
 static ngx_int_t
 ngx_stream_mesh_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v, uintptr_t data)
 {
@@ -643,7 +653,8 @@ ngx_stream_mesh_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v
 
         break;
 
-    default:
+    case 4:
+    case 5:
         ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
 
         if (ctx == NULL || !ctx->balanced) {
@@ -655,6 +666,15 @@ ngx_stream_mesh_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v
 
         } else if (ctx->attempts.tls) {
             value = ctx->attempts.last_id;
+        }
+
+        break;
+
+    default:
+        ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+        if (ctx) {
+            value = ctx->policy;
         }
     }
 
@@ -676,6 +696,7 @@ static ngx_stream_variable_t  ngx_stream_mesh_variables[] = {
     { ngx_string("mesh_log_json"), NULL, ngx_stream_mesh_variable, 3, 0, 0 },
     { ngx_string("mesh_upstream_id"), NULL, ngx_stream_mesh_variable, 4, NGX_STREAM_VAR_NOCACHEABLE, 0 },
     { ngx_string("mesh_cluster"), NULL, ngx_stream_mesh_variable, 5, 0, 0 },
+    { ngx_string("mesh_policy"), NULL, ngx_stream_mesh_variable, 6, NGX_STREAM_VAR_NOCACHEABLE, 0 },
     ngx_stream_null_variable
 };
 

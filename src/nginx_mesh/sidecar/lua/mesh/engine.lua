@@ -16,7 +16,7 @@ typedef struct ngx_mesh_rule_s ngx_mesh_rule_t;
 void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level, int64_t body_limit);
 void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, ngx_mesh_policy_t *policy);
 ngx_mesh_policy_t *ngx_mesh_ffi_policy_new(uintptr_t restricted);
-ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy);
+ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const char *name, size_t len);
 ngx_mesh_rule_t *ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len, double rate,
     double burst, double delay);
 intptr_t ngx_mesh_ffi_rule_source(ngx_mesh_rule_t *rule, const char *id, size_t len);
@@ -64,6 +64,7 @@ intptr_t ngx_http_mesh_ffi_select(ngx_http_request_t *r, const char **name, size
 intptr_t ngx_http_mesh_ffi_forward(ngx_http_request_t *r, uintptr_t port);
 intptr_t ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit);
 uintptr_t ngx_http_mesh_ffi_allowed(ngx_http_request_t *r);
+size_t ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const char **data);
 double ngx_http_mesh_ffi_limit(ngx_http_request_t *r);
 
 typedef struct {
@@ -166,7 +167,7 @@ local function new_policy(grants, limits)
     end
 
     for _, grant in ipairs(grants or {}) do
-        fill_rule(C.ngx_mesh_ffi_policy_grant(policy), grant)
+        fill_rule(C.ngx_mesh_ffi_policy_grant(policy, grant.target, #grant.target), grant)
     end
 
     for _, limit in ipairs(limits) do
@@ -387,6 +388,16 @@ end
 -- Whether access rules allow the request.
 function _M.allowed()
     return C.ngx_http_mesh_ffi_allowed(get_request()) ~= 0
+end
+
+
+-- The name of the grant by which access rules allowed the request; nil: none was needed, or none did.
+function _M.granted()
+    local n = C.ngx_http_mesh_ffi_granted(get_request(), data)
+
+    if n ~= 0 then
+        return ffi_str(data[0], n)
+    end
 end
 
 

@@ -10,7 +10,7 @@ from nginx_mesh.api.meta import Object, ObjectKey
 from .changes import Address, Changes, Delete, Event, ServicePort
 from .policies import Affected, Policies
 from .records import Balanced
-from .topology import Topology
+from .topology import Caller, Topology
 
 
 class Catalog:
@@ -19,7 +19,7 @@ class Catalog:
     def __init__(self) -> None:
         self.topology = Topology()
         self.policies = Policies()
-        self._source_accounts: dict[ObjectKey, set[tuple[str, str]]] = {}
+        self._sources: dict[ObjectKey, set[Caller]] = {}
 
     def apply(self, event: Event) -> Changes:
         """Take in an event. Kinds that the mesh does not act on change nothing."""
@@ -56,9 +56,9 @@ class Catalog:
         affected = self.policies.set(key, obj)
         for reference in affected.sources:
             if self.policies.limited_by_source(reference):
-                self._source_accounts[reference] = self.topology.accounts_behind(reference)
+                self._sources[reference] = self.topology.callers_behind(reference)
             else:
-                self._source_accounts.pop(reference, None)
+                self._sources.pop(reference, None)
         return Changes(
             pods=self._pods_of(affected),
             addresses=frozenset().union(*map(self.topology.addresses_behind, self._without_vip(affected.starts))),
@@ -92,12 +92,12 @@ class Catalog:
         return Changes.of((changes, touched))
 
     def _with_limited(self, changes: Changes) -> Changes:
-        """A rate limit knows its sources by their pods' identities: pods that come and go may change who they are."""
+        """A rate limit knows its sources by their pods' accounts and addresses."""
         touched = [changes]
-        for reference in changes.references & self._source_accounts.keys():
-            accounts = self.topology.accounts_behind(reference)
-            if accounts != self._source_accounts[reference]:
-                self._source_accounts[reference] = accounts
+        for reference in changes.references & self._sources.keys():
+            callers = self.topology.callers_behind(reference)
+            if callers != self._sources[reference]:
+                self._sources[reference] = callers
                 affected = self.policies.affected_by_source(reference)
                 touched.append(Changes(pods=self._pods_of(affected)))
         return Changes.of(touched) if len(touched) > 1 else changes

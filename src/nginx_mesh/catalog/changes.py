@@ -60,7 +60,8 @@ class Changes:
 
     `pods`: facts of a pod that its own sidecar acts on. `addresses`: what dialling an address means.
     `services`: ports of a Service with everything behind them. `endpoints`: single endpoints.
-    `references`: Services, workloads and pods, as policies name them, whose members or their accounts changed.
+    `references`: Services, workloads and pods, as policies name them, whose members, or their accounts or addresses,
+    changed.
     `splits`, `breakers`: ports of a Service at which a split or a breaker may be another.
     `objects`: objects whose soundness is to be looked at again, for themselves or for what they refer to.
     """

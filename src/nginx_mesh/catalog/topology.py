@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
@@ -35,6 +36,13 @@ class PortUse:
     service: ObjectKey | None
     declared: bool
     headless: tuple[ServicePort, ...] = ()
+
+
+class Caller(NamedTuple):
+    """A pod as those that it calls may know it: by its account (namespace, ServiceAccount) and its addresses."""
+
+    account: tuple[str, str]
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +105,9 @@ class Topology:
         """Every key that `pods_behind` finds this pod under."""
         return {*pod.references, *self._services_of.get(pod.key)}
 
-    def accounts_behind(self, reference: ObjectKey) -> set[tuple[str, str]]:
-        """(namespace, ServiceAccount) of the pods behind a reference."""
-        return {(key.namespace, self._pods[key].account) for key in self.pods_behind(reference)}
+    def callers_behind(self, reference: ObjectKey) -> set[Caller]:
+        """As whom the pods behind a reference call."""
+        return {_caller(self._pods[key]) for key in self.pods_behind(reference)}
 
     def addresses_behind(self, service: Balanced) -> set[Address]:
         """The addresses by which its endpoints, ready or not, are dialled themselves."""
@@ -327,10 +335,14 @@ def _difference(before: _Facts, after: _Facts) -> Changes:
     )
 
 
-def _memberships(facts: _Facts) -> set[tuple[ObjectKey, str]]:
+def _memberships(facts: _Facts) -> set[tuple[ObjectKey, Caller]]:
     if facts.pod is None:
         return set()
-    return {(reference, facts.pod.account) for reference in {*facts.pod.references, *facts.services}}
+    return {(reference, _caller(facts.pod)) for reference in {*facts.pod.references, *facts.services}}
+
+
+def _caller(pod: Workload) -> Caller:
+    return Caller((pod.key.namespace, pod.account), pod.addresses)
 
 
 def _but_serving(pod: Workload | None) -> Workload | None:

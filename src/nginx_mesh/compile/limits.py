@@ -61,12 +61,11 @@ def _limits(catalog: Catalog, settings: MeshSettings, policy: RateLimit, claimed
     )
     if not sources and (destination, None) not in claimed:
         yield Limit(name=name, rate=rate, burst=burst, delay=delay, matches=matches)
-    limited: set[str] = set()
     for source in sources:
-        callers = {account_id(settings.trust_domain, *account) for account in catalog.topology.accounts_behind(source)}
-        # A caller proves its account, not its workload: of two sources with one account, the first has it.
-        known = sorted(caller for caller in callers if caller is not None and caller not in limited)
-        limited.update(known)
+        # A caller proves its account, not its workload: of sources with one account, addresses tell which it is.
+        callers = catalog.topology.callers_behind(source)
+        ids = {account_id(settings.trust_domain, *caller.account) for caller in callers}
+        known = sorted(id_ for id_ in ids if id_ is not None)
         if known and (destination, source) not in claimed:
             yield Limit(
                 name=f"{name}/{source.kind}/{source.namespace}/{source.name}",
@@ -74,5 +73,6 @@ def _limits(catalog: Catalog, settings: MeshSettings, policy: RateLimit, claimed
                 burst=burst,
                 delay=delay,
                 sources=known,
+                addresses=sorted({address for caller in callers for address in caller.addresses}),
                 matches=matches,
             )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
@@ -157,17 +160,27 @@ def test_a_split_of_a_headless_service_is_told_at_its_pods_and_nowhere_else() ->
 
 
 def test_a_limits_destination_is_left_alone_while_its_sources_stay_who_they_are() -> None:
-    clients = [pod(f"c-{n}", ips=[f"10.0.1.{n}"], labels={"app": "c"}, account="c") for n in range(3)]
+    def client(number: int, **facts: Any) -> Pod:
+        facts = {"ips": [f"10.0.1.{number}"], "labels": {"app": "c"}, "account": "c", **facts}
+        return pod(f"c-{number}", **facts)
+
     mesh = Mesh(
         service("web", port(80, target=8080)),
         pod("web-0", labels={"app": "web"}),
         service("c", port(80), vips=["10.96.0.2"]),
-        *clients[:2],
+        client(0),
+        client(1, ips=[]),
         limit("l", ("Service", "web"), "1r/s", sources=[("Service", "c")]),
     )
-    assert pod_key("web-0") not in mesh.catalog.apply(Upsert(clients[2])).pods
-    other = pod("c-3", ips=["10.0.1.3"], labels={"app": "c"}, account="other")
-    assert pod_key("web-0") in mesh.catalog.apply(Upsert(other)).pods
+    for told, changed in (
+        (False, client(0, ready=False)),
+        (False, client(0, annotations={"config.nsm.nginx.com/mtls-mode": "off"})),
+        (True, client(1)),
+        (True, client(1, account="other")),
+        (True, client(2)),
+        (False, client(3, labels={"app": "d"})),
+    ):
+        assert (pod_key("web-0") in mesh.catalog.apply(Upsert(changed)).pods) == told, changed
 
 
 def test_a_new_balancing_method_is_sent_with_its_cluster() -> None:

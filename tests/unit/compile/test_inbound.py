@@ -197,12 +197,12 @@ def test_a_limit_reaches_the_pods_of_its_destination(kind: tuple[str, str]) -> N
     assert entry.limits == [Limit(name="default/l", rate=500, burst=3, delay=-1, matches=[PathRule(methods=["GET"])])]
 
 
-def test_a_rate_is_divided_among_sources_which_are_known_by_their_pods_accounts() -> None:
+def test_a_rate_is_divided_among_sources_which_are_known_by_their_pods_accounts_and_addresses() -> None:
     entry = inbound(
         SERVICE,
         web(),
         pod("one", labels={"app": "clients"}, ips=["10.0.0.2"], account="client"),
-        pod("two", labels={"nsm.nginx.com/deployment": "batch"}, ips=["10.0.0.3"], account="batch"),
+        pod("two", labels={"nsm.nginx.com/deployment": "batch"}, ips=["10.0.0.3", "fd00::3"], account="batch"),
         service("clients", port(80), vips=["10.96.0.2"]),
         limit(
             "l",
@@ -212,9 +212,12 @@ def test_a_rate_is_divided_among_sources_which_are_known_by_their_pods_accounts(
         ),
     )
     assert entry.limits == [
-        Limit(name="default/l/Service/default/clients", rate=3333, sources=[CLIENT]),
+        Limit(name="default/l/Service/default/clients", rate=3333, sources=[CLIENT], addresses=["10.0.0.2"]),
         Limit(
-            name="default/l/Deployment/default/batch", rate=3333, sources=["spiffe://example.org/ns/default/sa/batch"]
+            name="default/l/Deployment/default/batch",
+            rate=3333,
+            sources=["spiffe://example.org/ns/default/sa/batch"],
+            addresses=["10.0.0.3", "fd00::3"],
         ),
     ]
 

@@ -50,13 +50,13 @@ class Endpoint(ctypes.Structure):
 class Rate(ctypes.Structure):
     """limit_rate."""
 
-    _fields_ = (("rate", ctypes.c_double), ("burst", ctypes.c_double), ("delay", ctypes.c_double))
+    _fields_ = (("rate", ctypes.c_uint64), ("burst", ctypes.c_uint64), ("delay", ctypes.c_uint64))
 
 
 class Bucket(ctypes.Structure):
     """limit_bucket."""
 
-    _fields_ = (("excess", ctypes.c_double), ("last", ctypes.c_int64))
+    _fields_ = (("used", ctypes.c_uint64), ("excess", ctypes.c_uint64), ("last", ctypes.c_int64))
 
 
 class BreakerStruct(ctypes.Structure):
@@ -133,8 +133,9 @@ def library() -> ctypes.CDLL:
         ctypes.c_int64,
     )
     loaded.hello_classify.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
-    loaded.limit_take.restype = ctypes.c_double
-    loaded.limit_take.argtypes = (ctypes.POINTER(Bucket), ctypes.POINTER(Rate), ctypes.c_int64)
+    loaded.limit_take.restype = ctypes.c_uint64
+    for function in (loaded.limit_admits, loaded.limit_take, loaded.limit_is_idle):
+        function.argtypes = (ctypes.POINTER(Bucket), ctypes.POINTER(Rate), ctypes.c_int64)
     loaded.metric_bucket.restype = ctypes.c_size_t
     loaded.metric_bucket.argtypes = (ctypes.c_uint64,)
     breaker, ticket = ctypes.POINTER(BreakerStruct), ctypes.POINTER(ctypes.c_uint64)

@@ -1,33 +1,72 @@
 #include "limit.h"
 
+#define ONE  1000                           /* request */
 
-double
+
+/* A clock that is somewhat behind, as another worker's may be, stands still; one that was set back begins anew. */
+static int64_t
+elapsed(const limit_bucket *bucket, int64_t now)
+{
+    int64_t  ms = now - bucket->last;
+
+    if (ms < -60000) {
+        return 1;
+    }
+
+    return ms < 0 ? 0 : ms;
+}
+
+
+static uint64_t
+drained(const limit_rate *limit, int64_t ms)
+{
+    return (uint64_t) ms > UINT64_MAX / limit->rate ? UINT64_MAX : limit->rate * (uint64_t) ms / 1000;
+}
+
+
+/* With the request at hand. The first is no excess. */
+static uint64_t
+excess_with(const limit_bucket *bucket, const limit_rate *limit, int64_t ms)
+{
+    uint64_t  gone, excess;
+
+    if (!bucket->used) {
+        return 0;
+    }
+
+    excess = bucket->excess + ONE;
+    gone = drained(limit, ms);
+
+    return gone < excess ? excess - gone : 0;
+}
+
+
+int
+limit_admits(const limit_bucket *bucket, const limit_rate *limit, int64_t now)
+{
+    return excess_with(bucket, limit, elapsed(bucket, now)) <= limit->burst;
+}
+
+
+uint64_t
 limit_take(limit_bucket *bucket, const limit_rate *limit, int64_t now)
 {
-    double  excess, drained;
+    int64_t  ms = elapsed(bucket, now);
 
-    if (bucket->last == 0) {
-        bucket->excess = 0;
-        bucket->last = now ? now : 1;
-        return 0;
+    bucket->excess = excess_with(bucket, limit, ms);
+
+    if (ms || !bucket->used) {
+        bucket->last = now;
     }
 
-    excess = bucket->excess + 1000;
-    drained = limit->rate * (double) (now - bucket->last) / 1000;
+    bucket->used = 1;
 
-    /* whole thousandths, where they can be more than an integer holds */
-    excess = drained < excess ? excess - (double) (int64_t) drained : 0;
+    return bucket->excess <= limit->delay ? 0 : (bucket->excess - limit->delay) * 1000 / limit->rate;
+}
 
-    if (excess > limit->burst * 1000) {
-        return -1;
-    }
 
-    bucket->excess = excess;
-    bucket->last = now ? now : 1;
-
-    if (limit->delay < 0 || excess <= limit->delay * 1000) {
-        return 0;
-    }
-
-    return (excess - limit->delay * 1000) / limit->rate;
+int
+limit_is_idle(const limit_bucket *bucket, const limit_rate *limit, int64_t now)
+{
+    return !bucket->used || drained(limit, elapsed(bucket, now)) >= bucket->excess + ONE;
 }

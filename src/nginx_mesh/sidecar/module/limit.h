@@ -1,6 +1,6 @@
 /*
- * Rate limits: the leaky bucket of nginx's limit_req, in its units (thousandths of a request). Pure logic, no nginx and
- * no I/O, so that it is tested on its own.
+ * Rate limits: the leaky bucket of nginx's limit_req, to the millisecond and the thousandth of a request. Pure logic, no
+ * nginx and no I/O, so that it is tested on its own.
  */
 
 #ifndef MESH_LIMIT_H
@@ -8,18 +8,24 @@
 
 #include <stdint.h>
 
+/* burst, delay, excess: thousandths of a request */
 typedef struct {
-    double   rate;                          /* requests in 1000 s */
-    double   burst;
-    double   delay;                         /* requests of the burst that do not wait; negative: none waits */
+    uint64_t  rate;                         /* requests in 1000 s; not 0 */
+    uint64_t  burst;
+    uint64_t  delay;                        /* what of the burst does not wait */
 } limit_rate;
 
 typedef struct {
-    double   excess;
-    int64_t  last;                          /* milliseconds of a monotonic clock; 0: never */
+    uint64_t  used;                         /* 0: no request was taken in yet */
+    uint64_t  excess;
+    int64_t   last;                         /* milliseconds of a clock */
 } limit_bucket;
 
-/* Takes a request in. Seconds that it has to wait, or -1 when it is over the limit. */
-double limit_take(limit_bucket *bucket, const limit_rate *limit, int64_t now);
+/* Whether a request would be within the limit. */
+int limit_admits(const limit_bucket *bucket, const limit_rate *limit, int64_t now);
+/* Takes a request in that limit_admits. Milliseconds that it has to wait. */
+uint64_t limit_take(limit_bucket *bucket, const limit_rate *limit, int64_t now);
+/* Whether the next request would be taken in just as by a new bucket. */
+int limit_is_idle(const limit_bucket *bucket, const limit_rate *limit, int64_t now);
 
 #endif

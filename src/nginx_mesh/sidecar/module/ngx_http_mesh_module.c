@@ -27,8 +27,9 @@ typedef struct {
     in_port_t             forward_port; /* 0: the port the caller dialled */
     off_t                 body_limit;   /* 0: none */
     off_t                 body_seen;
-    double                wait;         /* what its rate limits said, when `limited` */
-    ngx_uint_t            limited;
+    ngx_uint_t            limited;      /* its rate limits said: */
+    ngx_int_t             wait;         /* milliseconds; NGX_BUSY: not at all */
+    ngx_str_t             limited_by;
     ngx_str_t             policy;       /* the grant that allowed it; in the pool */
 } ngx_http_mesh_ctx_t;
 
@@ -306,35 +307,45 @@ ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const u_char **data)
 }
 
 
-/* FFI. Seconds that the request's rate limits let it wait; -1: it is over one. A request counts once. */
-double
-ngx_http_mesh_ffi_limit(ngx_http_request_t *r)
+/*
+ * FFI. Milliseconds that the request's rate limits let it wait; negative: it is over one. When it is not 0, `name` is the
+ * RateLimit's. A request counts once.
+ */
+ngx_int_t
+ngx_http_mesh_ffi_limit(ngx_http_request_t *r, const u_char **name, size_t *len)
 {
-    double                wait;
-    ngx_str_t             id;
+    ngx_int_t             wait;
+    ngx_str_t             id, by;
     ngx_mesh_policy_t    *policy;
     ngx_http_mesh_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
 
-    if (ctx && ctx->limited) {
-        return ctx->wait;
-    }
+    if (ctx == NULL || !ctx->limited) {
+        policy = ngx_http_mesh_policy(r, &id);
+        wait = ngx_mesh_policy_wait(policy, &id, r, &by);
 
-    policy = ngx_http_mesh_policy(r, &id);
-    wait = ngx_mesh_policy_wait(policy, &id, r);
-
-    if (wait != 0) {
-        ctx = ngx_http_mesh_ctx(r);
-        if (ctx == NULL) {
-            return -1;
+        if (wait == 0) {
+            return 0;
         }
 
+        /* the policy may be gone when this is asked again */
+
+        ctx = ngx_http_mesh_ctx(r);
+        if (ctx == NULL) {
+            return NGX_BUSY;
+        }
+
+        ctx->limited_by.data = ngx_pstrdup(r->pool, &by);
+        ctx->limited_by.len = ctx->limited_by.data ? by.len : 0;
         ctx->wait = wait;
         ctx->limited = 1;
     }
 
-    return wait;
+    *name = ctx->limited_by.data;
+    *len = ctx->limited_by.len;
+
+    return ctx->wait;
 }
 
 
@@ -353,6 +364,8 @@ static ngx_uint_t
 ngx_http_mesh_admit(ngx_http_request_t *r)
 {
     off_t                   body_limit = ngx_mesh_settings.body_limit;
+    size_t                  len;
+    const u_char           *name;
     ngx_str_t               id;
     ngx_mesh_connection_t  *mc;
 
@@ -374,7 +387,7 @@ ngx_http_mesh_admit(ngx_http_request_t *r)
 
     return ngx_http_mesh_ffi_allowed(r)
            && (body_limit == 0 || ngx_http_mesh_ffi_body_limit(r, body_limit) == NGX_OK)
-           && ngx_http_mesh_ffi_limit(r) == 0;
+           && ngx_http_mesh_ffi_limit(r, &name, &len) == 0;
 }
 
 
@@ -1116,6 +1129,10 @@ ngx_http_mesh_postconfiguration(ngx_conf_t *cf)
         if (mscf->tls && sscf->ssl.ctx && ngx_mesh_identity_serve(sscf->ssl.ctx) != NGX_OK) {
             return NGX_ERROR;
         }
+    }
+
+    if (ngx_mesh_limits_configure(cf) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     if (ngx_http_mesh_add_handler(cmcf, NGX_HTTP_ACCESS_PHASE, ngx_http_mesh_access_handler) != NGX_OK) {

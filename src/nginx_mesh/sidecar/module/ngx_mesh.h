@@ -2,7 +2,7 @@
  * What the files of the module share: the tables of this worker, its identity, and what is known of a connection.
  *
  * The tables are process-local and filled from Lua (lua/mesh/engine.lua) through the functions marked FFI; they are only
- * touched from the worker's event loop, so there are no locks.
+ * touched from the worker's event loop, so there are no locks. What rate limits count is shared (ngx_mesh_limits.c).
  */
 
 #ifndef NGX_MESH_H
@@ -135,9 +135,14 @@ ngx_mesh_policy_t *ngx_mesh_inbound_policy(in_port_t port);
  * `by` is the name of the first grant that allows it, as long as the policy lives; empty when none does or none is needed.
  */
 ngx_uint_t ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by);
-/* Takes the request into its rate limits. Seconds that it has to wait; -1: it is over a limit. */
-double ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r);
+/*
+ * Takes the request into its rate limits. Milliseconds that it has to wait; NGX_BUSY: it is over a limit. `by` is the name
+ * of the RateLimit that says so, as long as the policy lives.
+ */
+ngx_int_t ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by);
 void ngx_mesh_policy_free(ngx_mesh_policy_t *policy);
+/* While nginx.conf is read: the memory in which all workers count. */
+ngx_int_t ngx_mesh_limits_configure(ngx_conf_t *cf);
 
 
 /* splits and circuit breakers: ngx_mesh_route.c */

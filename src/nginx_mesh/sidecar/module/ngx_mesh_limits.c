@@ -1,55 +1,192 @@
 /*
- * The rate limits of inbound ports, and the buckets by which they count.
+ * The rate limits of inbound ports. What they count is in memory that the workers share, under the limits' names: a
+ * worker that dies, or a state that changes, is no reset. It is only touched under the lock of its slab pool.
  */
 
 #include <ngx_http.h>
 
 #include "ngx_mesh_limits.h"
 
-typedef struct {
-    ngx_mesh_rule_t     rule;
-    limit_rate          rate;
-    limit_bucket       *bucket;
-} ngx_mesh_limit_t;
+#define NGX_MESH_BUCKETS_SIZE  (1024 * 1024)
+#define NGX_MESH_BUCKETS_IDLE  60000        /* milliseconds without a request after which a bucket may be freed */
 
-/* Buckets outlive policies, so that a changed state is no reset of limits. */
+enum {
+    NGX_MESH_FITS_NOT = 0,
+    NGX_MESH_FITS_ID,
+    NGX_MESH_FITS_ADDRESS                   /* and ID */
+};
+
 typedef struct {
-    ngx_str_node_t      node;
+    ngx_str_node_t      node;               /* the name is behind the bucket */
+    ngx_queue_t         queue;
+    int64_t             seen;
+    limit_rate          rate;               /* by which it counted last */
     limit_bucket        bucket;
 } ngx_mesh_bucket_t;
 
-static ngx_rbtree_t             ngx_mesh_buckets;
-static ngx_rbtree_node_t        ngx_mesh_buckets_sentinel;
+typedef struct {
+    ngx_rbtree_t        tree;
+    ngx_rbtree_node_t   sentinel;
+    ngx_queue_t         queue;              /* the one seen last is the first */
+} ngx_mesh_buckets_t;
+
+static ngx_slab_pool_t     *ngx_mesh_buckets_pool;
+static ngx_mesh_buckets_t  *ngx_mesh_buckets;
 
 
-static limit_bucket *
-ngx_mesh_bucket(const ngx_str_t *name)
+static ngx_int_t
+ngx_mesh_buckets_init(ngx_shm_zone_t *zone, void *old)
 {
-    uint32_t            hash;
-    ngx_mesh_bucket_t  *b;
+    ngx_mesh_buckets_pool = (ngx_slab_pool_t *) zone->shm.addr;
 
-    if (ngx_mesh_buckets.root == NULL) {
-        ngx_rbtree_init(&ngx_mesh_buckets, &ngx_mesh_buckets_sentinel, ngx_str_rbtree_insert_value);
+    if (old) {
+        zone->data = old;
+        ngx_mesh_buckets = old;
+        return NGX_OK;
     }
 
-    hash = ngx_crc32_short(name->data, name->len);
-    b = (ngx_mesh_bucket_t *) ngx_str_rbtree_lookup(&ngx_mesh_buckets, (ngx_str_t *) name, hash);
+    ngx_mesh_buckets = ngx_slab_alloc(ngx_mesh_buckets_pool, sizeof(ngx_mesh_buckets_t));
+    if (ngx_mesh_buckets == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_rbtree_init(&ngx_mesh_buckets->tree, &ngx_mesh_buckets->sentinel, ngx_str_rbtree_insert_value);
+    ngx_queue_init(&ngx_mesh_buckets->queue);
+
+    ngx_mesh_buckets_pool->log_nomem = 0;
+    zone->data = ngx_mesh_buckets;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mesh_limits_configure(ngx_conf_t *cf)
+{
+    ngx_shm_zone_t    *zone;
+    static ngx_str_t   name = ngx_string("mesh_limits");
+
+    zone = ngx_shared_memory_add(cf, &name, NGX_MESH_BUCKETS_SIZE, &ngx_http_mesh_module);
+    if (zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    zone->init = ngx_mesh_buckets_init;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mesh_bucket_free(ngx_mesh_bucket_t *b)
+{
+    ngx_queue_remove(&b->queue);
+    ngx_rbtree_delete(&ngx_mesh_buckets->tree, &b->node.node);
+    ngx_slab_free_locked(ngx_mesh_buckets_pool, b);
+}
+
+
+static void
+ngx_mesh_buckets_free_idle(int64_t now)
+{
+    ngx_queue_t        *q, *next;
+    ngx_mesh_bucket_t  *b;
+
+    for (q = ngx_queue_last(&ngx_mesh_buckets->queue); q != ngx_queue_sentinel(&ngx_mesh_buckets->queue); q = next) {
+        next = ngx_queue_prev(q);
+        b = ngx_queue_data(q, ngx_mesh_bucket_t, queue);
+
+        if (now - b->seen < NGX_MESH_BUCKETS_IDLE) {
+            return;
+        }
+
+        if (limit_is_idle(&b->bucket, &b->rate, now)) {
+            ngx_mesh_bucket_free(b);
+        }
+    }
+}
+
+
+/* Makes room at the cost of the limit that was asked longest ago; not of one of the request at hand. */
+static ngx_uint_t
+ngx_mesh_buckets_free_oldest(int64_t now)
+{
+    ngx_mesh_bucket_t  *b;
+
+    if (ngx_queue_empty(&ngx_mesh_buckets->queue)) {
+        return 0;
+    }
+
+    b = ngx_queue_data(ngx_queue_last(&ngx_mesh_buckets->queue), ngx_mesh_bucket_t, queue);
+
+    if (b->seen == now) {
+        return 0;
+    }
+
+    ngx_mesh_bucket_free(b);
+
+    return 1;
+}
+
+
+static ngx_mesh_bucket_t *
+ngx_mesh_bucket_new(const ngx_mesh_limit_t *limit, int64_t now)
+{
+    size_t              size = sizeof(ngx_mesh_bucket_t) + limit->name.len;
+    ngx_mesh_bucket_t  *b;
+
+    ngx_mesh_buckets_free_idle(now);
+
+    do {
+        b = ngx_slab_calloc_locked(ngx_mesh_buckets_pool, size);
+    } while (b == NULL && ngx_mesh_buckets_free_oldest(now));
 
     if (b == NULL) {
-        b = ngx_calloc(sizeof(ngx_mesh_bucket_t) + name->len, ngx_cycle->log);
+        return NULL;
+    }
+
+    b->node.str.data = (u_char *) b + sizeof(ngx_mesh_bucket_t);
+    b->node.str.len = limit->name.len;
+    ngx_memcpy(b->node.str.data, limit->name.data, limit->name.len);
+
+    b->node.node.key = limit->hash;
+    ngx_rbtree_insert(&ngx_mesh_buckets->tree, &b->node.node);
+    ngx_queue_insert_head(&ngx_mesh_buckets->queue, &b->queue);
+
+    return b;
+}
+
+
+static ngx_mesh_bucket_t *
+ngx_mesh_bucket_find(ngx_mesh_limit_t *limit)
+{
+    return (ngx_mesh_bucket_t *) ngx_str_rbtree_lookup(&ngx_mesh_buckets->tree, &limit->name, limit->hash);
+}
+
+
+/* NULL: out of memory. */
+static ngx_mesh_bucket_t *
+ngx_mesh_bucket(ngx_mesh_limit_t *limit, int64_t now)
+{
+    ngx_mesh_bucket_t  *b;
+
+    b = ngx_mesh_bucket_find(limit);
+
+    if (b) {
+        ngx_queue_remove(&b->queue);
+        ngx_queue_insert_head(&ngx_mesh_buckets->queue, &b->queue);
+
+    } else {
+        b = ngx_mesh_bucket_new(limit, now);
         if (b == NULL) {
             return NULL;
         }
-
-        b->node.str.data = (u_char *) b + sizeof(ngx_mesh_bucket_t);
-        b->node.str.len = name->len;
-        ngx_memcpy(b->node.str.data, name->data, name->len);
-
-        b->node.node.key = hash;
-        ngx_rbtree_insert(&ngx_mesh_buckets, &b->node.node);
     }
 
-    return &b->bucket;
+    b->seen = now;
+    b->rate = limit->rate;
+
+    return b;
 }
 
 
@@ -60,57 +197,240 @@ ngx_mesh_limits_init(ngx_array_t *limits, ngx_pool_t *pool)
 }
 
 
-ngx_mesh_rule_t *
-ngx_mesh_limits_add(ngx_array_t *limits, const ngx_str_t *name, const limit_rate *rate)
+ngx_mesh_limit_t *
+ngx_mesh_limits_add(ngx_array_t *limits, const ngx_str_t *name, size_t policy_len, const limit_rate *rate)
 {
     ngx_mesh_limit_t  *limit;
 
     limit = ngx_array_push(limits);
-    if (limit == NULL || ngx_mesh_rule_init(&limit->rule, limits->pool) != NGX_OK) {
+
+    if (limit == NULL
+        || ngx_mesh_rule_init(&limit->rule, limits->pool) != NGX_OK
+        || ngx_array_init(&limit->addresses, limits->pool, 2, sizeof(struct in6_addr)) != NGX_OK)
+    {
         return NULL;
     }
 
-    limit->rate = *rate;
-    limit->bucket = ngx_mesh_bucket(name);
+    limit->name.data = ngx_pstrdup(limits->pool, (ngx_str_t *) name);
+    if (limit->name.data == NULL) {
+        return NULL;
+    }
 
-    return limit->bucket ? &limit->rule : NULL;
+    limit->name.len = name->len;
+    limit->policy.data = limit->name.data;
+    limit->policy.len = policy_len;
+    limit->hash = ngx_crc32_short(name->data, name->len);
+    limit->sorted = 0;
+    limit->rate = *rate;
+
+    return limit;
 }
 
 
-double
-ngx_mesh_limits_wait(const ngx_array_t *limits, const ngx_str_t *id, ngx_http_request_t *r)
+/* FFI. The rule that says whom and what the limit is for. */
+ngx_mesh_rule_t *
+ngx_mesh_ffi_limit_rule(ngx_mesh_limit_t *limit)
 {
-    double             seconds, wait;
-    ngx_uint_t         i, named;
+    return &limit->rule;
+}
+
+
+/* An IPv4 address as IPv6 writes it. */
+static ngx_int_t
+ngx_mesh_address(struct in6_addr *address, const struct sockaddr *sockaddr)
+{
+    switch (sockaddr->sa_family) {
+
+    case AF_INET6:
+        *address = ((struct sockaddr_in6 *) sockaddr)->sin6_addr;
+        return NGX_OK;
+
+    case AF_INET:
+        ngx_memzero(address, sizeof(struct in6_addr));
+        address->s6_addr[10] = address->s6_addr[11] = 0xff;
+        ngx_memcpy(&address->s6_addr[12], &((struct sockaddr_in *) sockaddr)->sin_addr, 4);
+        return NGX_OK;
+
+    default:
+        return NGX_DECLINED;
+    }
+}
+
+
+/* FFI. An address of one of the limit's sources. NGX_DECLINED: it is none. */
+ngx_int_t
+ngx_mesh_ffi_limit_address(ngx_mesh_limit_t *limit, const u_char *text, size_t len)
+{
+    ngx_addr_t        addr;
+    struct in6_addr  *address;
+
+    if (ngx_parse_addr(limit->addresses.pool, &addr, (u_char *) text, len) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    address = ngx_array_push(&limit->addresses);
+
+    return address ? ngx_mesh_address(address, addr.sockaddr) : NGX_ERROR;
+}
+
+
+static int
+ngx_mesh_address_compare(const void *one, const void *two)
+{
+    return ngx_memcmp(one, two, sizeof(struct in6_addr));
+}
+
+
+static ngx_uint_t
+ngx_mesh_limit_is_at(ngx_mesh_limit_t *limit, const struct in6_addr *address)
+{
+    ngx_array_t  *known = &limit->addresses;
+
+    if (!limit->sorted) {
+        qsort(known->elts, known->nelts, sizeof(struct in6_addr), ngx_mesh_address_compare);
+        limit->sorted = 1;
+    }
+
+    return bsearch(address, known->elts, known->nelts, sizeof(struct in6_addr), ngx_mesh_address_compare) != NULL;
+}
+
+
+static ngx_uint_t
+ngx_mesh_limit_fit(ngx_mesh_limit_t *limit, const ngx_str_t *id, const struct in6_addr *address)
+{
+    if (!ngx_mesh_rule_names(&limit->rule, id)) {
+        return NGX_MESH_FITS_NOT;
+    }
+
+    return address && ngx_mesh_limit_is_at(limit, address) ? NGX_MESH_FITS_ADDRESS : NGX_MESH_FITS_ID;
+}
+
+
+/*
+ * Of each policy's limits, one at most is for the caller: the first that names its ID and its address, or, where no limit
+ * does (an address is not known at once), the first that names its ID. Those without sources are for callers that no
+ * limit names. Leaves a `fit` with those, and none with all others.
+ */
+static void
+ngx_mesh_limits_choose(const ngx_array_t *limits, const ngx_str_t *id, const struct sockaddr *sockaddr)
+{
+    ngx_str_t         *policy;
+    ngx_uint_t         i, best, known;
+    struct in6_addr    address;
     ngx_mesh_limit_t  *limit = limits->elts;
 
-    named = 0;
+    best = NGX_MESH_FITS_NOT;
+    known = (ngx_mesh_address(&address, sockaddr) == NGX_OK);
 
     for (i = 0; i < limits->nelts; i++) {
-        named |= ngx_mesh_rule_names(&limit[i].rule, id);
+        limit[i].fit = ngx_mesh_limit_fit(&limit[i], id, known ? &address : NULL);
+        best = ngx_max(best, limit[i].fit);
     }
 
-    wait = 0;
+    policy = NULL;
 
     for (i = 0; i < limits->nelts; i++) {
 
-        /* one without sources is for callers that no other limit names */
-        if (limit[i].rule.sources.nelts ? !ngx_mesh_rule_names(&limit[i].rule, id) : named) {
+        if (best == NGX_MESH_FITS_NOT) {
+            limit[i].fit = (limit[i].rule.sources.nelts == 0);
             continue;
         }
 
-        if (!ngx_mesh_rule_matches(r, &limit[i].rule, 1)) {
+        if (limit[i].fit < best
+            || (policy && policy->len == limit[i].policy.len
+                && ngx_memcmp(policy->data, limit[i].policy.data, policy->len) == 0))
+        {
+            limit[i].fit = NGX_MESH_FITS_NOT;
             continue;
         }
 
-        seconds = limit_take(limit[i].bucket, &limit[i].rate, (int64_t) ngx_current_msec);
+        policy = &limit[i].policy;
+    }
+}
 
-        if (seconds < 0) {
-            return -1;
+
+/* All limits are asked before any takes the request in. */
+static ngx_int_t
+ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
+{
+    ngx_uint_t          i;
+    ngx_int_t           wait, longest;
+    ngx_mesh_limit_t   *limit = limits->elts;
+    ngx_mesh_bucket_t  *b;
+
+    for (i = 0; i < limits->nelts; i++) {
+
+        if (!limit[i].fit) {
+            continue;
         }
 
-        wait = ngx_max(wait, seconds);
+        b = ngx_mesh_bucket(&limit[i], now);
+
+        if (b == NULL || !limit_admits(&b->bucket, &limit[i].rate, now)) {
+            *by = limit[i].policy;
+            return b ? NGX_BUSY : NGX_ERROR;
+        }
     }
 
-    return wait;
+    longest = 0;
+
+    for (i = 0; i < limits->nelts; i++) {
+
+        if (!limit[i].fit) {
+            continue;
+        }
+
+        wait = limit_take(&ngx_mesh_bucket_find(&limit[i])->bucket, &limit[i].rate, now);
+
+        if (wait > longest) {
+            longest = wait;
+            *by = limit[i].policy;
+        }
+    }
+
+    return longest;
+}
+
+
+ngx_int_t
+ngx_mesh_limits_wait(const ngx_array_t *limits, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by)
+{
+    ngx_int_t          wait;
+    ngx_uint_t         i, any;
+    ngx_mesh_limit_t  *limit = limits->elts;
+
+    ngx_str_null(by);
+
+    if (limits->nelts == 0) {
+        return 0;
+    }
+
+    ngx_mesh_limits_choose(limits, id, r->connection->sockaddr);
+
+    any = 0;
+
+    for (i = 0; i < limits->nelts; i++) {
+
+        if (limit[i].fit && !ngx_mesh_rule_matches(r, &limit[i].rule, 1)) {
+            limit[i].fit = NGX_MESH_FITS_NOT;
+        }
+
+        any |= limit[i].fit;
+    }
+
+    if (!any) {
+        return 0;
+    }
+
+    ngx_shmtx_lock(&ngx_mesh_buckets_pool->mutex);
+
+    wait = ngx_mesh_limits_take(limits, (int64_t) ngx_current_msec, by);
+
+    ngx_shmtx_unlock(&ngx_mesh_buckets_pool->mutex);
+
+    if (wait == NGX_ERROR) {
+        ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0, "no memory to count the rate limit \"%V\"", by);
+    }
+
+    return wait < 0 ? NGX_BUSY : wait;
 }

@@ -78,15 +78,23 @@ ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t 
 }
 
 
-/* FFI. Adds a limit, counted under its name: the rule, to be filled in before the next is added. NULL: out of memory. */
-ngx_mesh_rule_t *
-ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const u_char *name, size_t len, double rate, double burst,
-    double delay)
+/*
+ * FFI. Adds a limit, counted under its name, which begins with that of the RateLimit. `rate`: requests in 1000 s;
+ * `burst` and `delay`: requests, a negative `delay` for no delay. To be filled in before the next is added. NULL: out of
+ * memory.
+ */
+ngx_mesh_limit_t *
+ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const u_char *name, size_t len, size_t policy_len, double rate,
+    double burst, double delay)
 {
     ngx_str_t   str = { len, (u_char *) name };
-    limit_rate  limit = { .rate = rate, .burst = burst, .delay = delay };
+    limit_rate  limit = {
+        .rate = (uint64_t) rate,
+        .burst = (uint64_t) burst * 1000,
+        .delay = delay < 0 ? UINT64_MAX : (uint64_t) delay * 1000
+    };
 
-    return ngx_mesh_limits_add(&policy->limits, &str, &limit);
+    return ngx_mesh_limits_add(&policy->limits, &str, policy_len, &limit);
 }
 
 
@@ -117,8 +125,8 @@ ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_
 }
 
 
-double
-ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r)
+ngx_int_t
+ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by)
 {
-    return policy ? ngx_mesh_limits_wait(&policy->limits, id, r) : 0;
+    return policy ? ngx_mesh_limits_wait(&policy->limits, id, r, by) : 0;
 }

@@ -12,13 +12,16 @@ typedef struct ngx_http_request_s ngx_http_request_t;
 
 typedef struct ngx_mesh_policy_s ngx_mesh_policy_t;
 typedef struct ngx_mesh_rule_s ngx_mesh_rule_t;
+typedef struct ngx_mesh_limit_s ngx_mesh_limit_t;
 
 void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level, int64_t body_limit);
 void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, ngx_mesh_policy_t *policy);
 ngx_mesh_policy_t *ngx_mesh_ffi_policy_new(uintptr_t restricted);
 ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const char *name, size_t len);
-ngx_mesh_rule_t *ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len, double rate,
-    double burst, double delay);
+ngx_mesh_limit_t *ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len,
+    size_t policy_len, double rate, double burst, double delay);
+ngx_mesh_rule_t *ngx_mesh_ffi_limit_rule(ngx_mesh_limit_t *limit);
+intptr_t ngx_mesh_ffi_limit_address(ngx_mesh_limit_t *limit, const char *address, size_t len);
 intptr_t ngx_mesh_ffi_rule_source(ngx_mesh_rule_t *rule, const char *id, size_t len);
 intptr_t ngx_mesh_ffi_rule_match(ngx_mesh_rule_t *rule, const char *path, size_t len);
 intptr_t ngx_mesh_ffi_rule_method(ngx_mesh_rule_t *rule, const char *name, size_t len);
@@ -65,7 +68,7 @@ intptr_t ngx_http_mesh_ffi_forward(ngx_http_request_t *r, uintptr_t port);
 intptr_t ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit);
 uintptr_t ngx_http_mesh_ffi_allowed(ngx_http_request_t *r);
 size_t ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const char **data);
-double ngx_http_mesh_ffi_limit(ngx_http_request_t *r);
+intptr_t ngx_http_mesh_ffi_limit(ngx_http_request_t *r, const char **name, size_t *len);
 
 typedef struct {
     const char  *cluster;
@@ -158,6 +161,23 @@ local function fill_rule(rule, from)
 end
 
 
+local function add_limit(policy, limit)
+    local ratelimit = limit.name:match("^[^/]*/[^/]*") or limit.name
+    local added = C.ngx_mesh_ffi_policy_limit(policy, limit.name, #limit.name, #ratelimit, limit.rate,
+                                              limit.burst or 0, limit.delay or 0)
+
+    if added == nil then
+        error("out of memory")
+    end
+
+    for _, address in ipairs(limit.addresses or {}) do
+        check(C.ngx_mesh_ffi_limit_address(added, address, #address))
+    end
+
+    fill_rule(C.ngx_mesh_ffi_limit_rule(added), limit)
+end
+
+
 -- `grants`: a list, or nil when everybody may do everything. `limits`: a list.
 local function new_policy(grants, limits)
     local policy = C.ngx_mesh_ffi_policy_new(grants and 1 or 0)
@@ -171,8 +191,7 @@ local function new_policy(grants, limits)
     end
 
     for _, limit in ipairs(limits) do
-        fill_rule(C.ngx_mesh_ffi_policy_limit(policy, limit.name, #limit.name, limit.rate, limit.burst or 0,
-                                              limit.delay or 0), limit)
+        add_limit(policy, limit)
     end
 
     return policy
@@ -401,11 +420,16 @@ function _M.granted()
 end
 
 
--- Seconds that rate limits let the request wait, or nil when it is over one.
+-- Milliseconds that rate limits let the request wait, or nil when it is over one; then, or when it has to wait, the
+-- name of the RateLimit.
 function _M.limit()
-    local wait = C.ngx_http_mesh_ffi_limit(get_request())
+    local wait = tonumber(C.ngx_http_mesh_ffi_limit(get_request(), data, len))
 
-    return wait >= 0 and wait or nil
+    if wait == 0 then
+        return 0
+    end
+
+    return wait > 0 and wait or nil, ffi_str(data[0], len[0])
 end
 
 

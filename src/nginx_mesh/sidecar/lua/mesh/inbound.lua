@@ -8,7 +8,8 @@ local state = require "mesh.state"
 local _M = {}
 
 
-function _M.access()
+-- Ends the request if it may not pass.
+local function judge()
     local settings = state.settings()
     if not settings then
         return deny(503, "the sidecar has no state yet")
@@ -42,15 +43,23 @@ function _M.access()
     if body_size > 0 and not engine.limit_body(body_size) then
         return deny(413, "the body is larger than " .. body_size .. " bytes")
     end
+end
 
-    local wait = engine.limit()
+
+function _M.access()
+    judge()
+
+    local wait, ratelimit = engine.limit()
 
     if not wait then
+        metrics.rate("limited", ratelimit)
         return deny(503, "rate limit exceeded", 8)      -- RESOURCE_EXHAUSTED
     end
 
     if wait > 0 then
-        ngx.sleep(wait)
+        metrics.rate("delayed", ratelimit)
+        ngx.sleep((wait + 0.5) / 1000)                  -- which is cut to whole milliseconds
+        judge()                                         -- what it may do can have changed meanwhile
     end
 end
 

@@ -169,9 +169,19 @@ function _M.denied()
 end
 
 
+-- `what`: "limited" or "delayed".
+function _M.rate(what, ratelimit)
+    local own = labels(state.settings().labels, { ratelimit = ratelimit })
+
+    add("nginxplus_rate_" .. what .. "_total{" .. own .. "}", 1)
+end
+
+
 local HELP = {
     { "nginxplus_http_requests_total", "counter", "Requests received." },
     { "nginxplus_access_denied_total", "counter", "Requests refused by access control." },
+    { "nginxplus_rate_limited_total", "counter", "Requests refused by a RateLimit." },
+    { "nginxplus_rate_delayed_total", "counter", "Requests that a RateLimit let wait." },
     { "nginxplus_connections_active", "gauge", "Client connections." },
     { "nginxplus_state_version", "gauge", "Version of the sidecar state in force." },
     { "nginxplus_circuit_breaker_state", "gauge", "Of a called service: 0 closed, 1 open, 2 half-open." },

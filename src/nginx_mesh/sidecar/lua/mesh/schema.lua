@@ -132,6 +132,13 @@ local function address(value)
 end
 
 
+local function ip(value)
+    if type(value) ~= "string" or not engine.is_address((value:find(":") and "[" .. value .. "]" or value) .. ":1") then
+        return "is not an IP address"
+    end
+end
+
+
 local function trust_domain(value)
     if type(value) ~= "string" or #value > 255 or not value:find("^[a-z0-9._-]+$") then
         return "is not a trust domain"
@@ -202,6 +209,7 @@ local KEYED = {
                 burst = integer(0, 2 ^ 31),
                 delay = integer(-1, 2 ^ 31),
                 sources = list(text),
+                addresses = list(ip),
                 matches = matches,
             })),
         }),

@@ -77,6 +77,7 @@ COMMANDS: Final = {
     "identity": ("nginx_mesh.cli.identity:identity", "Show and manage who has which identity."),
     "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),
     "local": ("nginx_mesh.cli.local:local", "Run a mesh on this machine."),
+    "top": ("nginx_mesh.cli.top:top", "Display traffic statistics."),
     "version": ("nginx_mesh.cli.version:version", "Print the version."),
 }
 

@@ -155,6 +155,14 @@ class Mesh:
         self._identities.unregister(known.uid)
         self._publish(self._compiler.set_identity(key, None))
 
+    def control_sockets(self) -> dict[str, Path]:
+        """Where live sidecars listen, by the uid of their pods."""
+        return {
+            pod.uid: self._control_socket(pod.uid)
+            for key, pod in self._pods.items()
+            if pod.sidecar and key in self._live
+        }
+
     async def synced(self, timeout: float) -> None:
         """Wait until every live sidecar acknowledged all that was applied so far, at most `timeout` seconds."""
         waiting = [asyncio.ensure_future(self._acknowledged(key)) for key in self._live]

@@ -28,6 +28,7 @@ from .paths import MeshPaths
 from .pods import PodKeeper
 from .readiness import unready
 from .reconcile import PLANNERS, Reconciler
+from .scraper import Scraper
 from .services import ServiceEntry, resolve_services
 from .store import Change, Resource, Store, key_of
 from .workloadapis import WorkloadApis
@@ -40,7 +41,7 @@ SIDECAR_IMAGE = "nginx-mesh/sidecar"
 class Runtime:
     """Owns everything of one mesh but its sockets. Made and used on one event loop, inside the node's namespace.
 
-    `objects` is what its API reads and changes.
+    `objects` is what its API reads and changes; `scraper` knows the traffic.
     """
 
     def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity) -> None:
@@ -65,6 +66,7 @@ class Runtime:
             on_status=lambda key, status: self._pods.report(key, status),
             networks=networks,
         )
+        self.scraper = Scraper(self._mesh.control_sockets)
         self._workload_apis = WorkloadApis(paths, identity.agent)
         self._pods = PodKeeper(
             self._store, self._kubelet, self._mesh, self._workload_apis, self._events, self._clock, _decode_pod
@@ -87,6 +89,7 @@ class Runtime:
         )
         self._services_stale.set()
         self._spawn(self._keep_services())
+        self._spawn(self.scraper.run())
 
     async def close(self) -> None:
         """Stop; pods and sidecars go on."""

@@ -10,6 +10,7 @@
 | GET `/mesh/readiness?object=kind/name,…&namespace=` | what is not ready and why |
 | GET `/mesh/identities` | who has which SVID |
 | GET `/mesh/identity` | where the authority is, and its trust domain |
+| GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
 | `/identity/…` | the identity authority, where it is in this process (identity/admin.py) |
 | GET `/healthz` | |
 
@@ -32,6 +33,8 @@ import orjson
 from aiohttp import web
 
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.traffic import documents
+from nginx_mesh.traffic.server import TrafficMetrics
 
 from . import registry
 from .logs import earlier, read_from, start_of_tail
@@ -83,6 +86,7 @@ class ApiServer:
             app.add_subapp("/identity", runtime.identity.admin)
         else:
             app.router.add_route("*", "/identity{rest:.*}", self._elsewhere)
+        app.add_subapp(documents.ROOT, TrafficMetrics(runtime.scraper.flows).application())
         for prefix in ("/api/{version}", "/apis/{group}/{version}"):
             for scope in ("/namespaces/{namespace}/{plural}", "/{plural}"):
                 app.router.add_get(prefix + scope, self._list)

@@ -13,7 +13,8 @@ import msgspec
 
 from nginx_mesh.compile.state import Update
 
-_URL = "http://sidecar/v1/state"
+_STATE = "http://sidecar/v1/state"
+_METRICS = "http://sidecar/v1/metrics"
 _LONGEST_REASON = 1000
 _PEM = re.compile(r"-----BEGIN.*?(?:-----END[^-]*-----|\Z)", re.DOTALL)
 
@@ -82,18 +83,30 @@ class ControlSocket:
             raise UnreachableError(f"it answered with status {status}")
         return version
 
+    async def metrics(self) -> str:
+        """What the sidecar exposes to Prometheus."""
+        status, content = await self._exchange("GET", _METRICS)
+        if status != 200:
+            raise UnreachableError(f"it answered with status {status}")
+        return content.decode(errors="replace")
+
     async def _request(self, method: str, body: bytes | None) -> tuple[int, dict[str, Any]]:
-        headers = {"Content-Type": "application/json"} if body is not None else None
+        status, content = await self._exchange(method, _STATE, body)
         try:
-            async with self._session.request(method, _URL, data=body, headers=headers) as response:
-                answer = msgspec.json.decode(await response.read())
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnreachableError(str(error) or type(error).__name__) from None
+            answer = msgspec.json.decode(content)
         except msgspec.DecodeError:
             raise UnreachableError("the answer is not JSON") from None
         if not isinstance(answer, dict):
             raise UnreachableError("the answer is not a JSON object")
-        return response.status, answer
+        return status, answer
+
+    async def _exchange(self, method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        try:
+            async with self._session.request(method, url, data=body, headers=headers) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnreachableError(str(error) or type(error).__name__) from None
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,8 @@ local pairs, ipairs = pairs, ipairs
 local FLUSH_INTERVAL = 1
 local BUCKETS = engine.LATENCY_BOUNDS
 
+local STARTED = ngx.time()                              -- loaded by the master, whose memory the counters are in
+
 local _M = {}
 
 
@@ -182,6 +184,7 @@ local HELP = {
     { "nginxplus_access_denied_total", "counter", "Requests refused by access control." },
     { "nginxplus_rate_limited_total", "counter", "Requests refused by a RateLimit." },
     { "nginxplus_rate_delayed_total", "counter", "Requests that a RateLimit let wait." },
+    { "process_start_time_seconds", "gauge", "When the sidecar started, seconds since the epoch." },
     { "nginxplus_connections_active", "gauge", "Client connections." },
     { "nginxplus_state_version", "gauge", "Version of the sidecar state in force." },
     { "nginxplus_circuit_breaker_state", "gauge", "Of a called service: 0 closed, 1 open, 2 half-open." },
@@ -237,6 +240,7 @@ function _M.expose()
     for name, value in pairs {
         nginxplus_http_requests_total = dict:get("http_requests") or 0,
         nginxplus_access_denied_total = dict:get("access_denied") or 0,
+        process_start_time_seconds = STARTED,
         nginxplus_connections_active = ngx.var.connections_active,
         nginxplus_state_version = string.format("%d", state.version()),
     } do

@@ -1,0 +1,131 @@
+"""`nginx-meshctl top`: who had how many requests, and how they went."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from nginx_mesh.local.paths import MeshPaths
+from nginx_mesh.traffic.documents import API_VERSION
+from nginx_mesh.traffic.measure import KINDS, Kind
+
+from . import meshes
+from .failure import Failure
+from .group import MeshCommand, require_root
+from .options import mesh_name
+from .table import Resource, render, whole
+
+_SHORT_NAMES = {"deploy": "deployments", "sts": "statefulsets", "ds": "daemonsets", "po": "pods", "ns": "namespaces"}
+_WATCH_SECONDS = 5.0
+_NO_TRAFFIC = "No traffic in the last 30 seconds."
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+@click.command(cls=MeshCommand)
+@click.argument("what", default="deployments", metavar="[KIND[/NAME]]")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the resources.")
+@click.option(
+    "--mesh", "paths", type=mesh_name, default="local", show_default=True, metavar="NAME", help="Which local mesh."
+)
+@click.option("-w", "--watch", is_flag=True, help="Go on, anew every 5 seconds.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The TrafficMetricsList as it is.")
+def top(what: str, namespace: str, paths: MeshPaths, watch: bool, output: str | None) -> None:
+    """Display traffic statistics of the last 30 seconds.
+
+    Of a kind: requests and success of what its resources received and sent. Of one resource: the same by peers, with
+    latencies. Kinds are pods, deployments (the default), statefulsets, daemonsets and namespaces. Callers' sidecars
+    count; answers of 1xx and 2xx are success.
+
+    \b
+    Examples:
+      nginx-meshctl top
+      nginx-meshctl top pods -n shop
+      nginx-meshctl top deployments/web -n shop --watch
+    """
+    kind, name = _resource(what)
+    require_root()
+    client = meshes.connect(paths)
+    path = _path(kind, name, namespace)
+    while True:
+        found = client.get(path)
+        text = whole(found, output) if output else (_edges if name else _totals)(found, kind) + "\n"
+        click.echo(f"{_CLEAR if watch and not output else ''}{text}", nl=False)
+        if not watch:
+            return
+        time.sleep(_WATCH_SECONDS)
+
+
+def _resource(what: str) -> tuple[Kind, str]:
+    title, slash, name = what.partition("/")
+    title = title.lower()
+    by_singular = {kind.kind.lower(): kind for kind in KINDS.values()}
+    kind = KINDS.get(_SHORT_NAMES.get(title, title)) or by_singular.get(title)
+    if kind is None:
+        raise Failure(f'there is no traffic of "{title}"; known are {", ".join(sorted(KINDS))}')
+    if slash and (not name or "/" in name):
+        raise Failure(f'"{what}" is not KIND/NAME')
+    return kind, name
+
+
+def _path(kind: Kind, name: str, namespace: str) -> str:
+    from urllib.parse import quote
+
+    inside = f"namespaces/{quote(namespace, safe='')}/{kind.plural}" if kind.namespaced else kind.plural
+    return f"/apis/{API_VERSION}/{inside}" + (f"/{quote(name, safe='')}/edges" if name else "")
+
+
+def _totals(found: Any, kind: Kind) -> str:
+    rows: dict[str, dict[str, Resource]] = {}
+    for item in found["items"]:
+        rows.setdefault(item["resource"]["name"], {})[item["edge"]["direction"]] = _metrics(item)
+    if not rows:
+        return _NO_TRAFFIC
+    table = [[kind.kind, "Incoming Success", "Outgoing Success", "NumRequests"]]
+    for name, directions in rows.items():
+        requests = sum(_requests(metrics) for metrics in directions.values())
+        table.append([name, *(_success(directions.get(direction)) for direction in ("from", "to")), str(requests)])
+    return render(table)
+
+
+def _edges(found: Any, kind: Kind) -> str:
+    if not found["items"]:
+        return _NO_TRAFFIC
+    table = [[kind.kind, "Direction", "Resource", "Success Rate", "P99", "P90", "P50", "NumRequests"]]
+    table.append([found["resource"]["name"], *[""] * 7])
+    for direction in ("to", "from"):
+        for item in found["items"]:
+            if item["edge"]["direction"] == direction:
+                peer, metrics = item["edge"]["resource"], _metrics(item)
+                times = (_milliseconds(metrics.get(f"p{share}_response_latency")) for share in (99, 90, 50))
+                other = peer["name"]
+                if peer.get("namespace") and peer["namespace"] != item["resource"].get("namespace"):
+                    other = f"{peer['namespace']}/{other}"
+                table.append(["", direction.title(), other, _success(metrics), *times, str(_requests(metrics))])
+    return render(table)
+
+
+def _metrics(item: Any) -> Resource:
+    return {metric["name"]: parse_quantity(metric["value"]) for metric in item["metrics"]}
+
+
+def _requests(metrics: Resource) -> int:
+    return int(metrics["success_count"] + metrics["failure_count"])
+
+
+def _success(metrics: Resource | None) -> str:
+    if metrics is None:
+        return ""
+    requests = _requests(metrics)
+    return f"{100 * metrics['success_count'] / requests:.2f}%" if requests else "<nil>"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}ms"
+
+
+def parse_quantity(text: str) -> float:
+    """A Kubernetes quantity with a decimal suffix, as the API has them."""
+    factors = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+    return float(text[:-1]) * factors[text[-1]] if text[-1] in factors else float(text)

@@ -1,0 +1,55 @@
+"""Reads what the sidecars of this machine count, so that traffic is known without a Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from nginx_mesh.node.control import ControlSocket, UnreachableError
+from nginx_mesh.traffic.exposition import ExpositionError, read
+from nginx_mesh.traffic.flows import Flow, flows
+from nginx_mesh.traffic.history import History
+from nginx_mesh.traffic.server import WINDOW
+
+log = logging.getLogger(__name__)
+
+_INTERVAL_SECONDS = 5.0
+_TIMEOUT_SECONDS = 2.0
+
+
+class Scraper:
+    """Asks the sidecars that `sockets` tells (by the uid of their pods) every few seconds."""
+
+    def __init__(self, sockets: Callable[[], Mapping[str, Path]]) -> None:
+        self._sockets = sockets
+        self._history = History(WINDOW)
+
+    async def run(self) -> None:
+        """Do so until cancelled."""
+        while True:
+            try:
+                await self._scrape()
+            except Exception:
+                log.exception("cannot read the sidecars' metrics")
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def flows(self, window: float) -> Sequence[Flow]:
+        """Who called whom in the last so many seconds, as it was at the last time that sidecars were asked."""
+        return flows(self._history.increases(time.monotonic(), window))
+
+    async def _scrape(self) -> None:
+        sockets = self._sockets()
+        self._history.retain(set(sockets))
+        # One after another: thousands of them are no reason to leave everything else waiting.
+        for uid, socket in sockets.items():
+            try:
+                async with ControlSocket(socket, timeout=_TIMEOUT_SECONDS) as sidecar:
+                    text = await sidecar.metrics()
+                exposed, now = read(text), time.monotonic()
+                since = None if exposed.since is None else now - (time.time() - exposed.since)
+                self._history.record(uid, now, exposed.counters, since)
+            except (UnreachableError, ExpositionError) as error:
+                log.debug("the sidecar of pod %s gives no metrics: %s", uid, error)

@@ -1,0 +1,48 @@
+"""Reading a sidecar's `/metrics` (the Prometheus text format, version 0.0.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+RESPONSES = "nginxplus_upstream_server_responses"
+LATENCY = "nginxplus_upstream_server_response_latency_ms_bucket"
+_STARTED = "process_start_time_seconds"
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+"""A name, and labels sorted by theirs."""
+
+
+class ExpositionError(ValueError):
+    """What is no text in the format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """The counters that traffic metrics are made of (RESPONSES and LATENCY), and when they were 0.
+
+    `since` is seconds since the epoch, None when the sidecar does not say.
+    """
+
+    counters: Mapping[Series, float]
+    since: float | None = None
+
+
+def read(text: str) -> Exposed:
+    """Read an exposition. Raises ExpositionError."""
+    counters: dict[Series, float] = {}
+    since: float | None = None
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                # The parser names every counter as OpenMetrics would.
+                name = sample.name.removesuffix("_total")
+                if name in (RESPONSES, LATENCY):
+                    counters[name, tuple(sorted(sample.labels.items()))] = sample.value
+                elif name == _STARTED:
+                    since = sample.value
+    except (ValueError, KeyError, IndexError) as error:  # the parser raises whatever the garbage makes it stumble over
+        raise ExpositionError(str(error)) from None
+    return Exposed(counters, since)

@@ -1,0 +1,86 @@
+"""Flows: requests from one workload to another within a window, as the callers' sidecars counted them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .exposition import LATENCY, RESPONSES, Series
+
+_DESTINATION = "dst_"
+# What tells series of one flow apart.
+_WITHIN = ("code", "le", "server", "upstream")
+# As NGINX Service Mesh counts: what is not of these classes has failed.
+_SUCCESSFUL = ("1xx", "2xx")
+
+
+@dataclass(slots=True)
+class Counts:
+    """`latency` are requests by the upper bound of their time, milliseconds, each bucket with those below it."""
+
+    success: float = 0.0
+    failure: float = 0.0
+    latency: dict[float, float] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        """Take in those of another flow."""
+        self.success += other.success
+        self.failure += other.failure
+        for bound, count in other.latency.items():
+            self.latency[bound] = self.latency.get(bound, 0.0) + count
+
+    def quantile(self, q: float) -> float | None:
+        """The time that a share `q` of requests stayed below, milliseconds; None without requests.
+
+        As Prometheus' histogram_quantile: linear within a bucket, the highest bound for what is beyond it.
+        """
+        bounds = sorted(self.latency)
+        total = self.latency.get(math.inf, 0.0)
+        if total <= 0:
+            return None
+        rank, lower, below = q * total, 0.0, 0.0
+        for bound in bounds:
+            count = self.latency[bound]
+            if count >= rank and bound != math.inf:
+                inside = count - below
+                return lower + (bound - lower) * ((rank - below) / inside if inside else 0.0)
+            if bound != math.inf:
+                lower, below = bound, count
+        return lower
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Labels of both ends by the same names: pod, namespace, service, deployment, statefulset, daemonset."""
+
+    source: Mapping[str, str]
+    destination: Mapping[str, str]
+    counts: Counts
+
+
+def flows(increases: Iterable[tuple[Series, float]]) -> list[Flow]:
+    """What was added to counters, by who called whom."""
+    found: dict[tuple[tuple[str, str], ...], Flow] = {}
+    for (name, labels), added in increases:
+        ends = tuple((label, value) for label, value in labels if label not in _WITHIN)
+        flow = found.get(ends)
+        if flow is None:
+            source = {label: value for label, value in ends if not label.startswith(_DESTINATION)}
+            destination = {
+                label.removeprefix(_DESTINATION): value for label, value in ends if label.startswith(_DESTINATION)
+            }
+            flow = found[ends] = Flow(source, destination, Counts())
+        _count(flow.counts, name, dict(labels), added)
+    return list(found.values())
+
+
+def _count(counts: Counts, name: str, labels: Mapping[str, str], added: float) -> None:
+    if name == RESPONSES:
+        if labels.get("code") in _SUCCESSFUL:
+            counts.success += added
+        else:
+            counts.failure += added
+    elif name == LATENCY:
+        bound = float(labels["le"])
+        counts.latency[bound] = counts.latency.get(bound, 0.0) + added

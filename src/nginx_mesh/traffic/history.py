@@ -1,0 +1,56 @@
+"""Counters over time: what was added to each within a window."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from .exposition import Series
+
+_Scrape = tuple[float, Mapping[Series, float]]
+
+
+class History:
+    """The last scrapes of each source. Times are seconds of any one clock that does not go back.
+
+    A window may be as long as `keep` seconds.
+    """
+
+    def __init__(self, keep: float) -> None:
+        self._keep = keep
+        self._scrapes: dict[str, deque[_Scrape]] = {}
+
+    def record(self, source: str, now: float, counters: Mapping[Series, float], since: float | None = None) -> None:
+        """What a source exposes now. `since` is when all its counters were 0, if that is known."""
+        scrapes = self._scrapes.setdefault(source, deque())
+        # Of longer ago it says nothing about a window.
+        if since is not None and now - self._keep <= since < now and (not scrapes or scrapes[-1][0] < since):
+            scrapes.append((since, {}))
+        scrapes.append((now, counters))
+        # One from before the longest window stays: what was added since is counted from it.
+        while len(scrapes) > 2 and scrapes[1][0] <= now - self._keep:
+            scrapes.popleft()
+
+    def retain(self, sources: set[str]) -> None:
+        """Forget all other sources."""
+        for gone in self._scrapes.keys() - sources:
+            del self._scrapes[gone]
+
+    def increases(self, now: float, window: float) -> Iterator[tuple[Series, float]]:
+        """What was added to each series since `now - window`; what was added to none is left out.
+
+        From the last scrape before the window on, or the first that there is. A series that a later scrape has and the
+        one before had not began at 0, and so did one that has become less: its process started anew.
+        """
+        for scrapes in self._scrapes.values():
+            added: dict[Series, float] = {}
+            for (_, before), (when, after) in pairwise(scrapes):
+                if when <= now - window:
+                    continue
+                for series, value in after.items():
+                    earlier = before.get(series, 0.0)
+                    grown = value - earlier if value >= earlier else value
+                    if grown > 0:
+                        added[series] = added.get(series, 0.0) + grown
+            yield from added.items()

@@ -1,0 +1,88 @@
+"""What was added to counters within a window."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nginx_mesh.traffic.exposition import Series
+from nginx_mesh.traffic.history import History
+
+A: Series = ("a", ())
+B: Series = ("b", ())
+
+
+def added(history: History, now: float, window: float = 30) -> dict[Series, float]:
+    return dict(history.increases(now, window))
+
+
+def test_the_first_scrape_says_nothing() -> None:
+    history = History(30)
+    history.record("pod", 0, {A: 100})
+    assert added(history, 1) == {}
+
+
+def test_the_first_scrape_of_a_process_that_began_within_the_window_says_all() -> None:
+    history = History(30)
+    history.record("pod", 100, {A: 3}, since=90)
+    assert added(history, 101) == {A: 3}
+    history.record("old", 100, {B: 1000}, since=2)
+    history.record("old", 105, {B: 1001}, since=2)
+    assert added(history, 105)[B] == 1
+
+
+def test_a_process_that_began_anew_is_told_by_its_start() -> None:
+    history = History(30)
+    history.record("pod", 100, {A: 3}, since=90)
+    history.record("pod", 110, {A: 5}, since=105)
+    assert added(history, 110) == {A: 3 + 5}
+
+
+def test_a_series_that_appears_later_began_at_zero() -> None:
+    history = History(30)
+    history.record("pod", 0, {A: 100})
+    history.record("pod", 5, {A: 100, B: 7})
+    assert added(history, 6) == {B: 7}
+
+
+def test_a_counter_that_became_less_began_anew() -> None:
+    history = History(30)
+    for when, value in ((0, 100), (5, 110), (10, 4), (15, 6)):
+        history.record("pod", when, {A: value})
+    assert added(history, 15) == {A: 10 + 4 + 2}
+
+
+def test_what_is_older_than_the_window_does_not_count() -> None:
+    history = History(30)
+    for when in range(0, 100, 5):
+        history.record("pod", when, {A: when})
+    # the scrape at the window's start is what the others are counted from
+    assert added(history, 95) == {A: 30}
+    assert added(history, 95, 10) == {A: 10}
+    assert added(history, 200) == {}
+
+
+def test_sources_that_are_gone_are_forgotten() -> None:
+    history = History(30)
+    for pod in ("one", "other"):
+        history.record(pod, 0, {A: 0})
+        history.record(pod, 5, {A: 1})
+    history.retain({"one"})
+    assert list(history.increases(5, 30)) == [(A, 1)]
+
+
+@given(st.lists(st.integers(0, 1000), min_size=2, max_size=50))
+def test_a_counter_that_only_grows_adds_up_to_its_difference(steps: list[int]) -> None:
+    history, value = History(1000), 0
+    for when, step in enumerate(steps):
+        value += step
+        history.record("pod", when, {A: value})
+    assert added(history, len(steps), 1000).get(A, 0) == value - steps[0]
+
+
+@given(st.integers(1, 200), st.integers(1, 60))
+def test_memory_is_bounded_by_the_window(scrapes: int, keep: int) -> None:
+    history = History(keep)
+    for when in range(scrapes):
+        history.record("pod", when, {A: when})
+    assert len(history._scrapes["pod"]) <= keep + 2

@@ -71,6 +71,7 @@ mount --bind "$2" "$1/run/nginx-mesh"
 mount -t tmpfs -o mode=1777,size=64m tmpfs "$1/tmp"
 mount --rbind /dev "$1/dev"
 mount -t proc proc "$1/proc"
+[ -z "$3" ] || mount --bind "$3" "$1/etc/nginx-mesh/nginx.conf"
 ulimit -n "$(ulimit -Hn)"
 exec chroot "$1" setpriv --reuid=2102 --regid=2102 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
     /usr/lib/nginx-mesh/sidecar
@@ -227,6 +228,7 @@ class Pod:
     expected_id: str = ""
     log_level: str = "info"
     log_path: Path = Path()
+    conf: str = ""
 
     def __post_init__(self) -> None:
         self.log_path = self.directory / "log"
@@ -288,7 +290,11 @@ class Pod:
         subprocess.run(self.command("chroot", str(image), "/usr/lib/nginx-mesh/redirect"), check=True)
         log = self.log_path.open("a")
         os.fchown(log.fileno(), SIDECAR_UID, SIDECAR_UID)
-        argv = self.command("unshare", "--mount", "sh", "-ec", _ENTER_IMAGE, "sh", str(image), str(self.socket_dir))
+        conf = self.directory / "nginx.conf"
+        if self.conf:
+            conf.write_text(self.conf)
+        parts = (str(image), str(self.socket_dir), str(conf) if self.conf else "")
+        argv = self.command("unshare", "--mount", "sh", "-ec", _ENTER_IMAGE, "sh", *parts)
         self.sidecar = subprocess.Popen(argv, stdout=log, stderr=log)
         self.world.processes.append(self.sidecar)
         log.close()
@@ -435,8 +441,9 @@ class World:
         *,
         meshed: bool = True,
         mode: MtlsMode | None = None,
+        conf: str = "",
     ) -> Pod:
-        """Add a pod and start its sidecar, which has no state before `push`."""
+        """Add a pod and start its sidecar, which has no state before `push`; `conf` replaces its nginx.conf."""
         number = len(self.pods) + 1
         namespace = f"{self._name}-{number}"
         directory = self.directory / name
@@ -445,6 +452,7 @@ class World:
         os.chown(directory / "run", SIDECAR_UID, SIDECAR_UID)
         (directory / "log").touch()
         pod = Pod(self, name, f"10.77.0.{number}", f"fd77::{number:x}", ports or {}, meshed, namespace, directory, mode)
+        pod.conf = conf
         _run("ip", "netns", "add", namespace)
         self.pods.append(pod)
         _run("ip", "-n", namespace, "link", "set", "lo", "up")

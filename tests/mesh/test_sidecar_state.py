@@ -116,6 +116,11 @@ BAD_ENTRIES: dict[str, tuple[str, Any, str]] = {
     "unknown mode": ("settings", {**GOOD_SETTINGS, "mtls_mode": "relaxed"}, "mtls_mode"),
     "missing field": ("settings", {"mtls_mode": "off"}, "lacks"),
     "bad certificate": ("identity", {"spiffe_id": "x", "svid": "x", "key": "x", "bundle": "x"}, "certificate"),
+    "limit at no address": (
+        "inbound/80",
+        {"protocols": ["http"], "limits": [{"name": "x", "rate": 1, "addresses": ["10.0.0.1", "::1", "web"]}]},
+        "IP address",
+    ),
     "rate of zero": ("inbound/80", {"protocols": ["http"], "limits": [{"name": "x", "rate": 0}]}, "rate"),
     "negative weight": (
         "split/default/a:80",

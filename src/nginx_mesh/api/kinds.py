@@ -102,6 +102,11 @@ def decode(raw: Any) -> Object:
     return decode_as(type_, without_nulls(raw))
 
 
+def as_stored(raw: dict[str, Any]) -> dict[str, Any]:
+    """An object that `decode` takes, in the version of its kind that is stored."""
+    return {**raw, "apiVersion": KINDS[raw["apiVersion"], raw["kind"]].API_VERSION}
+
+
 def to_dict(obj: Object) -> dict[str, Any]:
     """The object as JSON has it, without fields that have their default."""
     return {"apiVersion": obj.API_VERSION, "kind": obj.KIND, **msgspec.to_builtins(obj)}

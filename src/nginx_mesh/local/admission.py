@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from nginx_mesh.api.errors import FieldError, located
+from nginx_mesh.api.kinds import as_stored
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME
 from nginx_mesh.inject import InjectSettings, inject_pod
@@ -69,7 +70,7 @@ class Admission:
         key = key_of(resource)
         old = self._tx.get(key)
         self._check_namespace(key)
-        resource = _own_words(resource, old)
+        resource = as_stored(_own_words(resource, old))
         if key.kind == "Pod":
             return self._admit_pod(resource, old)
         if old is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from nginx_mesh.api.core import Deployment, Pod, Service
 from nginx_mesh.api.errors import FieldError
-from nginx_mesh.api.kinds import KINDS, by_kind, decode, lookup, to_dict
+from nginx_mesh.api.kinds import KINDS, as_stored, by_kind, decode, lookup, to_dict
 from nginx_mesh.api.nsm import RateLimit
 from nginx_mesh.api.smi import TrafficSplit
 
@@ -52,6 +52,10 @@ def rate_limit(version: str, **spec: Any) -> dict[str, Any]:
 def test_both_versions_of_rate_limit_are_one_type() -> None:
     assert decode(rate_limit("v1alpha1")) == decode(rate_limit("v1alpha2"))
     assert isinstance(decode(rate_limit("v1alpha1", delay="nodelay")), RateLimit)
+
+
+def test_what_comes_in_the_first_version_of_rate_limit_is_stored_in_the_second() -> None:
+    assert as_stored(rate_limit("v1alpha1")) == as_stored(rate_limit("v1alpha2")) == rate_limit("v1alpha2")
 
 
 def test_the_first_version_of_rate_limit_has_no_rules() -> None:

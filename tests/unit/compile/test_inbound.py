@@ -190,11 +190,37 @@ def test_a_tcp_route_grants_tcp_though_http_routes_stand_beside_it() -> None:
     assert granted == [Grant(target="default/t", sources=[CLIENT], matches=[PathRule(methods=["GET"])])]
 
 
-@pytest.mark.parametrize("kind", [("Service", "web"), ("Deployment", "web"), ("Pod", "web-0")])
-def test_a_limit_reaches_the_pods_of_its_destination(kind: tuple[str, str]) -> None:
-    server = web(labels={**WEB, "nsm.nginx.com/deployment": "web"})
-    entry = inbound(SERVICE, server, GET, limit("l", kind, "30r/m", http("routes", "get"), burst=3, delay="nodelay"))
-    assert entry.limits == [Limit(name="default/l", rate=500, burst=3, delay=-1, matches=[PathRule(methods=["GET"])])]
+WORKLOADS = ("Service", "Deployment", "DaemonSet", "StatefulSet", "Pod")
+
+
+def workload_labels(kind: str, name: str) -> dict[str, str]:
+    """Labels of a pod that belongs to a workload of this kind, and to the Service of its name."""
+    owner = {} if kind in ("Service", "Pod") else {f"nsm.nginx.com/{kind.lower()}": name}
+    return {"app": name, **owner}
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_a_limit_reaches_the_pods_of_its_destination_and_no_others(kind: str) -> None:
+    one, other = (web(labels=workload_labels(kind, name), ports=[(8080, "http")]) for name in ("web", "other"))
+    destination = (kind, "web-0" if kind == "Pod" else "web")
+    rated = limit("l", destination, "30r/m", http("routes", "get"), burst=3, delay="nodelay")
+    expected = [Limit(name="default/l", rate=500, burst=3, delay=-1, matches=[PathRule(methods=["GET"])])]
+    assert inbound(SERVICE, one, GET, rated).limits == expected
+    assert inbound(SERVICE, other, GET, rated).limits == (expected if kind == "Pod" else [])
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_a_source_of_any_kind_is_known_by_its_pods(kind: str) -> None:
+    def caller(name: str, number: int, workload: str) -> Object:
+        return pod(name, ips=[f"10.0.0.{number}"], account="shared", labels=workload_labels(kind, workload))
+
+    source = "c-0" if kind == "Pod" else "c"
+    callers = [caller("c-0", 2, "c"), caller("c-1", 3, "c"), caller("d-0", 4, "d")]
+    rated = limit("l", ("Service", "web"), "9r/s", sources=[(kind, source), ("Pod", "d-0"), ("Pod", "absent")])
+    found = inbound(SERVICE, web(), *callers, service("c", port(80), vips=["10.96.0.2"]), rated).limits
+    own = ["10.0.0.2"] if kind == "Pod" else ["10.0.0.2", "10.0.0.3"]
+    assert [(limit.addresses, limit.rate) for limit in found] == [(own, 3000), (["10.0.0.4"], 3000)]
+    assert {tuple(limit.sources) for limit in found} == {("spiffe://example.org/ns/default/sa/shared",)}
 
 
 def test_a_rate_is_divided_among_sources_which_are_known_by_their_pods_accounts_and_addresses() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
 
-from nginx_mesh.compile.state import Grant, Inbound, PathRule
+from nginx_mesh.compile.state import Grant, Inbound, PathRule, Update
+from nginx_mesh.identity.spiffe import workload_id
 
-from .world import JSON, Pod, Service, World, wait_until
+from .world import JSON, TRUST_DOMAIN, Authority, Pod, Service, World, wait_until
 
 pytestmark = pytest.mark.mesh
 
 HTTP, TCP, GRPC = 8080, 2525, 50051
+SOMEBODY = str(workload_id(TRUST_DOMAIN, "test", "somebody"))
 
 
 @dataclass
@@ -73,7 +77,8 @@ def world_of_mesh() -> Iterator[Mesh]:
 
 @pytest.fixture
 def mesh(world_of_mesh: Mesh) -> Mesh:
-    world_of_mesh.server.inbound = {}
+    world_of_mesh.server.inbound, world_of_mesh.server.identity = {}, None
+    world_of_mesh.world.mode = "permissive"
     world_of_mesh.world.push()
     return world_of_mesh
 
@@ -98,3 +103,223 @@ def test_the_access_log_names_the_traffic_target_that_allowed_a_connection(mesh:
     mesh.granted(port=TCP)
     assert "error" not in mesh.client.call("tcp_client", "greeting", mesh.web.vip, "2525")
     assert mesh.logged('"protocol":"tcp"')["policy"] == "test/t"
+
+
+# TCP connections that are open
+
+
+@dataclass
+class Open:
+    """A connection of a pod to the TCP server, which has greeted."""
+
+    process: subprocess.Popen[str]
+
+    @property
+    def still(self) -> bool:
+        return self.process.poll() is None
+
+    def ended(self, seconds: float = 3) -> bool:
+        """Whether it ends in time; a loaded machine is slow."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return not self.still
+
+
+def hold(mesh: Mesh, pod: Pod, host: str) -> Open:
+    """Open a connection that the client says nothing on for a minute, but would notice the end of."""
+    process = pod.start("tcp_client", "wait", host, str(TCP), "--timeout", "60")
+    assert process.stdout is not None
+    assert "ready" in process.stdout.readline()
+    return Open(process)
+
+
+def test_an_open_connection_is_closed_when_its_right_is_withdrawn(mesh: Mesh) -> None:
+    mesh.granted(port=TCP)
+    one = hold(mesh, mesh.client, mesh.web.vip)
+    mesh.grant(Grant(target="test/other", sources=[str(mesh.client.spiffe_id)]), port=TCP)
+    mesh.granted(port=HTTP)
+    assert not one.ended(0.5), "it is still allowed"
+    mesh.grant(Grant(target="test/other", sources=[SOMEBODY]), port=TCP)
+    assert one.ended()
+    assert "is closed: access denied" in mesh.server.log
+    mesh.granted(port=TCP)
+    assert "error" not in mesh.client.call("tcp_client", "greeting", mesh.web.vip, str(TCP))
+
+
+def test_an_open_plaintext_connection_is_closed_when_a_traffic_target_comes(mesh: Mesh) -> None:
+    theirs = hold(mesh, mesh.outsider, mesh.server.address)
+    ours = hold(mesh, mesh.client, mesh.web.vip)
+    mesh.granted(port=TCP)
+    assert theirs.ended()
+    assert not ours.ended(0.5)
+
+
+def test_an_open_plaintext_connection_is_closed_when_the_mode_becomes_strict(mesh: Mesh) -> None:
+    theirs = hold(mesh, mesh.outsider, mesh.server.address)
+    ours = hold(mesh, mesh.client, mesh.web.vip)
+    mesh.world.mode = "strict"
+    mesh.world.push()
+    assert theirs.ended()
+    assert not ours.ended(0.5)
+
+
+def test_an_open_connection_is_closed_when_its_port_is_declared_no_more(mesh: Mesh) -> None:
+    one = hold(mesh, mesh.client, mesh.web.vip)
+    update = Update(base=mesh.server.version, version=mesh.world.next_version(), delete=[f"inbound/{TCP}"])
+    assert mesh.server.update(update)[0] == 200
+    assert one.ended()
+
+
+def test_an_open_connection_is_closed_when_its_trust_domain_is_believed_no_more(mesh: Mesh) -> None:
+    one = hold(mesh, mesh.client, mesh.web.vip)
+    other = Authority("elsewhere.test")
+    mesh.server.identity = other.identity(workload_id("elsewhere.test", "test", "server"))
+    mesh.world.push([mesh.server])
+    assert one.ended()
+
+
+# ways around: requests that a caller with a good certificate sends without its own sidecar
+
+
+def get(path: str, *headers: str, method: str = "GET", version: str = "HTTP/1.1") -> str:
+    """A request on a connection that ends with it."""
+    return "\r\n".join((f"{method} {path} {version}", "Host: server", *headers, "Connection: close", "", ""))
+
+
+def h2(path: str, *fields: tuple[str, str], method: str = "GET") -> list[tuple[str, str]]:
+    """The fields of an HTTP/2 request."""
+    return [(":method", method), (":scheme", "https"), (":path", path), (":authority", "server"), *fields]
+
+
+def intrude(mesh: Mesh, requests: Sequence[str | list[tuple[str, str]]]) -> list[list[int]]:
+    """The statuses that each gets; 404 is the application's, which has nothing there."""
+    identity = mesh.world.authority.identity(mesh.client.spiffe_id)
+    cert, file = mesh.world.directory / "intruder.pem", mesh.world.directory / "intruder.json"
+    cert.write_text(identity.svid + identity.key)
+    file.write_text(json.dumps(requests))
+    answer = mesh.outsider.call("intruder", mesh.server.address, str(HTTP), str(cert), str(file))
+    answers: list[list[int]] = answer["answers"]
+    return answers
+
+
+def check(mesh: Mesh, expected: Sequence[tuple[str | list[tuple[str, str]], list[int]]]) -> None:
+    """Send all requests, and compare each answer."""
+    got = intrude(mesh, [request for request, _ in expected])
+    wrong = [(request, have, want) for (request, want), have in zip(expected, got, strict=True) if have != want]
+    assert not wrong
+
+
+def test_no_spelling_of_a_path_gets_around_a_rule_that_excludes_it(mesh: Mesh) -> None:
+    """The rule is the hardest to keep: all but one. The application answers 200 at /status/200, 404 elsewhere."""
+    mesh.granted(PathRule(path_regex="^/(?!status/)"))
+    denied = [
+        "/status/200",
+        "/%73tatus/200",
+        "/%2573tatus/200",
+        "//status/200",
+        "///status//200",
+        "/status;v=1/200",
+        "/;/status/200",
+        "/;a=b/;c//status/200",
+        "/x/../status/200",
+        "/x/%2e%2e/status/200",
+        "/x/.%2E/status/200",
+        "/x/..;/status/200",
+        "/x/..;a=1/status/200",
+        "/./status/200",
+        "/%2fstatus/200",
+        "/x%2f..%2fstatus/200",
+        "/x%5c..%5cstatus/200",
+        "/x\\..\\status\\200",
+        "/x%3b/../status/200",
+        "/x#/../status/200",
+        "/status%00/200",
+        "/%c0%afstatus/200",
+        "/%0astatus/200",
+        "http://server/status/200",
+        "http://elsewhere//status/200",
+        "http://server/x/../status/200",
+    ]
+    refused = {"/status%00/200": 400}
+    check(mesh, [(get(path), [refused.get(path, 403)]) for path in denied])
+    over_h2 = [path for path in denied if path.startswith("/")]
+    check(mesh, [(h2(path), [refused.get(path, 403)]) for path in over_h2])
+    allowed = ["/x", "/x//y", "/x;y=status/200", "/statuses", "/?/status/200", "/x?a=../%2f;#\\", "/100%25"]
+    check(mesh, [(request(path), [404]) for path in allowed for request in (get, h2)])
+
+
+def test_what_is_not_a_request_for_a_path_reaches_no_application(mesh: Mesh) -> None:
+    mesh.granted(PathRule(path_regex="^/echo$", methods=["GET"]))
+    two = get("/echo").replace("Connection: close\r\n", "") + get("/status/200")
+    check(
+        mesh,
+        [
+            (get("/echo"), [200]),
+            (h2("/echo"), [200]),
+            (two, [200, 403]),
+            (get("status/200"), [400]),
+            (get("*", method="OPTIONS"), [400]),
+            (get("server:8080", method="CONNECT"), [400]),
+            (get("/echo", method="CONNECT"), [405]),
+            (get("/echo", method="get"), [400]),
+            (get("/echo", method="GETS"), [403]),
+            (get("/echo", "Host: other"), [400]),
+            (get("/echo", "Content-Length: 4", "Transfer-Encoding: chunked"), [400]),
+            (get("/echo", "Content-Length: 4", "Content-Length: 5"), [400]),
+            ("GET /status/200\r\n", [9]),
+            (get("/status/200", "Upgrade: websocket"), [403]),
+            (get("/echo", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"), [200]),
+            (h2("status/200"), [400]),
+            (h2("*"), [400]),
+            (h2(""), [400]),
+            (h2("https://server/status/200"), [400]),
+            (h2("/echo", method="CONNECT"), [405]),
+            (h2("/echo", method="get"), [400]),
+            (h2("/echo", (":path", "/status/200")), [400]),
+            (h2("/echo", ("host", "other")), [400]),
+            (h2("/echo", ("X-Upper", "1")), [400]),
+            ([("x-first", "1"), *h2("/status/200")], [403]),
+        ],
+    )
+
+
+def test_a_header_counts_by_every_value_that_an_application_may_take(mesh: Mesh) -> None:
+    mesh.granted(PathRule(path_regex="^/echo$", headers={"x-team": "blue"}))
+    check(
+        mesh,
+        [
+            (get("/echo"), [403]),
+            (get("/echo", "x-TEAM: blue"), [200]),
+            (get("/echo", "X-Team: light blue"), [200]),
+            (get("/echo", "X-Team: blue", "X-Team: blue"), [200]),
+            (get("/echo", "X-Team: blue", "X-Team: red"), [403]),
+            (get("/echo", "X-Team: red", "X-Team: blue"), [403]),
+            (get("/echo", "X_Team: blue"), [403]),
+            (get("/echo", "X-Team: blue", "X_Team: red"), [403]),
+            (get("/echo", "X-Team : blue"), [400]),
+            (get("/echo", f"X-Team: blue{'-' * 9000}"), [403]),
+            (get("/echo", f"X-Team: blue{'-' * 40000}"), [400]),
+            (get("/echo", *["X-Team: blue"] * 64), [200]),
+            (get("/echo", *["X-Team: blue"] * 65), [403]),
+            (get("/echo", "Connection: X-Team", "X-Team: red"), [403]),
+            (h2("/echo", ("x-team", "blue")), [200]),
+            (h2("/echo", ("x-team", "blue"), ("x-team", "red")), [403]),
+        ],
+    )
+    mesh.granted(PathRule(headers={"x-team": "^blue$"}))
+    check(mesh, [(get("/echo", "X-Team: blue"), [200]), (get("/echo", "X-Team: blue", "X-Team: blue"), [403])])
+
+
+def test_the_host_that_a_rule_is_about_is_the_one_that_the_application_gets(mesh: Mesh) -> None:
+    mesh.granted(PathRule(headers={"host": "^server$"}))
+    check(
+        mesh,
+        [
+            (get("/echo"), [200]),
+            (get("http://other/echo"), [200]),
+            (get("/echo").replace("Host: server", "Host: other"), [403]),
+            (get("http://server/echo").replace("Host: server", "Host: other"), [403]),
+            (h2("/echo"), [200]),
+            ([(name, "other" if name == ":authority" else value) for name, value in h2("/echo")], [403]),
+        ],
+    )

@@ -3,6 +3,7 @@
 tcp_client.py greeting HOST PORT [--idle S]     wait for the greeting before saying anything, then talk, S seconds apart
 tcp_client.py echo HOST PORT [--size N]         N bytes there and back at once
 tcp_client.py count HOST PORT [--size N]        N bytes, shut down our side, then read the answer
+tcp_client.py wait HOST PORT                    {"ready": …} at the greeting, the document when the server ends
 tcp_client.py lines HOST PORT [--count N] [--idle S]
 """
 
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 PIECE = 64 * 1024
@@ -93,6 +95,16 @@ def lines(peer: socket.socket, options: argparse.Namespace) -> Document:
     return {"lines": options.count}
 
 
+def wait(peer: socket.socket, options: argparse.Namespace) -> Document:
+    """Say nothing until the server's side ends; `waited` is how long it lasted."""
+    began = time.monotonic()
+    with peer.makefile("rb", buffering=0) as stream:
+        print(json.dumps({"ready": _line(stream.readline())}), flush=True)
+        with suppress(ConnectionError):
+            stream.readline()
+    return {"waited": time.monotonic() - began}
+
+
 def _line(line: bytes) -> str:
     if not line.endswith(b"\n"):
         raise ProtocolError("the server left within a line" if line else "the server left without a line")
@@ -104,6 +116,7 @@ MODES: dict[str, Callable[[socket.socket, argparse.Namespace], Document]] = {
     "echo": echo,
     "count": count,
     "lines": lines,
+    "wait": wait,
 }
 
 

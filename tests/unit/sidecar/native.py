@@ -107,7 +107,8 @@ def library() -> ctypes.CDLL:
     """The nginx-free files as a shared library that aborts on undefined behaviour."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "native.so"
-        sources = [str(MODULE / name) for name in ("lb.c", "hello.c", "limit.c", "metric.c", "breaker.c", "split.c")]
+        names = ("lb.c", "hello.c", "limit.c", "metric.c", "breaker.c", "split.c", "path.c")
+        sources = [str(MODULE / name) for name in names]
         flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["gcc", "-shared", "-fPIC", *flags, "-o", str(target), *sources], check=True)
         loaded = ctypes.CDLL(str(target))
@@ -132,6 +133,10 @@ def library() -> ctypes.CDLL:
         ctypes.c_int64,
         ctypes.c_int64,
     )
+    loaded.path_is_ambiguous.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    for name in ("path_merge_slashes", "path_cut_parameters"):
+        getattr(loaded, name).restype = ctypes.c_size_t
+        getattr(loaded, name).argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
     loaded.hello_classify.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
     loaded.limit_take.restype = ctypes.c_uint64
     for function in (loaded.limit_admits, loaded.limit_take, loaded.limit_is_idle):

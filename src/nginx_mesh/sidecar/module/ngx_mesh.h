@@ -206,6 +206,12 @@ void ngx_mesh_save_no_session(ngx_peer_connection_t *pc, void *data);
 int64_t ngx_mesh_now_us(void);
 
 
+/* TCP from the wire: ngx_stream_mesh_module.c */
+
+/* Who may do what has changed: connections that are open are judged anew, soon, and closed if they have no right. */
+void ngx_mesh_rights_changed(void);
+
+
 /* identity: ngx_mesh_identity.c */
 
 /* The server side of mTLS for all connections of a context: the pod's SVID, clients judged by the trust bundles. */

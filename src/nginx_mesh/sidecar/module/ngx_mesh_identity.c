@@ -457,6 +457,7 @@ done:
 
         if (ngx_memcmp(id.digest, ngx_mesh_identity.digest, SHA256_DIGEST_LENGTH) != 0) {
             ngx_mesh_generation++;
+            ngx_mesh_rights_changed();
         }
 
         ngx_mesh_identity_clear(&ngx_mesh_identity);
@@ -476,6 +477,7 @@ ngx_mesh_ffi_identity_clear(void)
 {
     ngx_mesh_identity_clear(&ngx_mesh_identity);
     ngx_mesh_generation++;
+    ngx_mesh_rights_changed();
 }
 
 

@@ -8,12 +8,16 @@
 #include <pcre2.h>
 
 #include "ngx_mesh_rules.h"
+#include "path.h"
 
-/* A pattern that backtracks without end costs a caller's request, not the pod. */
-#define NGX_MESH_REGEX_LIMIT  100000
-
-/* Segments that are "." or ".." once decoded and cut at ";", encoded slashes, backslashes. */
-#define NGX_MESH_AMBIGUOUS    "^[^?]*(?:/(?:\\.|%2e){1,2}(?:[/;?]|$)|%2f|%5c|\\\\)"
+/*
+ * A pattern that backtracks without end costs a caller's request, not the pod. The limit is PCRE's, for each place where
+ * a match may begin, so that the number of these is limited too.
+ */
+#define NGX_MESH_REGEX_LIMIT  20000
+#define NGX_MESH_REGEX_HEAP   1024              /* KiB; without its compiler for patterns */
+#define NGX_MESH_SUBJECT_MAX  8192              /* bytes of a path or of a header's values */
+#define NGX_MESH_VALUES_MAX   64                /* of a header */
 
 typedef struct {
     ngx_str_t           name;
@@ -67,7 +71,7 @@ ngx_mesh_regex_free(void *data)
 
 /* NULL when it is no pattern. */
 static ngx_int_t
-ngx_mesh_regex_compile(pcre2_code **code, ngx_pool_t *pool, const u_char *data, size_t len, uint32_t options)
+ngx_mesh_regex_compile(pcre2_code **code, ngx_pool_t *pool, const u_char *data, size_t len)
 {
     int                  error;
     size_t               offset;
@@ -78,7 +82,7 @@ ngx_mesh_regex_compile(pcre2_code **code, ngx_pool_t *pool, const u_char *data, 
         return NGX_ERROR;
     }
 
-    *code = pcre2_compile(data, len, options, &error, &offset, NULL);
+    *code = pcre2_compile(data, len, 0, &error, &offset, NULL);
 
     if (*code) {
         cln->handler = ngx_mesh_regex_free;
@@ -102,6 +106,10 @@ ngx_mesh_regex_matches(pcre2_code *code, const ngx_str_t *s, ngx_uint_t if_unsur
         return 0;
     }
 
+    if (s->len > NGX_MESH_SUBJECT_MAX) {
+        return if_unsure;
+    }
+
     if (ngx_mesh_match_data == NULL) {
         ngx_mesh_match_context = pcre2_match_context_create(NULL);
         ngx_mesh_match_data = pcre2_match_data_create(1, NULL);
@@ -111,6 +119,7 @@ ngx_mesh_regex_matches(pcre2_code *code, const ngx_str_t *s, ngx_uint_t if_unsur
         }
 
         pcre2_set_match_limit(ngx_mesh_match_context, NGX_MESH_REGEX_LIMIT);
+        pcre2_set_heap_limit(ngx_mesh_match_context, NGX_MESH_REGEX_HEAP);
     }
 
     rc = pcre2_match(code, s->data, s->len, 0, 0, ngx_mesh_match_data, ngx_mesh_match_context);
@@ -159,7 +168,7 @@ ngx_mesh_ffi_rule_match(ngx_mesh_rule_t *rule, const u_char *path, size_t len)
         return NGX_ERROR;
     }
 
-    return len ? ngx_mesh_regex_compile(&match->path, pool, path, len, 0) : NGX_OK;
+    return len ? ngx_mesh_regex_compile(&match->path, pool, path, len) : NGX_OK;
 }
 
 
@@ -194,7 +203,7 @@ ngx_mesh_ffi_rule_header(ngx_mesh_rule_t *rule, const u_char *name, size_t name_
         return NGX_ERROR;
     }
 
-    return ngx_mesh_regex_compile(&header->regex, pool, regex, regex_len, 0);
+    return ngx_mesh_regex_compile(&header->regex, pool, regex, regex_len);
 }
 
 
@@ -230,8 +239,30 @@ ngx_mesh_methods_match(const ngx_array_t *methods, const ngx_str_t *method)
 }
 
 
-/* The next value of a header, from `*i` of `*part` on; NULL: there is no more. */
-static ngx_str_t *
+/* A name as applications see it that fold what is neither letter nor digit to "_", as CGI does. */
+static ngx_uint_t
+ngx_mesh_header_names(const ngx_str_t *key, const ngx_str_t *name)
+{
+    size_t  i;
+
+    if (key->len != name->len) {
+        return 0;
+    }
+
+    for (i = 0; i < name->len; i++) {
+        if (ngx_tolower(key->data[i]) != ngx_tolower(name->data[i])
+            && (isalnum(key->data[i]) || isalnum(name->data[i])))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* The next header by that name, from `*i` of `*part` on; NULL: there is no more. */
+static ngx_table_elt_t *
 ngx_mesh_header_next(ngx_list_part_t **part, ngx_uint_t *i, const ngx_str_t *name)
 {
     ngx_table_elt_t  *h;
@@ -240,8 +271,8 @@ ngx_mesh_header_next(ngx_list_part_t **part, ngx_uint_t *i, const ngx_str_t *nam
         while (*i < (*part)->nelts) {
             h = (ngx_table_elt_t *) (*part)->elts + (*i)++;
 
-            if (h->key.len == name->len && ngx_strncasecmp(h->key.data, name->data, name->len) == 0) {
-                return &h->value;
+            if (ngx_mesh_header_names(&h->key, name)) {
+                return h;
             }
         }
     }
@@ -251,74 +282,64 @@ ngx_mesh_header_next(ngx_list_part_t **part, ngx_uint_t *i, const ngx_str_t *nam
 
 
 /*
- * A header that was sent more than once is its values with commas between, valid until the next call: a caller may send
- * a hundred thousand, and rules ask again and again. NGX_DECLINED: it was not sent.
+ * Of a header that was sent more than once, applications take the first value, the last, or all with commas between; and
+ * "x_a" may be "x-a" to them. A rule is about a header that was sent by its own name, and every reading must match; where
+ * `if_unsure` is 1, any. A caller may send a hundred thousand, and there may be many rules: not all are looked at.
  */
-static ngx_int_t
-ngx_mesh_header_value(ngx_http_request_t *r, const ngx_str_t *name, ngx_str_t *value)
+static ngx_uint_t
+ngx_mesh_header_matches(ngx_http_request_t *r, const ngx_mesh_header_match_t *header, ngx_uint_t if_unsure)
 {
     u_char           *p;
-    size_t            len;
-    ngx_str_t        *next;
-    ngx_uint_t        i, n;
+    ngx_str_t         all;
+    ngx_uint_t        i, n, named;
     ngx_list_part_t  *part;
-    static u_char    *joined;
-    static size_t     room;
+    ngx_table_elt_t  *h;
+    static u_char     joined[NGX_MESH_SUBJECT_MAX];
 
-    n = 0;
-    len = 0;
-    i = 0;
-    part = &r->headers_in.headers.part;
-
-    while ((next = ngx_mesh_header_next(&part, &i, name)) != NULL) {
-        *value = *next;
-        len += next->len + 1;
-        n++;
-    }
-
-    if (n < 2) {
-        return n ? NGX_OK : NGX_DECLINED;
-    }
-
-    if (len > room) {
-        ngx_free(joined);
-        room = 0;
-
-        joined = ngx_alloc(len, r->connection->log);
-        if (joined == NULL) {
-            return NGX_ERROR;
-        }
-
-        room = len;
+    if (header->regex == NULL) {
+        return 0;
     }
 
     p = joined;
+    n = 0;
+    named = 0;
     i = 0;
     part = &r->headers_in.headers.part;
 
-    while ((next = ngx_mesh_header_next(&part, &i, name)) != NULL) {
-        p = ngx_cpymem(p, next->data, next->len);
+    while ((h = ngx_mesh_header_next(&part, &i, &header->name)) != NULL) {
+
+        if (++n > NGX_MESH_VALUES_MAX || h->value.len >= (size_t) (joined + sizeof(joined) - p)) {
+            return if_unsure;
+        }
+
+        if (ngx_mesh_regex_matches(header->regex, &h->value, if_unsure) == if_unsure) {
+            return if_unsure;
+        }
+
+        named |= (ngx_strncasecmp(h->key.data, header->name.data, h->key.len) == 0);
+        p = ngx_cpymem(p, h->value.data, h->value.len);
         *p++ = ',';
     }
 
-    value->data = joined;
-    value->len = len - 1;
+    if (n < 2) {
+        return n && named && !if_unsure;
+    }
 
-    return NGX_OK;
+    all.data = joined;
+    all.len = p - joined - 1;
+
+    return (named || if_unsure) && ngx_mesh_regex_matches(header->regex, &all, if_unsure);
 }
 
 
 static ngx_uint_t
 ngx_mesh_headers_match(ngx_http_request_t *r, const ngx_array_t *headers, ngx_uint_t if_unsure)
 {
-    ngx_str_t                 value;
     ngx_uint_t                i;
     ngx_mesh_header_match_t  *header = headers->elts;
 
     for (i = 0; i < headers->nelts; i++) {
-        if (ngx_mesh_header_value(r, &header[i].name, &value) != NGX_OK
-            || !ngx_mesh_regex_matches(header[i].regex, &value, if_unsure))
-        {
+        if (!ngx_mesh_header_matches(r, &header[i], if_unsure)) {
             return 0;
         }
     }
@@ -329,36 +350,44 @@ ngx_mesh_headers_match(ngx_http_request_t *r, const ngx_array_t *headers, ngx_ui
 
 /*
  * The path goes to the application as it was sent. What it means when it must be normalised first is not for us to
- * guess: applications differ, and one may take /public/..;/admin for what another takes it not. A path of which this
- * cannot be told is ambiguous too.
+ * guess: some merge slashes, some cut parameters, some do both. Every reading must match; where `if_unsure` is 1, any.
  */
 static ngx_uint_t
-ngx_mesh_path_is_ambiguous(const ngx_str_t *sent)
+ngx_mesh_path_matches(ngx_http_request_t *r, pcre2_code *code, ngx_uint_t if_unsure)
 {
-    size_t              i;
-    static pcre2_code  *ambiguous;
+    ngx_str_t      cut, reading;
+    static u_char  cut_room[NGX_MESH_SUBJECT_MAX], merged_room[NGX_MESH_SUBJECT_MAX];
 
-    for (i = 0; i < sent->len; i++) {
-        if (sent->data[i] == '%' || sent->data[i] == '\\'
-            || (sent->data[i] == '/' && i + 1 < sent->len && sent->data[i + 1] == '.'))
-        {
-            break;
-        }
-    }
-
-    if (i == sent->len) {
+    if (code == NULL) {
         return 0;
     }
 
-    if (ambiguous == NULL
-        && (ngx_mesh_regex_compile(&ambiguous, ngx_cycle->pool, (u_char *) NGX_MESH_AMBIGUOUS,
-                                   sizeof(NGX_MESH_AMBIGUOUS) - 1, PCRE2_CASELESS) != NGX_OK
-            || ambiguous == NULL))
-    {
-        return 1;
+    if (r->uri.len > NGX_MESH_SUBJECT_MAX || path_is_ambiguous(r->unparsed_uri.data, r->unparsed_uri.len)) {
+        return if_unsure;
     }
 
-    return ngx_mesh_regex_matches(ambiguous, sent, 1);
+    if (ngx_mesh_regex_matches(code, &r->uri, if_unsure) == if_unsure) {
+        return if_unsure;
+    }
+
+    cut.data = cut_room;
+    cut.len = path_cut_parameters(cut.data, r->uri.data, r->uri.len);
+    reading.data = merged_room;
+    reading.len = path_merge_slashes(reading.data, r->uri.data, r->uri.len);
+
+    if (cut.len == r->uri.len && reading.len == r->uri.len) {
+        return !if_unsure;
+    }
+
+    if (ngx_mesh_regex_matches(code, &reading, if_unsure) == if_unsure
+        || ngx_mesh_regex_matches(code, &cut, if_unsure) == if_unsure)
+    {
+        return if_unsure;
+    }
+
+    reading.len = path_merge_slashes(reading.data, cut.data, cut.len);
+
+    return ngx_mesh_regex_matches(code, &reading, if_unsure);
 }
 
 
@@ -380,16 +409,7 @@ ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_ui
             continue;
         }
 
-        if (!match[i].has_path) {
-            return 1;
-        }
-
-        if (ngx_mesh_path_is_ambiguous(&r->unparsed_uri)) {
-            if (if_unsure) {
-                return 1;
-            }
-
-        } else if (ngx_mesh_regex_matches(match[i].path, &r->uri, if_unsure)) {
+        if (!match[i].has_path || ngx_mesh_path_matches(r, match[i].path, if_unsure)) {
             return 1;
         }
     }

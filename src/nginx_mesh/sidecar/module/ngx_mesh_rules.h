@@ -15,7 +15,10 @@ typedef struct ngx_mesh_rule_s {
 ngx_int_t ngx_mesh_rule_init(ngx_mesh_rule_t *rule, ngx_pool_t *pool);
 /* Whether the caller is among the sources. `id` is empty when it proved none. */
 ngx_uint_t ngx_mesh_rule_names(const ngx_mesh_rule_t *rule, const ngx_str_t *id);
-/* `if_unsure`: what is said when applications may take the path for one or another, or a pattern takes too long. */
+/*
+ * `if_unsure`: what is said when applications may take the request for one or another, and a match holds for some readings
+ * only; when a path is too ambiguous for that; when a pattern takes too long.
+ */
 ngx_uint_t ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_uint_t if_unsure);
 
 #endif

@@ -116,6 +116,8 @@ ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level
     for (i = 0; i < ngx_cycle->listening.nelts; i++) {
         ls[i].log.log_level = log_level;
     }
+
+    ngx_mesh_rights_changed();
 }
 
 
@@ -127,6 +129,8 @@ ngx_mesh_ffi_inbound(ngx_uint_t port, ngx_uint_t protocols, ngx_mesh_policy_t *p
 
     ngx_mesh_inbound[port & 0xffff].protocols = (u_char) protocols;
     ngx_mesh_inbound[port & 0xffff].policy = policy;
+
+    ngx_mesh_rights_changed();
 }
 
 

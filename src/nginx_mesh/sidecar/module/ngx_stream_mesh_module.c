@@ -39,6 +39,8 @@ typedef struct {
     ngx_uint_t            balanced;
     ngx_mesh_guards_t    *guards;       /* NULL: no breaker asks for the outcome */
     ngx_str_t             policy;       /* the grant that allowed it; in the pool */
+    ngx_stream_session_t *session;
+    ngx_queue_t           queue;        /* in ngx_stream_mesh_carried: TCP from the wire */
 } ngx_stream_mesh_ctx_t;
 
 typedef ngx_int_t (*ngx_stream_mesh_step_pt)(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
@@ -52,6 +54,9 @@ static ngx_str_t  ngx_stream_mesh_out_tcp_mtls = ngx_string("127.0.0.1:8891");
 static ngx_str_t  ngx_stream_mesh_out_tcp_plain = ngx_string("127.0.0.1:8892");
 static ngx_str_t  ngx_stream_mesh_in_tcp_mtls = ngx_string("127.0.0.1:8893");
 static ngx_str_t  ngx_stream_mesh_in_tcp_plain = ngx_string("127.0.0.1:8894");
+
+/* The connections from the wire that this worker carries to the application: ngx_stream_mesh_ctx_t. */
+static ngx_queue_t  ngx_stream_mesh_carried;
 
 
 static ngx_stream_filter_pt  ngx_stream_mesh_next_filter;
@@ -274,25 +279,121 @@ ngx_stream_mesh_ctx(ngx_stream_session_t *s)
 }
 
 
+/* Why the application gets nothing from this caller; NULL: it may call. `by` is as with ngx_mesh_policy_allows. */
+static const char *
+ngx_stream_mesh_judge(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_mesh_connection_t *mc,
+    ngx_str_t *by)
+{
+    ngx_str_t  id = ngx_null_string;
+
+    if (!(ngx_mesh_inbound_find(mc->port) & NGX_MESH_PROTOCOL_TCP)) {
+        return "no container declares this port for TCP";
+    }
+
+    if (!mscf->tls && ngx_mesh_settings.mode == NGX_MESH_STRICT) {
+        return "the caller speaks plaintext and mTLS is strict";
+    }
+
+    if (mscf->tls && ngx_mesh_connection_peer(s->connection, &id) != NGX_OK) {
+        return "the caller proved no SPIFFE ID";
+    }
+
+    return ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL, by) ? NULL : "access denied";
+}
+
+
+/* A right that is withdrawn ends connections, as the worker's shutdown does: nginx's proxy looks at `close` first. */
+static void
+ngx_stream_mesh_judge_carried(ngx_event_t *ev)
+{
+    const char                  *why;
+    ngx_str_t                    by;
+    ngx_queue_t                 *q, *next;
+    ngx_connection_t            *c;
+    ngx_mesh_connection_t       *mc;
+    ngx_stream_mesh_ctx_t       *ctx;
+    ngx_stream_mesh_srv_conf_t  *mscf;
+
+    (void) ev;
+
+    for (q = ngx_queue_head(&ngx_stream_mesh_carried); q != ngx_queue_sentinel(&ngx_stream_mesh_carried); q = next) {
+        next = ngx_queue_next(q);
+
+        ctx = ngx_queue_data(q, ngx_stream_mesh_ctx_t, queue);
+        c = ctx->session->connection;
+        mc = ngx_mesh_connection(c);
+        mscf = ngx_stream_get_module_srv_conf(ctx->session, ngx_stream_mesh_module);
+        why = ngx_stream_mesh_judge(ctx->session, mscf, mc, &by);
+
+        if (why) {
+            ngx_log_error(NGX_LOG_WARN, c->log, 0, "connection to \"%V\" is closed: %s", &mc->name, why);
+
+            c->error = 1;
+            c->close = 1;
+            c->read->handler(c->read);
+        }
+    }
+}
+
+
+void
+ngx_mesh_rights_changed(void)
+{
+    static ngx_event_t  judge = { .handler = ngx_stream_mesh_judge_carried };
+
+    if (ngx_stream_mesh_carried.next) {
+        judge.log = ngx_cycle->log;
+        ngx_post_event(&judge, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_stream_mesh_carried_end(void *data)
+{
+    ngx_stream_mesh_ctx_t  *ctx = data;
+
+    ngx_queue_remove(&ctx->queue);
+}
+
+
+static ngx_int_t
+ngx_stream_mesh_carry(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    cln = ngx_pool_cleanup_add(s->connection->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_stream_mesh_carried_end;
+    cln->data = ctx;
+
+    if (ngx_stream_mesh_carried.next == NULL) {
+        ngx_queue_init(&ngx_stream_mesh_carried);
+    }
+
+    ctx->session = s;
+    ngx_queue_insert_tail(&ngx_stream_mesh_carried, &ctx->queue);
+
+    return NGX_OK;
+}
+
+
 /* In the servers that carry TCP: what was true when the connection was sorted must be true of this listener. */
 static ngx_int_t
 ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_stream_mesh_ctx_t *ctx,
     ngx_mesh_connection_t *mc)
 {
-    ngx_str_t  by, id = ngx_null_string;
+    ngx_str_t    by;
+    const char  *why;
 
     if (mscf->role == NGX_MESH_INBOUND) {
 
-        if (!(ngx_mesh_inbound_find(mc->port) & NGX_MESH_PROTOCOL_TCP)) {
-            return ngx_stream_mesh_refuse(s, mc, "no container declares this port for TCP");
-        }
-
-        if (mscf->tls && ngx_mesh_connection_peer(s->connection, &id) != NGX_OK) {
-            return ngx_stream_mesh_refuse(s, mc, "the caller proved no SPIFFE ID");
-        }
-
-        if (!ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL, &by)) {
-            return ngx_stream_mesh_refuse(s, mc, "access denied");
+        why = ngx_stream_mesh_judge(s, mscf, mc, &by);
+        if (why) {
+            return ngx_stream_mesh_refuse(s, mc, why);
         }
 
         if (by.len) {
@@ -304,7 +405,7 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
             ctx->policy.len = by.len;
         }
 
-        return NGX_DECLINED;
+        return ngx_stream_mesh_carry(s, ctx) == NGX_OK ? NGX_DECLINED : NGX_ERROR;
     }
 
     if (mc->cluster == NULL) {

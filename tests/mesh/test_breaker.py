@@ -374,6 +374,30 @@ def test_what_a_grpc_server_says_of_itself_counts(mesh: Mesh) -> None:
         server.stop()
 
 
+def test_a_grpc_deadline_that_passes_is_a_failure_and_a_call_that_is_cancelled_before_is_none(mesh: Mesh) -> None:
+    prices = mesh.service(mesh.servers[1], target=50051)
+    mesh.guard(prices, errors=1, timeout=60_000)
+    mesh.push()
+    server = mesh.script(mesh.servers[1], SINK.replace("2525", "50051"))
+    try:
+        script = (
+            "import grpc, sys\n"
+            "channel = grpc.insecure_channel(sys.argv[1])\n"
+            "call = channel.unary_unary('/test.Peer/Unary').future(b'', timeout=float(sys.argv[2]))\n"
+            "if sys.argv[3] == 'cancel':\n"
+            "  import time; time.sleep(0.5); call.cancel()\n"
+            "else:\n"
+            "  print(call.code().name)\n"
+        )
+        target = f"{prices.vip}:80"
+        mesh.client.output(sys.executable, "-c", script, target, "20", "cancel")
+        assert mesh.state(prices) == "closed"
+        assert mesh.client.output(sys.executable, "-c", script, target, "1", "wait") == "DEADLINE_EXCEEDED\n"
+        wait_until(lambda: mesh.state(prices) == "open", "the circuit is open")
+    finally:
+        server.stop()
+
+
 UNAVAILABLE = """
 import asyncio, grpc, grpc.aio
 

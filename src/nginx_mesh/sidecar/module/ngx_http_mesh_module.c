@@ -449,28 +449,103 @@ ngx_http_mesh_field(ngx_list_t *fields, const ngx_str_t *name)
 }
 
 
-/* Of a gRPC answer, as far as it is there: DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE are what 5xx is to HTTP. */
+/* Milliseconds since the request began, by a clock that may have been set back. */
+static int64_t
+ngx_http_mesh_elapsed(ngx_http_request_t *r)
+{
+    int64_t      ms;
+    ngx_time_t  *now;
+
+    now = ngx_timeofday();
+    ms = (int64_t) (now->sec - r->start_sec) * 1000 + (int64_t) now->msec - (int64_t) r->start_msec;
+
+    return ngx_max(ms, 0);
+}
+
+
+/* Whether the time that a gRPC caller gave is over, but for what it may have been on its way. */
+static ngx_uint_t
+ngx_http_mesh_grpc_late(ngx_http_request_t *r)
+{
+    int64_t           n, us;
+    const ngx_str_t  *timeout;
+    static ngx_str_t  name = ngx_string("grpc-timeout");
+
+    timeout = ngx_http_mesh_field(&r->headers_in.headers, &name);
+
+    /* at most eight digits and a unit */
+    if (timeout == NULL || timeout->len < 2 || timeout->len > 9) {
+        return 0;
+    }
+
+    n = ngx_atoi(timeout->data, timeout->len - 1);
+    if (n == NGX_ERROR) {
+        return 0;
+    }
+
+    switch (timeout->data[timeout->len - 1]) {
+
+    case 'H':
+        us = n * 3600 * 1000000;
+        break;
+
+    case 'M':
+        us = n * 60 * 1000000;
+        break;
+
+    case 'S':
+        us = n * 1000000;
+        break;
+
+    case 'm':
+        us = n * 1000;
+        break;
+
+    case 'u':
+        us = n;
+        break;
+
+    case 'n':
+        us = n / 1000;
+        break;
+
+    default:
+        return 0;
+    }
+
+    return ngx_http_mesh_elapsed(r) >= us / 1000 * 9 / 10;
+}
+
+
+/*
+ * DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE are what 5xx is to HTTP. A caller whose deadline has passed leaves without
+ * waiting for a status.
+ */
 static ngx_uint_t
 ngx_http_mesh_grpc_failed(ngx_http_request_t *r)
 {
     ngx_int_t         code;
-    const ngx_str_t  *status;
+    ngx_uint_t        grpc;
+    const ngx_str_t  *status = NULL;
     static ngx_str_t  type = ngx_string("application/grpc");
     static ngx_str_t  name = ngx_string("grpc-status");
 
-    if (r->headers_out.content_type.len < type.len
-        || ngx_strncasecmp(r->headers_out.content_type.data, type.data, type.len) != 0)
-    {
-        return 0;
-    }
+    grpc = r->headers_out.content_type.len >= type.len
+           && ngx_strncasecmp(r->headers_out.content_type.data, type.data, type.len) == 0;
 
-    status = ngx_http_mesh_field(&r->headers_out.headers, &name);
+    if (grpc) {
+        status = ngx_http_mesh_field(&r->headers_out.headers, &name);
+
+        if (status == NULL) {
+            status = ngx_http_mesh_field(&r->headers_out.trailers, &name);
+        }
+    }
 
     if (status == NULL) {
-        status = ngx_http_mesh_field(&r->headers_out.trailers, &name);
+        return (grpc || r->upstream->headers_in.status_n == 0) && ngx_http_mesh_grpc_late(r);
     }
 
-    code = status ? ngx_atoi(status->data, status->len) : 0;
+    code = ngx_atoi(status->data, status->len);
 
     return code == 4 || code == 13 || code == 14;
 }
@@ -501,12 +576,10 @@ ngx_http_mesh_outcome(ngx_http_request_t *r, ngx_http_mesh_ctx_t *ctx)
 }
 
 
-/* The time is that to the end of the answer, by a clock that may have been set back. */
+/* The time is that to the end of the answer. */
 static ngx_int_t
 ngx_http_mesh_log_handler(ngx_http_request_t *r)
 {
-    int64_t                    ms;
-    ngx_time_t                *now;
     ngx_http_mesh_ctx_t       *ctx;
     ngx_http_mesh_loc_conf_t  *mlcf;
 
@@ -524,10 +597,7 @@ ngx_http_mesh_log_handler(ngx_http_request_t *r)
     ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
 
     if (ctx && ctx->balanced && ctx->attempts.last) {
-        now = ngx_timeofday();
-        ms = (int64_t) (now->sec - r->start_sec) * 1000 + (int64_t) now->msec - (int64_t) r->start_msec;
-
-        ngx_mesh_count_response(ctx->attempts.last, ngx_http_mesh_status(r), ngx_max(ms, 0));
+        ngx_mesh_count_response(ctx->attempts.last, ngx_http_mesh_status(r), ngx_http_mesh_elapsed(r));
     }
 
     if (ctx && ctx->guards) {

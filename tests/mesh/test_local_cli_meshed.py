@@ -224,13 +224,13 @@ def test_what_is_wrong_with_a_policy_is_an_event(mesh: LocalCli) -> None:
     limit = """
 apiVersion: specs.smi.nginx.com/v1alpha2
 kind: RateLimit
-metadata: {name: %s, namespace: shop}
+metadata: {name: first, namespace: shop}
 spec:
   name: ten
   rate: 10r/s
   destination: {kind: Service, name: web, namespace: shop}
+  rules: [{kind: HTTPRouteGroup, name: none}]
 """
-    mesh.apply(limit % "first")
-    mesh.apply(limit % "second")
-    mesh.wait(lambda: "UpsertRateLimitFailed" in mesh.ok("describe", "ratelimit", "second", "-n", "shop"), 5)
-    mesh.ok("delete", "rl", "first", "second", "-n", "shop")
+    mesh.apply(limit)
+    mesh.wait(lambda: "UpsertRateLimitFailed" in mesh.ok("describe", "ratelimit", "first", "-n", "shop"), 5)
+    mesh.ok("delete", "rl", "first", "-n", "shop")

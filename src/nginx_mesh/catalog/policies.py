@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from nginx_mesh.api.meta import Object, ObjectKey
@@ -65,6 +66,10 @@ class Policies:
     def route(self, key: ObjectKey) -> HTTPRouteGroup | TCPRoute | None:
         """The HTTPRouteGroup or TCPRoute of this key."""
         return self._routes.get(key)
+
+    def naming(self, route: ObjectKey) -> AbstractSet[ObjectKey]:
+        """The policies that name a route, whether it is there or not."""
+        return self._policies_by_route.get(route)
 
     def targets_of(self, account: Account) -> list[TrafficTarget]:
         """TrafficTargets whose destination is this account, the oldest first, then by name."""

@@ -179,12 +179,30 @@ def _split_backends(split: Resource, _: float) -> str:
     return ",".join(f"{b['service']}={b['weight']}" for b in split["spec"].get("backends", []))
 
 
+def _in_force(policy: Resource, _: float) -> str:
+    """Whether a policy is in force: True, or why not."""
+    conditions = policy.get("status", {}).get("conditions", [])
+    found: Resource = next((each for each in conditions if each.get("type") == "InForce"), {})
+    return str(found.get("reason" if found.get("status") == "False" else "status", "Unknown"))
+
+
+def _updated_sidecars(policy: Resource, _: float) -> str:
+    status = policy.get("status", {})
+    return f"{status.get('updatedSidecars', 0)}/{status.get('sidecars', 0)}"
+
+
+def _reference(*path: str) -> Callable[[Resource, float], str]:
+    kind, name = _spec(*path, "kind"), _spec(*path, "name")
+    return lambda resource, now: f"{kind(resource, now).lower()}/{name(resource, now)}"
+
+
 def _event_object(event: Resource, _: float) -> str:
     involved = event["involvedObject"]
     return f"{involved['kind'].lower()}/{involved['name']}"
 
 
 _AGE: Column = ("AGE", lambda resource, now: age(resource["metadata"].get("creationTimestamp", ""), now))
+_FORCE: list[Column] = [("IN FORCE", _in_force), ("SIDECARS", _updated_sidecars)]
 # Tables without a NAME column.
 _NAMELESS = {"Event"}
 _COLUMNS: dict[str, list[Column]] = {
@@ -247,8 +265,23 @@ _COLUMNS: dict[str, list[Column]] = {
         ("OBJECT", _event_object),
         ("MESSAGE", _spec("message")),
     ],
-    "TrafficSplit": [("SERVICE", _spec("spec", "service")), ("BACKENDS", _split_backends), _AGE],
-    "TrafficTarget": [("DESTINATION", _spec("spec", "destination", "name")), _AGE],
+    "TrafficSplit": [("SERVICE", _spec("spec", "service")), ("BACKENDS", _split_backends), *_FORCE, _AGE],
+    "TrafficTarget": [("DESTINATION", _spec("spec", "destination", "name")), *_FORCE, _AGE],
+    "HTTPRouteGroup": [*_FORCE, _AGE],
+    "TCPRoute": [*_FORCE, _AGE],
+    "CircuitBreaker": [
+        ("DESTINATION", _reference("spec", "destination")),
+        ("ERRORS", _spec("spec", "errors")),
+        ("TIMEOUT", lambda breaker, _: f"{breaker['spec']['timeoutSeconds']}s"),
+        *_FORCE,
+        _AGE,
+    ],
+    "RateLimit": [
+        ("DESTINATION", _reference("spec", "destination")),
+        ("RATE", _spec("spec", "rate")),
+        *_FORCE,
+        _AGE,
+    ],
     "MeshConfig": [
         ("MTLS", _spec("spec", "mtls", "mode")),
         ("ACCESS", _spec("spec", "accessControlMode")),

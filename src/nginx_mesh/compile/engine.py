@@ -134,6 +134,18 @@ class Compiler:
             return set(self._sidecars)
         return set(touched.pods).union(*(self._in_view[mode] for mode in touched.views))
 
+    def entries(self, pod: ObjectKey) -> Mapping[str, StateEntry]:
+        """The entries that are a sidecar's own; none where there is no sidecar."""
+        sidecar = self._sidecars.get(pod)
+        return {} if sidecar is None else sidecar.entries
+
+    def unchanged_since(self, pod: ObjectKey, version: int) -> bool:
+        """Whether the newest state of a sidecar is that of an earlier version; not where that is too long ago."""
+        sidecar = self._sidecars.get(pod)
+        if sidecar is None:
+            return False
+        return sidecar.journal.since(version) == [] and self._views[sidecar.mode].since(version) == []
+
     def apply(self, changes: Changes) -> Touched:
         """Compile what the catalog says was touched."""
         self._version += 1

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,7 @@ from nginx_mesh.catalog.changes import Event, Upsert
 from nginx_mesh.compile.check import ObjectWarning
 from nginx_mesh.compile.dnsnames import DnsNames
 from nginx_mesh.compile.engine import Compiler, Touched
+from nginx_mesh.compile.force import Enforcement, Force
 from nginx_mesh.compile.state import Identity, Probe
 from nginx_mesh.identity.provider import IdentityProvider
 from nginx_mesh.identity.spiffe import workload_id
@@ -64,7 +68,8 @@ class Mesh:
 
     `objects` are those there are at the start. `identities` gives pods their SVIDs. `control_socket` tells where the
     sidecar of the pod with a uid listens.
-    `warn(key, reason, message)` hears what is wrong with objects, and of sidecars that refuse their state.
+    `warn(key, reason, message)` hears what is wrong with objects, and of sidecars that refuse their state;
+    `policies_moved(keys)` of policies whose `standing` may be another.
     """
 
     def __init__(
@@ -75,9 +80,11 @@ class Mesh:
         *,
         control_socket: Callable[[str], Path],
         warn: Warn,
+        policies_moved: Callable[[AbstractSet[ObjectKey]], None] = lambda _: None,
     ) -> None:
         self._control_socket = control_socket
         self._warn = warn
+        self._policies_moved = policies_moved
         self._identities = identities
         self._settings = settings
         self._keys: dict[str, ObjectKey] = {}
@@ -91,7 +98,10 @@ class Mesh:
         # Milliseconds: greater than any version that an earlier daemon gave out.
         self._compiler = Compiler(self._catalog, settings, first_version=time.time_ns() // 1_000_000, probes=_probes)
         self._names = DnsNames(self._catalog)
-        self._pusher = Pusher(self._compiler.update_for, refused=self._refused)
+        self._enforcement = Enforcement(self._catalog, self._compiler)
+        self._incomplete: set[ObjectKey] = set()
+        self._had: list[float] | None = None
+        self._pusher = Pusher(self._compiler.update_for, refused=self._refused, accepted=self._accepted)
         self._warn_about(self._compiler.warnings)
 
     async def start(self) -> None:
@@ -113,6 +123,7 @@ class Mesh:
         if changes:
             self._publish(self._compiler.apply(changes))
             self._warn_about(changes.objects)
+            self._policies_moved(self._enforcement.follow(changes))
             for key in self._names.changed(changes):
                 self._register(key)
 
@@ -121,10 +132,31 @@ class Mesh:
         previous, self._settings = self._settings, settings
         if {previous.mtls_mode, settings.mtls_mode} == {"off", "strict"}:
             # Callers and callees do not learn of it in the same instant; permissive gets on with either.
-            self._publish(self._compiler.configure(msgspec.structs.replace(settings, mtls_mode="permissive")))
+            self._configure(msgspec.structs.replace(settings, mtls_mode="permissive"))
             self._spawn(self._configure_after_step(settings))
         else:
-            self._publish(self._compiler.configure(settings))
+            self._configure(settings)
+
+    def policies(self) -> set[ObjectKey]:
+        """Every traffic policy there is."""
+        return self._enforcement.policies()
+
+    def standing(self, policy: ObjectKey) -> tuple[Force, int, int] | None:
+        """How a policy is in force, on how many sidecars, and how many have it as it is; None when there is none."""
+        force = self._enforcement.get(policy)
+        if force is None:
+            self._incomplete.discard(policy)
+            return None
+        if force.pods is None:
+            had = self._all_had()
+            sidecars, updated = len(had), len(had) - bisect_left(had, force.version)
+        else:
+            sidecars, updated = len(force.pods), sum(self._has(pod) >= force.version for pod in force.pods)
+        if updated < sidecars:
+            self._incomplete.add(policy)
+        else:
+            self._incomplete.discard(policy)
+        return force, sidecars, updated
 
     def identify(self, pod: Pod, *, sidecar: bool = False) -> None:
         """Give a pod its identity, from now on."""
@@ -176,9 +208,14 @@ class Mesh:
     async def _configure_after_step(self, settings: MeshSettings) -> None:
         await self.synced(_STEP_SECONDS)
         if self._settings is settings:
-            self._publish(self._compiler.configure(settings))
+            self._configure(settings)
+
+    def _configure(self, settings: MeshSettings) -> None:
+        self._publish(self._compiler.configure(settings))
+        self._policies_moved(self._enforcement.follow_settings())
 
     def _publish(self, touched: Touched) -> None:
+        self._had = None
         self._pusher.changed(self._compiler.sidecars(touched))
 
     def _register(self, key: ObjectKey) -> None:
@@ -210,6 +247,23 @@ class Mesh:
                 await asyncio.sleep(_REFUSED_SECONDS)
             except KeyError:
                 return
+
+    def _has(self, pod: ObjectKey) -> float:
+        """Up to which version a sidecar has its state; infinity when nothing newer is for it, -1 when not known."""
+        acknowledged = self._pusher.acknowledged(pod)
+        if acknowledged is None:
+            return -1
+        return inf if self._compiler.unchanged_since(pod, acknowledged) else acknowledged
+
+    def _all_had(self) -> list[float]:
+        """What all sidecars have, sorted. Many policies are looked at between two changes of it."""
+        if self._had is None:
+            self._had = sorted(map(self._has, self._compiler.sidecars()))
+        return self._had
+
+    def _accepted(self, pod: ObjectKey) -> None:
+        self._had = None
+        self._policies_moved(self._incomplete & self._enforcement.policies_at(pod))
 
     def _refused(self, error: StateRefusedError) -> None:
         self._warn(error.pod, "StateRefused", str(error))

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from nginx_mesh.admission import POLICIES
 from nginx_mesh.api import kinds
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
@@ -26,6 +27,7 @@ from .mesh import Mesh
 from .objects import CONFIG_KEY, Objects, RefusedError
 from .paths import MeshPaths
 from .pods import PodKeeper
+from .policystatus import PolicyStatuses
 from .readiness import unready
 from .reconcile import PLANNERS, Reconciler
 from .scraper import Scraper
@@ -58,7 +60,9 @@ class Runtime:
             identity.agent,
             control_socket=lambda uid: paths.pod_socket_dir(uid) / "control.sock",
             warn=lambda key, reason, message: self._events.record(key, "Warning", reason, message),
+            policies_moved=lambda keys: self._statuses.touch(keys),
         )
+        self._statuses = PolicyStatuses(self._store, self._mesh.standing, self._events, self._clock)
         self._kubelet = Kubelet(
             paths,
             images={SIDECAR_IMAGE: image} if image is not None else {},
@@ -90,6 +94,8 @@ class Runtime:
         self._services_stale.set()
         self._spawn(self._keep_services())
         self._spawn(self.scraper.run())
+        self._statuses.touch(self._mesh.policies())
+        self._spawn(self._statuses.run())
 
     async def close(self) -> None:
         """Stop; pods and sidecars go on."""
@@ -189,6 +195,8 @@ class Runtime:
 
     def _changed(self, change: Change) -> None:
         key = change.key
+        if key.kind in POLICIES and _says_the_same(change):
+            return
         self._mesh.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
         if key == CONFIG_KEY:
             settings = self.objects.settings()
@@ -229,6 +237,14 @@ class Runtime:
     def _lookup(self, key: ObjectKey) -> Object | None:
         resource = self._store.get(key)
         return None if resource is None else _decode(resource)
+
+
+def _says_the_same(change: Change) -> bool:
+    """Whether all that is new of a policy is its status."""
+    old, new = change.old, change.new
+    if old is None or new is None:
+        return False
+    return all(old["metadata"][name] == new["metadata"][name] for name in ("uid", "generation"))
 
 
 def _decode(resource: Resource) -> Object:

@@ -88,14 +88,21 @@ class _Sidecar:
 class Pusher:
     """Pushes the state that `source(pod, base)` gives to the sidecars it was told to serve. An async context manager.
 
-    `refused` is called for every refusal. A `source` that gives None for a pod leaves its sidecar as it is.
+    `refused` is called for every refusal, `accepted` when a sidecar has taken a version. A `source` that gives None for
+    a pod leaves its sidecar as it is.
     """
 
     def __init__(
-        self, source: Source, *, refused: Callable[[StateRefusedError], None] | None = None, pace: Pace | None = None
+        self,
+        source: Source,
+        *,
+        refused: Callable[[StateRefusedError], None] | None = None,
+        accepted: Callable[[ObjectKey], None] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._source = source
         self._refused = refused
+        self._accepted = accepted
         self._pace = pace or Pace()
         self._sidecars: dict[ObjectKey, _Sidecar] = {}
         self._tasks: dict[ObjectKey, asyncio.Task[None]] = {}
@@ -139,6 +146,11 @@ class Pusher:
             sidecar = self._sidecars.get(pod)
             if sidecar is not None:
                 sidecar.call()
+
+    def acknowledged(self, pod: ObjectKey) -> int | None:
+        """The version that the pod's sidecar has, None when that is not known."""
+        sidecar = self._sidecars.get(pod)
+        return None if sidecar is None else sidecar.acknowledged
 
     async def synced(self, pod: ObjectKey) -> int:
         """Wait until the sidecar acknowledged all changes so far; the version it has then.
@@ -205,6 +217,8 @@ class Pusher:
         match answer:
             case Accepted(version):
                 sidecar.accept(goal, version)
+                if self._accepted is not None:
+                    self._accepted(sidecar.pod)
             case Conflict() if update.base is None:
                 raise UnreachableError("it will not take a full state")
             case Conflict():

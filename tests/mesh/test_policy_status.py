@@ -1,0 +1,194 @@
+"""What a local mesh says of its policies: refusals, warnings, and whether each is in force on real sidecars."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .localcli import LocalCli
+
+pytestmark = pytest.mark.mesh
+
+APP = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: web, command: [sleep, infinity], ports: [{containerPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: client, command: [sleep, infinity]}]}
+"""
+LIMIT = """
+apiVersion: specs.smi.nginx.com/v1alpha2
+kind: RateLimit
+metadata: {name: %(name)s, namespace: shop}
+spec:
+  destination: {kind: Service, name: %(to)s}
+  name: ten
+  rate: %(rate)s
+"""
+POLICIES = (
+    """
+apiVersion: specs.smi-spec.io/v1alpha3
+kind: HTTPRouteGroup
+metadata: {name: routes, namespace: shop}
+spec: {matches: [{name: all, pathRegex: ".*", methods: ["*"]}]}
+---
+apiVersion: access.smi-spec.io/v1alpha2
+kind: TrafficTarget
+metadata: {name: open, namespace: shop}
+spec:
+  destination: {kind: ServiceAccount, name: default}
+  sources: [{kind: ServiceAccount, name: default}]
+  rules: [{kind: HTTPRouteGroup, name: routes}]
+---
+apiVersion: split.smi-spec.io/v1alpha3
+kind: TrafficSplit
+metadata: {name: split, namespace: shop}
+spec: {service: web, backends: [{service: web, weight: 1}]}
+---
+apiVersion: specs.smi.nginx.com/v1alpha1
+kind: CircuitBreaker
+metadata: {name: breaker, namespace: shop}
+spec: {destination: {kind: Service, name: web}, errors: 5, timeoutSeconds: 30}
+---
+"""
+    + LIMIT % {"name": "limit", "to": "web", "rate": "10r/s"}
+)
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalCli]:
+    with LocalCli() as mesh:
+        mesh.ok("up")
+        mesh.apply(APP)
+        mesh.apply(POLICIES)
+        mesh.wait_ready()
+        yield mesh
+
+
+def get(mesh: LocalCli, kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(mesh.ok("get", kind, name, "-n", "shop", "-o", "json"))
+    return found
+
+
+def standing(mesh: LocalCli, kind: str, name: str) -> tuple[str, str, str]:
+    """InForce, its reason, and how many of how many sidecars have the policy."""
+    status = get(mesh, kind, name).get("status", {})
+    condition: dict[str, Any] = next(iter(status.get("conditions", [])), {})
+    counts = f"{status.get('updatedSidecars')}/{status.get('sidecars')}"
+    return condition.get("status", ""), condition.get("reason", ""), counts
+
+
+def reaches(mesh: LocalCli, kind: str, name: str, expected: tuple[str, str, str]) -> None:
+    mesh.wait(lambda: standing(mesh, kind, name) == expected, 30)
+
+
+def test_every_policy_says_on_how_many_sidecars_it_is_in_force(mesh: LocalCli) -> None:
+    everywhere = ("True", "Acknowledged", "3/3")
+    for kind, name, expected in (
+        ("ratelimit", "limit", ("True", "Acknowledged", "2/2")),
+        ("traffictarget", "open", everywhere),
+        ("httproutegroup", "routes", everywhere),
+        ("trafficsplit", "split", everywhere),
+        ("circuitbreaker", "breaker", everywhere),
+    ):
+        reaches(mesh, kind, name, expected)
+    pods = get(mesh, "ratelimit", "limit")["status"]["pods"]
+    assert [pod.rpartition("-")[0].startswith("shop/web") for pod in pods] == [True, True]
+    row = mesh.ok("get", "rl", "limit", "-n", "shop").splitlines()[1].split()
+    assert row[:5] == ["limit", "service/web", "10r/s", "True", "2/2"]
+    described = mesh.ok("describe", "rl", "limit", "-n", "shop")
+    assert "Acknowledged" in described
+    assert "all sidecars that it concerns have it" in described
+
+
+def test_a_change_is_another_version_that_sidecars_acknowledge(mesh: LocalCli) -> None:
+    reaches(mesh, "ratelimit", "limit", ("True", "Acknowledged", "2/2"))
+    before = get(mesh, "ratelimit", "limit")
+    mesh.apply(LIMIT % {"name": "limit", "to": "web", "rate": "20r/s"})
+
+    def told() -> bool:
+        status = get(mesh, "ratelimit", "limit")["status"]
+        return bool(status["observedGeneration"] == before["metadata"]["generation"] + 1)
+
+    mesh.wait(told, 20)
+    after = get(mesh, "ratelimit", "limit")
+    assert after["status"]["stateVersion"] > before["status"]["stateVersion"]
+    assert standing(mesh, "ratelimit", "limit") == ("True", "Acknowledged", "2/2")
+    # Nothing else has changed, and a status that is written is no change of the policy.
+    time.sleep(1.5)
+    assert get(mesh, "ratelimit", "limit") == after
+
+
+def test_pods_that_come_and_go_are_counted(mesh: LocalCli) -> None:
+    mesh.ok("scale", "deployment/web", "--replicas", "3", "-n", "shop")
+    reaches(mesh, "ratelimit", "limit", ("True", "Acknowledged", "3/3"))
+    reaches(mesh, "trafficsplit", "split", ("True", "Acknowledged", "4/4"))
+    mesh.ok("scale", "deployment/web", "--replicas", "2", "-n", "shop")
+    reaches(mesh, "ratelimit", "limit", ("True", "Acknowledged", "2/2"))
+    reaches(mesh, "trafficsplit", "split", ("True", "Acknowledged", "3/3"))
+
+
+def test_users_cannot_say_what_the_status_is(mesh: LocalCli) -> None:
+    reaches(mesh, "ratelimit", "limit", ("True", "Acknowledged", "2/2"))
+    policy = get(mesh, "ratelimit", "limit")
+    forged = {**policy, "status": {"conditions": [{"type": "InForce", "status": "False", "reason": "Forged"}]}}
+    assert "unchanged" in mesh.apply(json.dumps(forged))
+    assert get(mesh, "ratelimit", "limit") == policy
+
+
+def test_a_clash_is_refused_and_names_the_field(mesh: LocalCli) -> None:
+    manifest = LIMIT % {"name": "second", "to": "web", "rate": "10r/s"}
+    refused = mesh.fails("apply", "-f", "-", stdin=manifest.encode())
+    assert "RateLimit shop/second: spec.destination: RateLimit shop/limit limits callers" in refused
+    assert "second" not in mesh.ok("get", "rl", "-n", "shop")
+
+
+def test_what_a_policy_names_and_is_not_there_is_an_event_until_it_comes(mesh: LocalCli) -> None:
+    mesh.apply(LIMIT % {"name": "early", "to": "later", "rate": "10r/s"})
+    described = mesh.ok("describe", "rl", "early", "-n", "shop")
+    assert "UnknownReference" in described
+    assert "spec.destination: there is no Service shop/later" in described
+    reaches(mesh, "ratelimit", "early", ("False", "NoSidecars", "0/0"))
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: later, namespace: shop}\n"
+    mesh.apply(service + "spec: {selector: {app: web}, ports: [{port: 81, targetPort: 8080}]}\n")
+    reaches(mesh, "ratelimit", "early", ("True", "Acknowledged", "2/2"))
+    mesh.ok("delete", "rl", "early", "-n", "shop")
+    mesh.ok("delete", "svc", "later", "-n", "shop")
+
+
+def test_a_policy_is_in_force_again_after_the_daemon_was_killed(mesh: LocalCli) -> None:
+    reaches(mesh, "ratelimit", "limit", ("True", "Acknowledged", "2/2"))
+    version = get(mesh, "ratelimit", "limit")["status"]["stateVersion"]
+    os.kill(mesh.daemon_pid(), signal.SIGKILL)
+    mesh.wait_ready()
+    mesh.wait(lambda: get(mesh, "ratelimit", "limit")["status"]["stateVersion"] > version, 20)
+    reaches(mesh, "ratelimit", "limit", ("True", "Acknowledged", "2/2"))

@@ -45,9 +45,9 @@ class EventLog:
         if len(self._events) > self._limit:
             self._events.popitem(last=False)
 
-    def warn_once(self, key: ObjectKey, reason: str, message: str) -> None:
-        """Record a Warning, unless this has been said of the object already, for whatever reason."""
-        if not any(event[:2] == (key, "Warning") and event[3] == message for event in self._events):
+    def warn_once(self, key: ObjectKey, reason: str, message: str, *, or_said_as: str) -> None:
+        """Record a Warning, unless this has been said of the object already, for this reason or another."""
+        if not any((key, "Warning", said, message) in self._events for said in (reason, or_said_as)):
             self.record(key, "Warning", reason, message)
 
     def latest_warning(self, key: ObjectKey) -> str:

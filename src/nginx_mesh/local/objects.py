@@ -178,7 +178,7 @@ class Objects:
                 raise RefusedError("Invalid", faults[0], faults)
             lifecycle.settle(tx, self._clock())
         for key, doubt in doubts:
-            self._events.warn_once(key, "UnknownReference", str(doubt))
+            self._events.warn_once(key, "UnknownReference", str(doubt), or_said_as=f"Upsert{key.kind}Failed")
         return [outcomes[number] for number in sorted(outcomes)]
 
     def _namespace_labels(self, name: str) -> dict[str, str]:

@@ -30,3 +30,15 @@ def test_the_log_forgets_the_oldest_events() -> None:
     for number in range(5):
         log.record(POD, "Normal", "N", str(number))
     assert [event["message"] for event in log.list()] == ["2", "3", "4"]
+
+
+def test_a_warning_that_was_given_for_another_reason_is_not_given_again() -> None:
+    log = EventLog(lambda: 0.0)
+    key = ObjectKey("RateLimit", "shop", "l")
+    log.record(key, "Warning", "UpsertRateLimitFailed", "there is no a")
+    for message in ("there is no a", "there is no b", "there is no b"):
+        log.warn_once(key, "UnknownReference", message, or_said_as="UpsertRateLimitFailed")
+    assert [(event["reason"], event["message"], event["count"]) for event in log.list()] == [
+        ("UpsertRateLimitFailed", "there is no a", 1),
+        ("UnknownReference", "there is no b", 1),
+    ]

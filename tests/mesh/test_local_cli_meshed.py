@@ -234,3 +234,66 @@ spec:
     mesh.apply(limit)
     mesh.wait(lambda: "UpsertRateLimitFailed" in mesh.ok("describe", "ratelimit", "first", "-n", "shop"), 5)
     mesh.ok("delete", "rl", "first", "-n", "shop")
+
+
+CALLERS = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %(name)s, namespace: shop}
+spec:
+  selector: {matchLabels: {app: %(name)s}}
+  template:
+    metadata: {labels: {app: %(name)s}}
+    spec: {terminationGracePeriodSeconds: 1, containers: [{name: client, command: [sleep, infinity]}]}
+---
+"""
+LIMIT = """
+apiVersion: specs.smi.nginx.com/v1alpha1
+kind: RateLimit
+metadata: {name: callers, namespace: shop}
+spec:
+  name: callers
+  rate: 2r/m
+  burst: 3
+  delay: nodelay
+  destination: {kind: StatefulSet, name: single}
+  sources: [{kind: Deployment, name: one}, {kind: Deployment, name: two}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: single, namespace: shop}
+spec: {clusterIP: 10.96.6.7, selector: {app: single}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: single, namespace: shop}
+spec:
+  serviceName: single
+  selector: {matchLabels: {app: single}}
+  template:
+    metadata: {labels: {app: single}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        command: [python3, -u, -m, http.server, "8080", --bind, "::"]
+        ports: [{containerPort: 8080}]
+        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+"""
+
+
+def test_a_rate_limit_divides_its_rate_among_sources_though_they_share_an_account(mesh: LocalCli) -> None:
+    mesh.apply(CALLERS % {"name": "one"} + CALLERS % {"name": "two"} + LIMIT)
+    mesh.wait(lambda: "1/1" in mesh.ok("get", "statefulset", "single", "-n", "shop"))
+    assert json.loads(mesh.ok("get", "rl", "callers", "-n", "shop", "-o", "json"))["apiVersion"].endswith("/v1alpha2")
+    pods = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"]
+    names = [pod["metadata"]["name"] for pod in pods]
+    code = GET.replace("10.96.6.6", "10.96.6.7")
+    for prefix in ("one-", "two-"):
+        caller = next(name for name in names if name.startswith(prefix))
+        run = ("exec", caller, "-n", "shop", "-c", "client", "--", "python3", "-c", code)
+        assert [mesh.ok(*run).strip() for _ in range(6)] == ["200"] * 4 + ["503"] * 2
+    mesh.ok("delete", "-n", "shop", "rl", "callers")
+    mesh.ok("delete", "-n", "shop", "deployment", "one", "two")
+    mesh.ok("delete", "-n", "shop", "statefulset", "single")
+    mesh.ok("delete", "-n", "shop", "service", "single")

@@ -1,6 +1,6 @@
-"""An h2c client with prior knowledge: `h2_client.py URL [--streams N] [--size N]`.
+"""An h2c client with prior knowledge: `h2_client.py URL [--streams N] [--size N] [--method M]`.
 
-It posts a body of `size` bytes on each of N concurrent streams of one connection and prints the answers as JSON:
+It sends a body of `size` bytes on each of N concurrent streams of one connection and prints the answers as JSON:
 `{"answers": [{"stream": 1, "status": 200, "body": …}, …]}`. Exit code 1 with `{"error": …}` when that failed.
 """
 
@@ -36,14 +36,15 @@ class Stream:
 class Client:
     """A connection and its streams."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, method: str) -> None:
         self._url = urlsplit(url)
+        self._method = method
         self._socket = socket.create_connection((self._url.hostname, self._url.port or 80), timeout)
         self._state = h2.connection.H2Connection(h2.config.H2Configuration())
         self._streams: dict[int, Stream] = {}
 
     def run(self, streams: int, size: int) -> list[dict[str, Any]]:
-        """Post on `streams` streams at once, and wait for all answers."""
+        """Send on `streams` streams at once, and wait for all answers."""
         self._state.initiate_connection()
         for _ in range(streams):
             self._open(size)
@@ -66,7 +67,7 @@ class Client:
     def _open(self, size: int) -> None:
         number = self._state.get_next_available_stream_id()
         path = self._url.path + (f"?{self._url.query}" if self._url.query else "")
-        fields = [(":method", "POST"), (":scheme", "http"), (":authority", self._url.netloc), (":path", path)]
+        fields = [(":method", self._method), (":scheme", "http"), (":authority", self._url.netloc), (":path", path)]
         self._state.send_headers(number, fields, end_stream=not size)
         self._streams[number] = Stream(unsent=size)
 
@@ -100,10 +101,11 @@ def main() -> int:
     parser.add_argument("url")
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--size", type=int, default=0)
+    parser.add_argument("--method", default="POST")
     parser.add_argument("--timeout", type=float, default=30)
     options = parser.parse_args()
     try:
-        answers = Client(options.url, options.timeout).run(options.streams, options.size)
+        answers = Client(options.url, options.timeout, options.method).run(options.streams, options.size)
     except (OSError, ValueError, h2.exceptions.H2Error) as error:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return 1

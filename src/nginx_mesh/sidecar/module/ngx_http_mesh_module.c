@@ -16,11 +16,15 @@
 /* Time between two reads of an upgraded connection or an event stream; other requests have proxy_read_timeout. */
 #define NGX_HTTP_MESH_LONG_TIMEOUT  (24 * 3600 * 1000)
 
+/* Kept connections that one request may find closed before that counts as a try. */
+#define NGX_HTTP_MESH_STALE_MAX     5
+
 typedef struct {
     ngx_mesh_attempts_t   attempts;
     ngx_uint_t            balanced;     /* attempts is in use */
     ngx_int_t           (*process_header)(ngx_http_request_t *r);
     ngx_int_t           (*reinit_request)(ngx_http_request_t *r);
+    ngx_uint_t            stale;        /* kept connections that failed */
     void                (*finalize_request)(ngx_http_request_t *r, ngx_int_t rc);
     ngx_mesh_guards_t    *guards;       /* NULL: no breaker asks for the outcome */
     ngx_int_t             ended;        /* what the upstream was finalized with */
@@ -653,6 +657,42 @@ ngx_http_mesh_header_filter(ngx_http_request_t *r)
 }
 
 
+/*
+ * What nginx may repeat. It repeats all but POST, PATCH and LOCK; what a method means that it does not know is not for it
+ * to guess.
+ */
+static void
+ngx_http_mesh_repeat_only_known(ngx_http_request_t *r)
+{
+    if (r->method == NGX_HTTP_UNKNOWN) {
+        r->method = NGX_HTTP_LOCK;
+    }
+}
+
+
+/*
+ * Ends a try. That a kept connection fails is none for nginx, which would try all there are: an application that reads a
+ * request and then closes could get it a hundred times.
+ */
+static void
+ngx_http_mesh_tried(ngx_http_request_t *r, ngx_peer_connection_t *pc, ngx_uint_t state)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    if (pc->cached && (state & NGX_PEER_FAILED)) {
+        ctx = ngx_http_mesh_ctx(r);
+
+        if (ctx == NULL || ++ctx->stale > NGX_HTTP_MESH_STALE_MAX) {
+            pc->cached = 0;
+        }
+    }
+
+    if (pc->tries) {
+        pc->tries--;
+    }
+}
+
+
 static ngx_int_t
 ngx_http_mesh_balance_get(ngx_peer_connection_t *pc, void *data)
 {
@@ -675,9 +715,7 @@ ngx_http_mesh_balance_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t sta
 
     ngx_mesh_attempts_free(&ctx->attempts, pc, state, ctx->attempts.got_first_byte);
 
-    if (pc->tries) {
-        pc->tries--;
-    }
+    ngx_http_mesh_tried(r, pc, state);
 }
 
 
@@ -845,6 +883,8 @@ ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
         u->finalize_request = ngx_http_mesh_finalize_request;
     }
 
+    ngx_http_mesh_repeat_only_known(r);
+
     return ngx_http_mesh_lengthen_timeouts(r);
 }
 
@@ -871,12 +911,7 @@ ngx_http_mesh_forward_get(ngx_peer_connection_t *pc, void *data)
 static void
 ngx_http_mesh_forward_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 {
-    (void) data;
-    (void) state;
-
-    if (pc->tries) {
-        pc->tries--;
-    }
+    ngx_http_mesh_tried(data, pc, state);
 }
 
 
@@ -904,6 +939,8 @@ ngx_http_mesh_forward_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
     u->peer.set_session = ngx_http_mesh_forward_set_session;
     u->peer.save_session = ngx_mesh_save_no_session;
     u->peer.tries = 1;
+
+    ngx_http_mesh_repeat_only_known(r);
 
     return ngx_http_mesh_lengthen_timeouts(r);
 }

@@ -24,6 +24,7 @@ from nginx_mesh.api.values import LbMethod, MtlsMode
 from nginx_mesh.cli.local import up
 from nginx_mesh.cli.main import cli
 from nginx_mesh.identity.config import IdentityConfig
+from nginx_mesh.lint import RULES
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -217,6 +218,12 @@ def log_formats() -> str:
     return "\n".join(parts)
 
 
+def check_reference() -> str:
+    """Every rule of `nginx-meshctl check`."""
+    rows = [["Code", "Severity", "What it is", "What to do"]]
+    return _table(rows + [[f"`{code}`", rule.severity, rule.title, rule.remedy] for code, rule in RULES.items()])
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "cli": cli_reference,
     "meshconfig": config_reference,
@@ -226,6 +233,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "annotations": lambda: marks_reference(ANNOTATIONS),
     "set-by-injection": lambda: marks_reference(SET_BY_INJECTION),
     "log-formats": log_formats,
+    "check": check_reference,
 }
 
 

@@ -73,6 +73,7 @@ class LazyGroup(click.Group):
 
 
 COMMANDS: Final = {
+    "check": ("nginx_mesh.cli.check:check", "Look for mistakes in manifests, without a mesh."),
     "completion": ("nginx_mesh.cli.completion:completion", "Generate the completion script of a shell."),
     "identity": ("nginx_mesh.cli.identity:identity", "Show and manage who has which identity."),
     "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),

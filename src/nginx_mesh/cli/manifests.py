@@ -13,13 +13,12 @@ from .failure import Failure
 def read_files(names: tuple[str, ...]) -> list[dict[str, str]]:
     """Manifests as they are sent: where each came from, and its bytes in base64."""
     return [
-        {"source": source, "data": base64.b64encode(data).decode()}
-        for name in names
-        for source, data in _contents(name)
+        {"source": source, "data": base64.b64encode(data).decode()} for name in names for source, data in contents(name)
     ]
 
 
-def _contents(name: str) -> Iterator[tuple[str, bytes]]:
+def contents(name: str) -> Iterator[tuple[str, bytes]]:
+    """The manifests that one name stands for: where each came from, and its bytes. Raises Failure."""
     if name == "-":
         yield "stdin", sys.stdin.buffer.read()
         return

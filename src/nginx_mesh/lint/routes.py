@@ -1,0 +1,121 @@
+"""Routes: matches that are superfluous, that match more than they seem to, or never."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.nsm import RateLimit
+from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
+
+from .rules import NEVER_MATCHES, SHADOWED, UNANCHORED, UNUSED_ROUTE, Findings
+from .world import World
+
+_ANY = "*"
+# "^" and characters that stand for themselves.
+_PREFIX = re.compile(r"\^((?:[A-Za-z0-9/_~-]|\\\.)*)(.*)", re.DOTALL)
+# Where a pattern that stands for itself may be told by its first character.
+_OF_NO_PATH = re.compile(r"\^[A-Za-z0-9_~-]")
+_QUANTIFIERS = ("?", "*", "{")
+
+
+def routes(world: World) -> Findings:
+    """Of HTTPRouteGroups and TCPRoutes."""
+    used = set(_used(world))
+    for group in world.of(HTTPRouteGroup):
+        if group.key not in used:
+            yield UNUSED_ROUTE.at(group.key, "", "no TrafficTarget, RateLimit or TrafficSplit among these refers to it")
+        yield from _matches(world, group)
+    for route in world.of(TCPRoute):
+        if route.key not in used:
+            yield UNUSED_ROUTE.at(route.key, "", "no TrafficTarget among these refers to it")
+
+
+def covers(earlier: HTTPMatch, later: HTTPMatch) -> bool:
+    """Whether every request that `later` matches is certain to match `earlier` as well."""
+    headers = {name.lower(): pattern for name, pattern in later.headers.items()}
+    return (
+        _covers_path(earlier.path_pattern, later.path_pattern)
+        and _covers_methods(earlier.methods, later.methods)
+        and all(headers.get(name.lower()) == pattern for name, pattern in earlier.headers.items())
+    )
+
+
+def _covers_path(earlier: str, later: str) -> bool:
+    if earlier in ("", later, "^", "^/", "/", ".*", "^.*", "^/.*"):
+        return True
+    wide, narrow = _PREFIX.fullmatch(earlier), _PREFIX.fullmatch(later)
+    if wide is None or narrow is None or wide[2] not in ("", ".*"):
+        return False
+    # Alternatives and groups may undo what the beginning says; a quantifier makes its last character optional.
+    if "|" in narrow[2] or "(?" in narrow[2] or "\n" in later:
+        return False
+    literal = narrow[1]
+    if narrow[2].startswith(_QUANTIFIERS):
+        literal = literal[:-2] if literal.endswith("\\.") else literal[:-1]
+    return literal.startswith(wide[1])
+
+
+def _covers_methods(earlier: Sequence[str], later: Sequence[str]) -> bool:
+    if not earlier or _ANY in earlier:
+        return True
+    return bool(later) and _ANY not in later and set(later) <= set(earlier)
+
+
+def _matches(world: World, group: HTTPRouteGroup) -> Findings:
+    selections = _selections(world, group.key)
+    matches = group.spec.matches
+    for index, match in enumerate(matches):
+        where = f"spec.matches[{index}]"
+        # A policy that names the later one alone has a use for it.
+        earlier = next(
+            (
+                other
+                for other in matches[:index]
+                if covers(other, match) and not any(match.name in s and other.name not in s for s in selections)
+            ),
+            None,
+        )
+        if earlier is not None:
+            message = f'"{match.name}" matches nothing that "{earlier.name}" before it does not match'
+            yield SHADOWED.at(group.key, where, message)
+        yield from _match(group.key, where, match)
+
+
+def _match(key: ObjectKey, where: str, match: HTTPMatch) -> Findings:
+    pattern = match.path_pattern
+    field = f"{where}.pathRegex"
+    if _OF_NO_PATH.match(pattern) and "|" not in pattern:
+        yield NEVER_MATCHES.at(key, field, f'"{pattern}" matches no path, as none begins like that')
+    elif pattern.startswith("/") and pattern != "/":
+        yield UNANCHORED.at(key, field, f'"{pattern}" also matches in the middle of a path, as in /other{pattern}')
+    for index, method in enumerate(match.methods):
+        if method != method.upper():
+            message = f'"{method}" is not "{method.upper()}": methods are compared as they are written'
+            yield NEVER_MATCHES.at(key, f"{where}.methods[{index}]", message)
+
+
+def _used(world: World) -> Iterator[ObjectKey]:
+    for obj in world.objects:
+        for kind, name, _ in _references(obj):
+            yield ObjectKey(kind, obj.metadata.namespace, name)
+
+
+def _selections(world: World, group: ObjectKey) -> list[list[str]]:
+    """The matches that policies name one by one, where they do not mean the whole group."""
+    return [
+        names
+        for obj in world.objects
+        if obj.metadata.namespace == group.namespace
+        for kind, name, names in _references(obj)
+        if (kind, name) == (group.kind, group.name) and names
+    ]
+
+
+def _references(obj: Object) -> Iterator[tuple[str, str, list[str]]]:
+    """Kind, name and the matches of the routes that a policy refers to."""
+    if isinstance(obj, TrafficTarget | RateLimit):
+        yield from ((rule.kind, rule.name, rule.matches) for rule in obj.spec.rules)
+    elif isinstance(obj, TrafficSplit):
+        yield from ((match.kind, match.name, []) for match in obj.spec.matches)

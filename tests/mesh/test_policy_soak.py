@@ -75,13 +75,15 @@ spec:
 PROBER = """
 import http.client, sys, time
 connection, end = http.client.HTTPConnection("server", timeout=10), time.monotonic() + float(sys.argv[1])
+seen = []  # told in the end: nobody reads before
 while time.monotonic() < end:
     began = time.monotonic()
     connection.request("GET", "/health", headers={"x-probe": "yes"})
     answer = connection.getresponse()
     answer.read()
-    print(began, time.monotonic(), answer.status, flush=True)
+    seen.append(f"{began} {time.monotonic()} {answer.status}")
     time.sleep(0.01)
+print("\\n".join(seen))
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 from nginx_mesh.compile.state import Grant, Inbound, PathRule, Update
 from nginx_mesh.identity.spiffe import workload_id
 
-from .world import JSON, TRUST_DOMAIN, Authority, Pod, Service, World, wait_until
+from .world import JSON, PEERS, TRUST_DOMAIN, Authority, Pod, Service, World, cpu, wait_until
 
 pytestmark = pytest.mark.mesh
 
@@ -103,6 +104,75 @@ def test_the_access_log_names_the_traffic_target_that_allowed_a_connection(mesh:
     mesh.granted(port=TCP)
     assert "error" not in mesh.client.call("tcp_client", "greeting", mesh.web.vip, "2525")
     assert mesh.logged('"protocol":"tcp"')["policy"] == "test/t"
+
+
+# refusals, and when they are decided
+
+
+def test_grpc_is_refused_in_the_grpc_way(mesh: Mesh) -> None:
+    """Trailers-Only: HTTP 200, one frame of headers that ends the stream, and the status in it."""
+    mesh.grant(Grant(target="test/t", sources=[SOMEBODY]), port=GRPC)
+    url = f"http://{mesh.grpc.vip}:50051/test.Peer/Unary"
+    answer = mesh.client.call("h2_client", url, "--size", "10", "--header", "content-type: application/grpc+proto")
+    refusal = answer["answers"][0]
+    assert (refusal["status"], refusal["trailers_only"]) == (200, True)
+    assert refusal["headers"]["grpc-status"] == "7"
+    assert refusal["headers"]["grpc-message"] == "access denied"
+    assert mesh.client.call("grpc_client", "unary", f"{mesh.grpc.vip}:50051")["code"] == "PERMISSION_DENIED"
+    mesh.granted(PathRule(path_regex=r"^/test\.Peer/Unary$", methods=["POST"]), port=GRPC)
+    assert mesh.client.call("grpc_client", "unary", f"{mesh.grpc.vip}:50051")["intact"]
+    assert mesh.client.call("grpc_client", "fail", f"{mesh.grpc.vip}:50051")["code"] == "PERMISSION_DENIED"
+
+
+def test_who_proves_nothing_is_denied_where_any_traffic_target_applies(mesh: Mesh) -> None:
+    url, host = f"http://{mesh.server.address}:{HTTP}/echo", mesh.server.address
+    assert mesh.outsider.get(url)["status"] == 200
+    mesh.granted(PathRule(), port=HTTP)
+    mesh.granted(port=TCP)
+    assert mesh.outsider.get(url)["status"] == 403
+    assert "error" in mesh.outsider.call("tcp_client", "greeting", host, str(TCP), "--timeout", "5")
+    assert mesh.status() == 200
+
+
+def test_a_websocket_is_a_request_like_others(mesh: Mesh) -> None:
+    mesh.granted(PathRule(path_regex="^/ws$", headers={"upgrade": "^websocket$"}))
+    assert mesh.client.call("http_client", "websocket", f"ws://{mesh.web.vip}/ws")["echoed"] == 3
+    mesh.granted(PathRule(path_regex="^/echo$"))
+    assert "403" in mesh.client.call("http_client", "websocket", f"ws://{mesh.web.vip}/ws")["error"]
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_each_request_of_a_connection_is_judged_by_itself(mesh: Mesh, version: str) -> None:
+    """The caller's connection, and that between the sidecars, are kept while the right comes and goes."""
+    argv = mesh.client.command(sys.executable, str(PEERS / "keeper.py"), mesh.web.vip, version)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        seen = []
+        for sources in ([str(mesh.client.spiffe_id)], [SOMEBODY]) * 2:
+            mesh.grant(Grant(target="test/t", sources=sources))
+            keeper.stdin.write("/echo\n")
+            seen.append(int(keeper.stdout.readline()))
+    assert seen == [200, 403, 200, 403]
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "headers"),
+    [
+        (PathRule(path_regex="^/(a+)+$"), "/" + "a" * 4000 + "!", []),
+        (PathRule(path_regex="(?:a|b)*?(?:a|b)*?c$"), "/" + ("ab" * 60 + "-") * 60 + "cd", []),
+        (PathRule(headers={"x-long": "^(([a-z])+.)+[A-Z]([a-z])+$"}), "/", ["X-Long: " + "a" * 8000]),
+        (PathRule(headers={"x-long": "(.*)(.*)(.*)x$"}), "/", ["X-Long: " + "a" * 8000]),
+    ],
+    ids=["nested", "from every place", "header", "three of anything"],
+)
+def test_no_expression_takes_long_whatever_is_sent(mesh: Mesh, rule: PathRule, path: str, headers: list[str]) -> None:
+    """Five rules, and a caller that knows what hurts: it is denied, and the others wait for less than a second."""
+    grants = [Grant(target=f"test/{i}", sources=[str(mesh.client.spiffe_id)], matches=[rule]) for i in range(5)]
+    mesh.grant(*grants)
+    before = cpu(mesh.server)
+    check(mesh, [(get(path, *headers), [403])])
+    assert cpu(mesh.server) - before < 1
 
 
 # TCP connections that are open

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import os
 import signal
 import subprocess
 import time
@@ -21,7 +20,7 @@ from nginx_mesh.identity.keys import generate_key, to_pem
 from nginx_mesh.identity.spiffe import workload_id
 from nginx_mesh.identity.x509svid import certificate_pem
 
-from .world import TRUST_DOMAIN, Authority, ControlConnection, Pod, Service, World, wait_until
+from .world import TRUST_DOMAIN, Authority, ControlConnection, Pod, Service, World, cpu, wait_until
 
 pytestmark = pytest.mark.mesh
 
@@ -252,9 +251,9 @@ def test_a_pattern_that_backtracks_without_end_is_cut_short(mesh: Mesh) -> None:
     mesh.server.inbound[8080] = Inbound(protocols=["http"], grants=[grant])
     mesh.world.push([mesh.server])
     assert mesh.http("/abc") == 404
-    before = _cpu(mesh.server)
+    before = cpu(mesh.server)
     assert mesh.client.get(f"{mesh.url}/{'ab' * 500}cd", count="50")["status"] == 403
-    assert _cpu(mesh.server) - before < 0.3
+    assert cpu(mesh.server) - before < 0.3
 
 
 def test_a_request_that_a_limits_pattern_takes_too_long_for_counts(mesh: Mesh) -> None:
@@ -363,12 +362,6 @@ def test_no_part_of_a_request_is_left_in_the_socket(mesh: Mesh) -> None:
         )
         answer = mesh.intrude(identity, 8080, "--second", "--freeze", worker, "--record", "9000", "--send", request)
         assert answer.startswith("HTTP/1.1 200"), length
-
-
-def _cpu(pod: Pod) -> float:
-    """Processor time of the pod's nginx workers so far, seconds."""
-    fields = [open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split() for pid in pod.workers]  # noqa: PTH123, SIM115
-    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def test_grants_hold_for_tcp(mesh: Mesh) -> None:

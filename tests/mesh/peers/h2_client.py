@@ -1,7 +1,8 @@
-"""An h2c client with prior knowledge: `h2_client.py URL [--streams N] [--size N] [--method M]`.
+"""An h2c client with prior knowledge: `h2_client.py URL [--streams N] [--size N] [--method M] [--header H]`.
 
 It sends a body of `size` bytes on each of N concurrent streams of one connection and prints the answers as JSON:
-`{"answers": [{"stream": 1, "status": 200, "body": …}, …]}`. Exit code 1 with `{"error": …}` when that failed.
+`{"answers": [{"stream": 1, "status": 200, "headers": {…}, "trailers_only": false, "body": …}, …]}`, `trailers_only`
+being whether the frame of headers ended the stream. Exit code 1 with `{"error": …}` when that failed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Stream:
     """One request on its way."""
 
     unsent: int
-    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    trailers_only: bool = False
     body: bytearray = field(default_factory=bytearray)
     ended: bool = False
 
@@ -36,8 +38,9 @@ class Stream:
 class Client:
     """A connection and its streams."""
 
-    def __init__(self, url: str, timeout: float, method: str) -> None:
+    def __init__(self, url: str, timeout: float, method: str, headers: list[str]) -> None:
         self._url = urlsplit(url)
+        self._headers = [(name, value) for name, _, value in (header.partition(": ") for header in headers)]
         self._method = method
         self._socket = socket.create_connection((self._url.hostname, self._url.port or 80), timeout)
         self._state = h2.connection.H2Connection(h2.config.H2Configuration())
@@ -60,7 +63,13 @@ class Client:
             self._state.close_connection()
             self._socket.sendall(self._state.data_to_send())
         return [
-            {"stream": number, "status": stream.status, "body": json.loads(stream.body)}
+            {
+                "stream": number,
+                "status": int(stream.headers[":status"]),
+                "headers": stream.headers,
+                "trailers_only": stream.trailers_only,
+                "body": json.loads(stream.body) if stream.body else None,
+            }
             for number, stream in self._streams.items()
         ]
 
@@ -68,7 +77,7 @@ class Client:
         number = self._state.get_next_available_stream_id()
         path = self._url.path + (f"?{self._url.query}" if self._url.query else "")
         fields = [(":method", self._method), (":scheme", "http"), (":authority", self._url.netloc), (":path", path)]
-        self._state.send_headers(number, fields, end_stream=not size)
+        self._state.send_headers(number, fields + self._headers, end_stream=not size)
         self._streams[number] = Stream(unsent=size)
 
     def _send_bodies(self) -> None:
@@ -83,7 +92,9 @@ class Client:
 
     def _react(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
-            self._streams[event.stream_id].status = int(dict(event.headers)[b":status"])
+            stream = self._streams[event.stream_id]
+            stream.headers = {name.decode(): value.decode() for name, value in event.headers}
+            stream.trailers_only = event.stream_ended is not None
         elif isinstance(event, h2.events.DataReceived):
             self._streams[event.stream_id].body += event.data
             self._state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -102,10 +113,13 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--method", default="POST")
+    parser.add_argument("--header", action="append", default=[])
     parser.add_argument("--timeout", type=float, default=30)
     options = parser.parse_args()
     try:
-        answers = Client(options.url, options.timeout, options.method).run(options.streams, options.size)
+        answers = Client(options.url, options.timeout, options.method, options.header).run(
+            options.streams, options.size
+        )
     except (OSError, ValueError, h2.exceptions.H2Error) as error:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return 1

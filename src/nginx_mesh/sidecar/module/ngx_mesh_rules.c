@@ -14,7 +14,7 @@
  * A pattern that backtracks without end costs a caller's request, not the pod. The limit is PCRE's, for each place where
  * a match may begin, so that the number of these is limited too.
  */
-#define NGX_MESH_REGEX_LIMIT  20000
+#define NGX_MESH_REGEX_LIMIT  10000
 #define NGX_MESH_REGEX_HEAP   1024              /* KiB; without its compiler for patterns */
 #define NGX_MESH_SUBJECT_MAX  8192              /* bytes of a path or of a header's values */
 #define NGX_MESH_VALUES_MAX   64                /* of a header */

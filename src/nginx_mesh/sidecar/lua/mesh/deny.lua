@@ -14,12 +14,14 @@ return function(status, reason, grpc_code)
     local content_type = ngx.var.http_content_type
 
     if content_type and content_type:sub(1, 16) == "application/grpc" then
-        -- 204 ends the stream with the header frame, as a gRPC status without a message must
-        ngx.status = 204
+        -- no body: the stream ends with the header frame, as a gRPC status without a message must
+        ngx.status = 200
         ngx.header["Content-Type"] = "application/grpc"
+        ngx.header["Content-Length"] = 0
         ngx.header["grpc-status"] = grpc_code or GRPC_CODES[status]
         ngx.header["grpc-message"] = reason
-        return ngx.exit(204)
+        ngx.send_headers()
+        return ngx.exit(200)
     end
 
     ngx.status = status

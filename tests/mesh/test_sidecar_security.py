@@ -63,7 +63,9 @@ class Mesh:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Mesh]:
     with World() as world:
-        yield Mesh(world)
+        mesh = Mesh(world)
+        world.push()
+        yield mesh
 
 
 @pytest.fixture

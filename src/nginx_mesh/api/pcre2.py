@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import warnings
-from functools import cache
+from functools import cache, lru_cache
 
 MAX_PATTERN = 4096
 """Characters that a pattern may have."""
@@ -24,6 +24,7 @@ _WRONG_IN_PCRE2 = (
 )
 
 
+@lru_cache(maxsize=4096)
 def pattern_fault(pattern: str) -> str | None:
     """Why sidecars could not match this, or None. It is compiled as they do it: as bytes, without options.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import RateLimitRule
+from nginx_mesh.api.pcre2 import pattern_fault
 from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, RouteRule, TCPRoute
 from nginx_mesh.catalog.policies import Policies
 
@@ -56,8 +57,12 @@ def _resolve_group(group: HTTPRouteGroup, names: Sequence[str], rules: list[Path
         rule = _rule(match)
         if rule is None:
             yield f'match "{match.name}" of HTTPRouteGroup {group.metadata.name} names a header twice'
-        else:
-            rules.append(rule)
+            continue
+        rules.append(rule)
+        for pattern in (rule.path_regex, *rule.headers.values()):
+            fault = pattern_fault(pattern)
+            if fault is not None:
+                yield f'match "{match.name}" of HTTPRouteGroup {group.metadata.name} matches nothing: {fault}'
 
 
 def _rule(match: HTTPMatch) -> PathRule | None:

@@ -285,6 +285,19 @@ def test_what_cannot_be_acted_on_is_reported_with_object_field_and_reason(bad: O
     assert [text.startswith(complaint) and len(text) > len(complaint) for text in found] == [True]
 
 
+def test_an_expression_that_sidecars_cannot_use_is_reported_at_every_policy_that_names_it() -> None:
+    """It got past validation: another version of PCRE2 took it, or the objects are older than the mesh."""
+    bad = group("routes", {"name": "path", "pathRegex": "^/a["}, {"name": "header", "headers": {"X-A": "(b"}})
+    objects = (SERVICE, web(), bad)
+    for named, count in ((["path"], 1), (["header"], 1), ([], 2)):
+        rules = http("routes", *named)
+        found = complaints(*objects, target("t", "web", ["c"], rules), limit("l", ("Service", "web"), "1r/s", rules))
+        assert len(found) == 2 * count
+        assert all(
+            ": spec.rules[0].matches: match " in text and "is not a regular expression" in text for text in found
+        )
+
+
 def test_sound_objects_are_not_complained_of() -> None:
     assert complaints(SERVICE, web(), GET, target("t", "web", ["c"], http("routes", "get"))) == []
 

@@ -7,7 +7,7 @@ set -eu
 umask 022  # pods' users read the virtual environment
 cd "$(dirname "$0")/.."
 
-packages="ca-certificates debian-archive-keyring iproute2 mmdebstrap nftables python3 python3-venv util-linux"
+packages="ca-certificates debian-archive-keyring iproute2 libpcre2-8-0 mmdebstrap nftables python3 python3-venv util-linux"
 if [ "${1:-}" = dev ]; then
     # Of MariaDB the package that has no service; PostgreSQL has none such, see below.
     packages="$packages curl gcc libc6-dev lua-check mariadb-client-core mariadb-server-core openssl postgresql wrk"

@@ -22,37 +22,11 @@ from nginx_mesh.identity.x509svid import certificate_pem, issue_authority
 from tests.unit.identity.upstream.pki import make_ca
 
 from .localcli import Load, LocalCli
+from .manifests import SHOP, web
 
 pytestmark = pytest.mark.mesh
 
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: web
-        command: [python3, -u, -m, http.server, "8080", --bind, "::"]
-        ports: [{containerPort: 8080}]
-        readinessProbe: {httpGet: {port: 8080}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  clusterIP: 10.96.5.5
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
-"""
+APP = SHOP + web("10.96.5.5")
 WEB_ID = "spiffe://example.org/ns/shop/sa/default"
 
 

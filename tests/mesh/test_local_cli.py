@@ -17,38 +17,17 @@ import pytest
 import yaml
 
 from .localcli import CTL, Load, LocalCli
+from .manifests import web
 
 pytestmark = pytest.mark.mesh
 
-APP = """
+BARE_SHOP = """
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 3
-      containers:
-      - name: web
-        command: [python3, -u, -m, http.server, "8080", --bind, "::"]
-        ports: [{containerPort: 8080}]
-        readinessProbe: {httpGet: {port: 8080}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  clusterIP: 10.96.5.5
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
 """
+APP = BARE_SHOP + web("10.96.5.5", grace=3)
 
 
 @pytest.fixture(scope="module")

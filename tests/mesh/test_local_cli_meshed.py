@@ -17,48 +17,17 @@ import pytest
 from nginx_mesh.local import netns
 
 from .localcli import CTL, LocalCli
+from .manifests import IDLE_CLIENT, SHOP, web
 
 pytestmark = pytest.mark.mesh
 
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-      - name: web
-        command: [python3, -u, -m, http.server, "8080", --bind, "::"]
-        ports: [{containerPort: 8080}]
-        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  clusterIP: 10.96.6.6
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop}
-spec: {terminationGracePeriodSeconds: 1, containers: [{name: client, command: [sleep, infinity]}]}
----
+OUTSIDER = """
 apiVersion: v1
 kind: Pod
 metadata: {name: outsider, namespace: default}
 spec: {terminationGracePeriodSeconds: 1, containers: [{name: client, command: [sleep, infinity]}]}
 """
+APP = SHOP + web("10.96.6.6") + IDLE_CLIENT + OUTSIDER
 MESH_CONFIG = """
 apiVersion: nsm.nginx.com/v1alpha2
 kind: MeshConfig

@@ -12,39 +12,11 @@ from typing import Any
 import pytest
 
 from .localcli import LocalCli
+from .manifests import IDLE_CLIENT, SHOP, web
 
 pytestmark = pytest.mark.mesh
 
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - {name: web, command: [sleep, infinity], ports: [{containerPort: 8080}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop}
-spec: {terminationGracePeriodSeconds: 1, containers: [{name: client, command: [sleep, infinity]}]}
-"""
+APP = SHOP + web("10.96.5.5", grace=1) + IDLE_CLIENT
 LIMIT = """
 apiVersion: specs.smi.nginx.com/v1alpha2
 kind: RateLimit

@@ -108,7 +108,7 @@ class Policies:
             self.splits.set(key, policy)
         elif isinstance(policy, CircuitBreaker):
             self.breakers.set(key, policy)
-        for route in _routes(policy):
+        for route in routes_of(policy):
             self._policies_by_route.add(route, key)
         itself = Affected(objects=frozenset((key,)))
         return _merged((before, self._affected(key), _moved(ends, self._ends(key)), itself))
@@ -133,7 +133,7 @@ class Policies:
                 self._limits_by_source.discard(source, key)
         self.splits.set(key, None)
         self.breakers.set(key, None)
-        for route in _routes(target or limit or split):
+        for route in routes_of(target or limit or split):
             self._policies_by_route.discard(route, key)
 
     def _ends(self, key: ObjectKey) -> Ends | None:
@@ -192,7 +192,8 @@ def _once(counted: Counter[ObjectKey]) -> frozenset[ObjectKey]:
     return frozenset(key for key, times in counted.items() if times == 1)
 
 
-def _routes(policy: Object | None) -> set[ObjectKey]:
+def routes_of(policy: Object | None) -> set[ObjectKey]:
+    """The HTTPRouteGroups and TCPRoutes that a policy names."""
     if isinstance(policy, TrafficSplit):
         return {ObjectKey(match.kind, policy.metadata.namespace, match.name) for match in policy.spec.matches}
     if not isinstance(policy, _Policy):

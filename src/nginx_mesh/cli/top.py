@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nginx_mesh.local.paths import MeshPaths
-from nginx_mesh.traffic.documents import API_VERSION
+from nginx_mesh.traffic.documents import API_VERSION, parse_quantity
 from nginx_mesh.traffic.measure import KINDS, Kind
 
 from . import meshes
@@ -123,9 +123,3 @@ def _success(metrics: Resource | None) -> str:
 
 def _milliseconds(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}ms"
-
-
-def parse_quantity(text: str) -> float:
-    """A Kubernetes quantity with a decimal suffix, as the API has them."""
-    factors = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-    return float(text[:-1]) * factors[text[-1]] if text[-1] in factors else float(text)

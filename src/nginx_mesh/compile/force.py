@@ -5,24 +5,17 @@ What a sidecar is to do is read from what was compiled, so it cannot differ from
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.api.nsm import CircuitBreaker, RateLimit, RateLimitRule
-from nginx_mesh.api.smi import (
-    HTTPRouteGroup,
-    RouteRule,
-    TCPRoute,
-    TrafficSplit,
-    TrafficSplitMatch,
-    TrafficTarget,
-)
+from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
+from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Changes, ServicePort
 from nginx_mesh.catalog.multimap import MultiMap
-from nginx_mesh.catalog.policies import destination_account, limited_destination
+from nginx_mesh.catalog.policies import destination_account, limited_destination, routes_of
 
 from .breakers import breaker
 from .engine import Compiler
@@ -147,7 +140,7 @@ class Enforcement:
         )
         if policy is None:
             return None
-        named = _routes_of(policy)
+        named = routes_of(policy)
         problems = tuple(f"{warning.field}: {warning.reason}" for warning in self._compiler.warnings.get(key, ()))
         routes = {route: found.spec for route in named if (found := policies.route(route)) is not None}
         content = (policy.spec, routes, problems)
@@ -199,13 +192,3 @@ class Enforcement:
             return any(entry is not None and entry.split == name for entry in splits)
         breakers = (breaker(catalog, port) for port in ports)
         return any(entry is not None and entry.breaker == name for entry in breakers)
-
-
-def _routes_of(policy: _Policy) -> set[ObjectKey]:
-    if isinstance(policy, HTTPRouteGroup | TCPRoute):
-        return set()
-    if isinstance(policy, CircuitBreaker):
-        return set()
-    rules: Sequence[RouteRule | RateLimitRule | TrafficSplitMatch]
-    rules = policy.spec.matches if isinstance(policy, TrafficSplit) else policy.spec.rules
-    return {ObjectKey(rule.kind, policy.metadata.namespace, rule.name) for rule in rules}

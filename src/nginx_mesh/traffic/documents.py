@@ -31,6 +31,12 @@ def quantity(value: float) -> str:
     return f"{thousandths}{_SUFFIXES[suffix]}"
 
 
+def parse_quantity(text: str) -> float:
+    """The number that `quantity` wrote."""
+    number = text.rstrip("".join(_SUFFIXES))
+    return float(number) * 1000.0 ** (_SUFFIXES.index(text[len(number) :]) - 1)
+
+
 def metrics_list(
     measured: Iterable[Measured], resource: Reference, path: str, timestamp: str, window: float
 ) -> Document:
@@ -44,14 +50,10 @@ def metrics_list(
     }
 
 
-def group_list() -> Document:
-    """What discovery says at /apis."""
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group()]}
-
-
 def group() -> Document:
     """What discovery says at the group."""
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group()}
+    version = {"groupVersion": API_VERSION, "version": VERSION}
+    return {"kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": [version], "preferredVersion": version}
 
 
 def resource_list() -> Document:
@@ -71,11 +73,6 @@ def resource_list() -> Document:
         )
     ]
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API_VERSION, "resources": resources}
-
-
-def _group() -> Document:
-    version = {"groupVersion": API_VERSION, "version": VERSION}
-    return {"name": GROUP, "versions": [version], "preferredVersion": version}
 
 
 def _item(measured: Measured, path: str, timestamp: str, window: float) -> Document:

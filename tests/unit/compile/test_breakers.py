@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from nginx_mesh.api.meta import Object
-from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.changes import Upsert
-from nginx_mesh.compile.check import check
-from nginx_mesh.compile.outbound import outbound
-from nginx_mesh.compile.state import Breaker, Destination, State
+from nginx_mesh.compile.state import Breaker, Destination
 
+from .compiled import compiled, problems
 from .objects import breaker, pod, port, service
 
 WEB, SPARE = service("web", port(80)), service("spare", port(80), vips=["10.96.0.2"])
 KEY = "breaker/default/web:80"
-
-
-def catalog_of(*objects: Object) -> Catalog:
-    catalog = Catalog()
-    for obj in objects:
-        catalog.apply(Upsert(obj))
-    return catalog
-
-
-def compiled(*objects: Object) -> State:
-    return outbound(catalog_of(*objects), MeshSettings(), "permissive")
-
-
-def problems(policy: Object, *objects: Object) -> list[str]:
-    return [f"{warning.field} {warning.reason}" for warning in check(catalog_of(policy, *objects), policy.key)]
 
 
 def test_each_port_has_a_circuit() -> None:

@@ -10,12 +10,11 @@ import pytest
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.engine import compile_state
 from nginx_mesh.compile.state import Grant, Inbound, Limit, PathRule, Probe, Settings, State
 
+from .compiled import catalog_of
 from .objects import group, http, limit, pod, pod_key, port, service, target, tcp, tcp_route
 
 WEB = {"app": "web"}
@@ -24,13 +23,6 @@ DENY = MeshSettings(access_control_mode="deny")
 SERVICE = service("web", port(80, target=8080))
 TCP_SERVICE = service("web", port(80, "tcp", target=8080))
 GET = group("routes", {"name": "get", "methods": ["GET"]}, {"name": "any", "pathRegex": "*", "methods": ["*"]})
-
-
-def catalog_of(*objects: Object) -> Catalog:
-    catalog = Catalog()
-    for obj in objects:
-        catalog.apply(Upsert(obj))
-    return catalog
 
 
 def state_of(*objects: Object, settings: MeshSettings | None = None, name: str = "web-0") -> State:

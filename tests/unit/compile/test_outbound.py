@@ -9,25 +9,12 @@ import pytest
 
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.changes import Upsert
-from nginx_mesh.compile.outbound import outbound
 from nginx_mesh.compile.state import Cluster, Destination, Endpoint, MtlsMode, State
 
+from .compiled import compiled
 from .objects import pod, port, service, slice_
 
 WEB = {"app": "web"}
-
-
-def catalog_of(*objects: Object) -> Catalog:
-    catalog = Catalog()
-    for obj in objects:
-        catalog.apply(Upsert(obj))
-    return catalog
-
-
-def compiled(*objects: Object, view: MtlsMode = "permissive", settings: MeshSettings | None = None) -> State:
-    return outbound(catalog_of(*objects), settings or MeshSettings(), view)
 
 
 def endpoints(state: State, key: str) -> dict[str, Endpoint]:

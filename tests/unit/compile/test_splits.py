@@ -6,13 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from nginx_mesh.api.meta import Object, ObjectKey
-from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.check import check
-from nginx_mesh.compile.outbound import outbound
 from nginx_mesh.compile.state import Cluster, Destination, PathRule, Split, SplitBackend, State
 
+from .compiled import catalog_of, compiled, problems
 from .objects import group, pod, port, service, slice_, split
 
 ROOT = service("web", port(80))
@@ -21,25 +18,10 @@ KEY = "split/default/web:80"
 NINE_TO_ONE = {"one": 9, "two": 1}
 
 
-def catalog_of(*objects: Object) -> Catalog:
-    catalog = Catalog()
-    for obj in objects:
-        catalog.apply(Upsert(obj))
-    return catalog
-
-
-def compiled(*objects: Object) -> State:
-    return outbound(catalog_of(*objects), MeshSettings(), "permissive")
-
-
 def backends(state: State, key: str = KEY) -> dict[str, int]:
     entry = state[key]
     assert isinstance(entry, Split)
     return {backend.cluster: backend.weight for backend in entry.backends}
-
-
-def problems(policy: Object, *objects: Object) -> list[str]:
-    return [f"{warning.field} {warning.reason}" for warning in check(catalog_of(policy, *objects), policy.key)]
 
 
 def test_a_split_is_an_entry_of_each_port_of_its_root() -> None:

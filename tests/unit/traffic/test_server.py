@@ -11,8 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.cli.top import parse_quantity
-from nginx_mesh.traffic.documents import API_VERSION, ROOT, quantity
+from nginx_mesh.traffic.documents import API_VERSION, ROOT, parse_quantity, quantity
 from nginx_mesh.traffic.flows import Counts, Flow
 from nginx_mesh.traffic.server import SourceError, TrafficMetrics
 

@@ -31,6 +31,7 @@ typedef struct {
     in_port_t             forward_port; /* 0: the port the caller dialled */
     off_t                 body_limit;   /* 0: none */
     off_t                 body_seen;
+    ngx_uint_t            denied;       /* by access rules, for good */
     ngx_uint_t            limited;      /* its rate limits said: */
     ngx_int_t             wait;         /* milliseconds; NGX_BUSY: not at all */
     ngx_str_t             limited_by;
@@ -266,9 +267,21 @@ ngx_http_mesh_ffi_allowed(ngx_http_request_t *r)
     ngx_mesh_policy_t    *policy;
     ngx_http_mesh_ctx_t  *ctx;
 
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->denied) {
+        return 0;
+    }
+
     policy = ngx_http_mesh_policy(r, &id);
 
     if (!ngx_mesh_policy_allows(policy, &id, r, &by)) {
+        /* Lua asks once more, to say so: expressions that take long are not tried twice */
+        ctx = ngx_http_mesh_ctx(r);
+        if (ctx) {
+            ctx->denied = 1;
+        }
+
         return 0;
     }
 

@@ -171,11 +171,38 @@ function _M.denied()
 end
 
 
+-- Names of a RateLimit's series under the settings at hand, made once: there may be many refusals.
+local rates = setmetatable({}, { __mode = "k" })
+
+
+local function rate_series(ratelimit)
+    local settings = state.settings()
+    local known = rates[settings]
+
+    if not known then
+        known = {}
+        rates[settings] = known
+    end
+
+    local series = known[ratelimit]
+
+    if not series then
+        local own = "{" .. labels(settings.labels, { ratelimit = ratelimit }) .. "}"
+
+        series = {
+            limited = "nginxplus_rate_limited_total" .. own,
+            delayed = "nginxplus_rate_delayed_total" .. own,
+        }
+        known[ratelimit] = series
+    end
+
+    return series
+end
+
+
 -- `what`: "limited" or "delayed".
 function _M.rate(what, ratelimit)
-    local own = labels(state.settings().labels, { ratelimit = ratelimit })
-
-    add("nginxplus_rate_" .. what .. "_total{" .. own .. "}", 1)
+    add(rate_series(ratelimit)[what], 1)
 end
 
 

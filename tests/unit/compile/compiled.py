@@ -1,0 +1,29 @@
+"""What becomes of a few objects."""
+
+from __future__ import annotations
+
+from nginx_mesh.api.meta import Object
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.changes import Upsert
+from nginx_mesh.compile.check import check
+from nginx_mesh.compile.outbound import outbound
+from nginx_mesh.compile.state import MtlsMode, State
+
+
+def catalog_of(*objects: Object) -> Catalog:
+    """A catalog that has them."""
+    catalog = Catalog()
+    for obj in objects:
+        catalog.apply(Upsert(obj))
+    return catalog
+
+
+def compiled(*objects: Object, view: MtlsMode = "permissive", settings: MeshSettings | None = None) -> State:
+    """What applications may dial."""
+    return outbound(catalog_of(*objects), settings or MeshSettings(), view)
+
+
+def problems(policy: Object, *objects: Object) -> list[str]:
+    """What is wrong with the first of them, given the others."""
+    return [f"{warning.field} {warning.reason}" for warning in check(catalog_of(policy, *objects), policy.key)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import RateLimit
-from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
+from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, TCPRoute, TrafficTarget
+from nginx_mesh.catalog.policies import routes_of
 
 from .rules import NEVER_MATCHES, SHADOWED, UNANCHORED, UNUSED_ROUTE, Findings
 from .world import World
@@ -22,7 +23,7 @@ _QUANTIFIERS = ("?", "*", "{")
 
 def routes(world: World) -> Findings:
     """Of HTTPRouteGroups and TCPRoutes."""
-    used = set(_used(world))
+    used = {route for obj in world.objects for route in routes_of(obj)}
     for group in world.of(HTTPRouteGroup):
         if group.key not in used:
             yield UNUSED_ROUTE.at(group.key, "", "no TrafficTarget, RateLimit or TrafficSplit among these refers to it")
@@ -96,26 +97,12 @@ def _match(key: ObjectKey, where: str, match: HTTPMatch) -> Findings:
             yield NEVER_MATCHES.at(key, f"{where}.methods[{index}]", message)
 
 
-def _used(world: World) -> Iterator[ObjectKey]:
-    for obj in world.objects:
-        for kind, name, _ in _references(obj):
-            yield ObjectKey(kind, obj.metadata.namespace, name)
-
-
 def _selections(world: World, group: ObjectKey) -> list[list[str]]:
     """The matches that policies name one by one, where they do not mean the whole group."""
     return [
-        names
+        rule.matches
         for obj in world.objects
-        if obj.metadata.namespace == group.namespace
-        for kind, name, names in _references(obj)
-        if (kind, name) == (group.kind, group.name) and names
+        if isinstance(obj, TrafficTarget | RateLimit) and obj.metadata.namespace == group.namespace
+        for rule in obj.spec.rules
+        if (rule.kind, rule.name) == (group.kind, group.name) and rule.matches
     ]
-
-
-def _references(obj: Object) -> Iterator[tuple[str, str, list[str]]]:
-    """Kind, name and the matches of the routes that a policy refers to."""
-    if isinstance(obj, TrafficTarget | RateLimit):
-        yield from ((rule.kind, rule.name, rule.matches) for rule in obj.spec.rules)
-    elif isinstance(obj, TrafficSplit):
-        yield from ((match.kind, match.name, []) for match in obj.spec.matches)

@@ -9,8 +9,9 @@ cd "$(dirname "$0")/.."
 
 packages="ca-certificates debian-archive-keyring iproute2 libpcre2-8-0 mmdebstrap nftables python3 python3-venv util-linux"
 if [ "${1:-}" = dev ]; then
-    # Of MariaDB the package that has no service; PostgreSQL has none such, see below.
-    packages="$packages curl gcc libc6-dev lua-check mariadb-client-core mariadb-server-core openssl postgresql wrk"
+    # Of MariaDB the package that has no service; PostgreSQL and Prometheus have none such, see below.
+    packages="$packages chromium curl gcc libc6-dev lua-check mariadb-client-core mariadb-server-core openssl postgresql"
+    packages="$packages prometheus wrk"
 fi
 
 sudo=""
@@ -33,16 +34,29 @@ if [ -n "$missing" ]; then
         echo "setup: trying again in 10 s" >&2
         sleep 10
     done
+    # Tests start servers of their own: installing these starts nothing, now or at the next boot.
+    temporary=""
+    trap '[ -z "$temporary" ] || $sudo rm -f $temporary' EXIT
     case "$missing" in *postgresql*)
-        # Tests start servers of their own: installing it makes no cluster, and so starts nothing.
         drop_in=/etc/postgresql-common/createcluster.d/nginx-mesh-setup.conf
-        trap '$sudo rm -f "$drop_in"' EXIT
+        temporary="$drop_in"
         $sudo mkdir -p "${drop_in%/*}"
         echo "create_main_cluster = false" | $sudo tee "$drop_in" >/dev/null ;;
+    esac
+    policy=/usr/sbin/policy-rc.d
+    case "$missing" in *prometheus*)
+        if [ ! -e "$policy" ]; then
+            temporary="$temporary $policy"
+            printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+            $sudo chmod 755 "$policy"
+        fi ;;
     esac
     # shellcheck disable=SC2086 # a list of names
     $sudo env DEBIAN_FRONTEND=noninteractive \
         apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing >/dev/null
+    case "$missing" in *prometheus*)
+        if command -v systemctl >/dev/null; then $sudo systemctl --quiet disable prometheus.service 2>/dev/null || true; fi ;;
+    esac
 fi
 
 # Debian's Python and no other: pods run it under an unprivileged uid, which cannot enter a home directory.

@@ -251,18 +251,21 @@ spec:
 """
 
 
-def test_a_rate_limit_divides_its_rate_among_sources_though_they_share_an_account(mesh: LocalCli) -> None:
-    mesh.apply(CALLERS % {"name": "one"} + CALLERS % {"name": "two"} + LIMIT)
+def test_a_rate_limit_divides_its_rate_among_its_sources_and_no_others_though_they_share_an_account(
+    mesh: LocalCli,
+) -> None:
+    mesh.apply("".join(CALLERS % {"name": name} for name in ("one", "two", "other")) + LIMIT)
     mesh.wait(lambda: "1/1" in mesh.ok("get", "statefulset", "single", "-n", "shop"))
     assert json.loads(mesh.ok("get", "rl", "callers", "-n", "shop", "-o", "json"))["apiVersion"].endswith("/v1alpha2")
     pods = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"]
     names = [pod["metadata"]["name"] for pod in pods]
     code = GET.replace("10.96.6.6", "10.96.6.7")
-    for prefix in ("one-", "two-"):
+    limited = ["200"] * 4 + ["503"] * 2
+    for prefix, statuses in (("one-", limited), ("two-", limited), ("other-", ["200"] * 6)):
         caller = next(name for name in names if name.startswith(prefix))
         run = ("exec", caller, "-n", "shop", "-c", "client", "--", "python3", "-c", code)
-        assert [mesh.ok(*run).strip() for _ in range(6)] == ["200"] * 4 + ["503"] * 2
+        assert [mesh.ok(*run).strip() for _ in range(6)] == statuses
     mesh.ok("delete", "-n", "shop", "rl", "callers")
-    mesh.ok("delete", "-n", "shop", "deployment", "one", "two")
+    mesh.ok("delete", "-n", "shop", "deployment", "one", "two", "other")
     mesh.ok("delete", "-n", "shop", "statefulset", "single")
     mesh.ok("delete", "-n", "shop", "service", "single")

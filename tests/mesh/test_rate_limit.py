@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import nginx_mesh.sidecar
@@ -338,11 +339,15 @@ def test_sources_of_one_account_are_told_apart_by_their_addresses(mesh: Mesh) ->
     assert mesh.counted("limited")["test/sources"] == 4, "the metric is the RateLimit's, not the source's"
 
 
-def test_a_caller_at_an_address_of_no_source_is_the_first_with_its_account(mesh: Mesh) -> None:
+def test_a_caller_with_the_account_of_a_source_at_no_address_of_it_is_among_all_others(mesh: Mesh) -> None:
+    """It shares the account, or is new; from when its address is known it is that source."""
     ids = [str(mesh.client.spiffe_id)]
-    first = limit(1, name="test/unknown/Deployment/test/one", sources=ids, addresses=["10.0.0.1"])
-    second = limit(5, name="test/unknown/Deployment/test/two", sources=ids, addresses=["10.0.0.2"])
-    mesh.limits(first, second)
+    source, others = limit(1, sources=ids, addresses=["10.0.0.1"]), limit(3)
+    mesh.limits(source)
+    assert mesh.get(5) == passing(5, 0)
+    mesh.limits(source, others)
+    assert mesh.get(5) == passing(4)
+    mesh.limits(msgspec.structs.replace(source, addresses=["10.0.0.1", mesh.client.address]), others)
     assert mesh.get(3) == passing(2)
 
 
@@ -371,7 +376,8 @@ def test_a_policy_without_sources_is_for_callers_that_no_policy_names(mesh: Mesh
 
 
 def test_a_caller_that_is_named_for_other_requests_only_is_not_among_all_others(mesh: Mesh) -> None:
-    mesh.limits(limit(0, sources=[str(mesh.client.spiffe_id)], matches=[STATUS]), limit(0))
+    named = limit(0, sources=[str(mesh.client.spiffe_id)], addresses=[mesh.client.address], matches=[STATUS])
+    mesh.limits(named, limit(0))
     assert mesh.get(3) == passing(3, 0)
     assert mesh.get(2, "/status/200") == passing(1)
 

@@ -291,7 +291,8 @@ def test_all_parts_of_a_match_must_hold(mesh: Mesh, rule: PathRule, asked: dict[
 
 def test_rate_limits_count_each_caller_by_the_limit_that_names_it(mesh: Mesh) -> None:
     slow = 1  # request in 1000 s
-    mine = Limit(name="mine", rate=slow, burst=3, delay=-1, sources=[str(mesh.client.spiffe_id)])
+    here = [mesh.client.address]
+    mine = Limit(name="mine", rate=slow, burst=3, delay=-1, sources=[str(mesh.client.spiffe_id)], addresses=here)
     others = Limit(name="others", rate=slow, burst=0)
     elsewhere = Limit(name="elsewhere", rate=slow, matches=[PathRule(path_regex="^/status")])
     mesh.server.inbound[8080] = Inbound(protocols=["http"], limits=[mine, others, elsewhere])

@@ -72,13 +72,12 @@ class _Share:
         """What it is counted under."""
         return (self.policy.metadata.namespace, self.policy.metadata.name, repr(self.source))
 
-    def knows(self, caller: Caller) -> bool:
-        """Whether one of its pods has the caller's identity."""
-        return any(_account(pod) == (caller.namespace, caller.account) for pod in self.callers)
-
     def has(self, caller: Caller) -> bool:
-        """Whether the caller is one of its pods."""
-        return self.knows(caller) and any(caller.address in _addresses(pod) for pod in self.callers)
+        """Whether the caller is one of its pods: proves their account, and calls from where they are."""
+        return caller.proof == "svid" and any(
+            _account(pod) == (caller.namespace, caller.account) and caller.address in _addresses(pod)
+            for pod in self.callers
+        )
 
 
 class Reference:
@@ -146,16 +145,11 @@ class Reference:
     def _shares_of(self, pod: Pod, caller: Caller) -> list[_Share]:
         """The parts of all policies that count for a caller."""
         shares = list(self._shares(pod))
-        if caller.proof == "svid":
-            named = [share for share in shares if share.knows(caller)]
-            # a caller that is a pod of any source is that; of another with the same account nothing tells it
-            exact = [share for share in named if share.has(caller)]
-            first: dict[tuple[str, str], _Share] = {}
-            for share in exact or named:
+        first: dict[tuple[str, str], _Share] = {}
+        for share in shares:
+            if share.has(caller):
                 first.setdefault(_named(share.policy), share)
-            if first:
-                return list(first.values())
-        return [share for share in shares if share.source is None]
+        return list(first.values()) or [share for share in shares if share.source is None]
 
     def _shares(self, pod: Pod) -> Iterator[_Share]:
         """Those of the policies that are about a pod. Of two about the same pair, the oldest counts, then by name."""

@@ -62,7 +62,7 @@ def _limits(catalog: Catalog, settings: MeshSettings, policy: RateLimit, claimed
     if not sources and (destination, None) not in claimed:
         yield Limit(name=name, rate=rate, burst=burst, delay=delay, matches=matches)
     for source in sources:
-        # A caller proves its account, not its workload: of sources with one account, addresses tell which it is.
+        # A caller proves its account, not its workload: who has the account is told by the address.
         callers = catalog.topology.callers_behind(source)
         ids = {account_id(settings.trust_domain, *caller.account) for caller in callers}
         known = sorted(id_ for id_ in ids if id_ is not None)

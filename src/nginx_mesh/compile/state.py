@@ -92,9 +92,9 @@ class Limit(Entry, frozen=True, kw_only=True):
     """A rate limit as nginx's limit_req: `rate` requests per 1000 s, `burst` and `delay` requests.
 
     `name` begins with that of the RateLimit ("namespace/name"); limits of one name count together, also on other ports.
-    `delay` is -1 for nodelay. `sources` are SPIFFE IDs, `addresses` where their pods are; no `sources` means every
-    caller that no other limit names. Of each RateLimit's limits, a caller has the first that names its ID and its
-    address, or, if no limit of the port names both, the first that names its ID.
+    `delay` is -1 for nodelay. `sources` are SPIFFE IDs, `addresses` where their pods are: of each RateLimit's limits, a
+    caller has the first that names both its ID and its address. No `sources` means every caller that no other limit of
+    the port names so.
     """
 
     name: str

@@ -64,6 +64,7 @@ void ngx_mesh_names_delete(ngx_mesh_names_t *names, ngx_str_node_t *node);
 void *ngx_mesh_alloc(size_t size, size_t strings);
 /* The end of the copy. */
 u_char *ngx_mesh_copy(ngx_str_t *to, u_char *room, const u_char *data, size_t len);
+ngx_uint_t ngx_mesh_str_equal(const ngx_str_t *a, const ngx_str_t *b);
 
 #define NGX_MESH_DIGEST_LEN  32
 

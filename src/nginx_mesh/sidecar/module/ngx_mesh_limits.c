@@ -10,12 +10,6 @@
 #define NGX_MESH_BUCKETS_SIZE  (1024 * 1024)
 #define NGX_MESH_BUCKETS_IDLE  60000        /* milliseconds without a request after which a bucket may be freed */
 
-enum {
-    NGX_MESH_FITS_NOT = 0,
-    NGX_MESH_FITS_ID,
-    NGX_MESH_FITS_ADDRESS                   /* and ID */
-};
-
 typedef struct {
     ngx_str_node_t      node;               /* the name is behind the bucket */
     ngx_queue_t         queue;
@@ -295,56 +289,38 @@ ngx_mesh_limit_is_at(ngx_mesh_limit_t *limit, const struct in6_addr *address)
 }
 
 
-static ngx_uint_t
-ngx_mesh_limit_fit(ngx_mesh_limit_t *limit, const ngx_str_t *id, const struct in6_addr *address)
-{
-    if (!ngx_mesh_rule_names(&limit->rule, id)) {
-        return NGX_MESH_FITS_NOT;
-    }
-
-    return address && ngx_mesh_limit_is_at(limit, address) ? NGX_MESH_FITS_ADDRESS : NGX_MESH_FITS_ID;
-}
-
-
 /*
- * Of each policy's limits, one at most is for the caller: the first that names its ID and its address, or, where no limit
- * does (an address is not known at once), the first that names its ID. Those without sources are for callers that no
- * limit names. Leaves a `fit` with those, and none with all others.
+ * A limit is for a caller that proved one of its IDs and calls from one of its addresses; of each policy's limits, the first
+ * of these. Those without sources are for callers that no limit names so. Leaves a `fit` with those for the caller at hand.
  */
 static void
 ngx_mesh_limits_choose(const ngx_array_t *limits, const ngx_str_t *id, const struct sockaddr *sockaddr)
 {
     ngx_str_t         *policy;
-    ngx_uint_t         i, best, known;
+    ngx_uint_t         i, known;
     struct in6_addr    address;
     ngx_mesh_limit_t  *limit = limits->elts;
 
-    best = NGX_MESH_FITS_NOT;
+    policy = NULL;
     known = (ngx_mesh_address(&address, sockaddr) == NGX_OK);
 
     for (i = 0; i < limits->nelts; i++) {
-        limit[i].fit = ngx_mesh_limit_fit(&limit[i], id, known ? &address : NULL);
-        best = ngx_max(best, limit[i].fit);
+        limit[i].fit = known
+                       && ngx_mesh_rule_names(&limit[i].rule, id)
+                       && ngx_mesh_limit_is_at(&limit[i], &address)
+                       && !(policy && ngx_mesh_str_equal(policy, &limit[i].policy));
+
+        if (limit[i].fit) {
+            policy = &limit[i].policy;
+        }
     }
 
-    policy = NULL;
+    if (policy) {
+        return;
+    }
 
     for (i = 0; i < limits->nelts; i++) {
-
-        if (best == NGX_MESH_FITS_NOT) {
-            limit[i].fit = (limit[i].rule.sources.nelts == 0);
-            continue;
-        }
-
-        if (limit[i].fit < best
-            || (policy && policy->len == limit[i].policy.len
-                && ngx_memcmp(policy->data, limit[i].policy.data, policy->len) == 0))
-        {
-            limit[i].fit = NGX_MESH_FITS_NOT;
-            continue;
-        }
-
-        policy = &limit[i].policy;
+        limit[i].fit = (limit[i].rule.sources.nelts == 0);
     }
 }
 
@@ -412,7 +388,7 @@ ngx_mesh_limits_wait(const ngx_array_t *limits, const ngx_str_t *id, ngx_http_re
     for (i = 0; i < limits->nelts; i++) {
 
         if (limit[i].fit && !ngx_mesh_rule_matches(r, &limit[i].rule, 1)) {
-            limit[i].fit = NGX_MESH_FITS_NOT;
+            limit[i].fit = 0;
         }
 
         any |= limit[i].fit;

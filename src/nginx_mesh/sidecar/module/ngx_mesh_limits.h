@@ -16,7 +16,7 @@ typedef struct ngx_mesh_limit_s {
     ngx_str_t           name;           /* under which it counts */
     ngx_str_t           policy;         /* the RateLimit's: what the name begins with */
     uint32_t            hash;           /* of the name */
-    ngx_uint_t          fit;            /* how well its sources fit the caller at hand */
+    ngx_uint_t          fit;            /* whether it is for the caller at hand */
 } ngx_mesh_limit_t;
 
 ngx_int_t ngx_mesh_limits_init(ngx_array_t *limits, ngx_pool_t *pool);

@@ -246,13 +246,6 @@ ngx_mesh_ffi_split_put(ngx_mesh_split_t *split)
 
 
 static ngx_uint_t
-ngx_mesh_str_equal(const ngx_str_t *a, const ngx_str_t *b)
-{
-    return a->len == b->len && ngx_memcmp(a->data, b->data, a->len) == 0;
-}
-
-
-static ngx_uint_t
 ngx_mesh_cluster_usable(const ngx_mesh_cluster_t *cluster)
 {
     return cluster && cluster->pools[0].n + cluster->pools[1].n != 0;

@@ -67,6 +67,13 @@ ngx_mesh_copy(ngx_str_t *to, u_char *room, const u_char *data, size_t len)
 }
 
 
+ngx_uint_t
+ngx_mesh_str_equal(const ngx_str_t *a, const ngx_str_t *b)
+{
+    return a->len == b->len && ngx_memcmp(a->data, b->data, a->len) == 0;
+}
+
+
 ngx_mesh_destination_t *
 ngx_mesh_destination_find(const ngx_str_t *address)
 {

@@ -346,6 +346,19 @@ def test_requests_are_counted_under_their_endpoint_also_when_it_leaves_or_the_wo
     assert after == {name: value + (ok in name) for name, value in before.items()}
 
 
+def test_requests_by_mtls_are_counted_apart_as_they_went(mesh: Mesh) -> None:
+    mesh.world.push()
+    url = f"http://{mesh.web.vip}/echo"
+    for _ in range(3):
+        assert mesh.client.get(url)["status"] == 200
+    mesh.server.mode = "off"
+    mesh.world.push()
+    for _ in range(2):
+        assert mesh.client.get(url)["status"] == 200
+    assert list(series(mesh.client, "upstream_server_requests").values()) == [5]
+    assert list(series(mesh.client, "upstream_server_mtls_requests").values()) == [3]
+
+
 def series(pod: Pod, family: str) -> dict[str, int]:
     """Series of the sidecar's metrics by name and labels."""
     text = pod.output("curl", "-sS", "--retry", "5", "--retry-connrefused", "http://127.0.0.1:8887/metrics")

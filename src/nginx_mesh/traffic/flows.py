@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .exposition import LATENCY, RESPONSES, Series
+from .exposition import LATENCY, MTLS, RESPONSES, Series
 
 _DESTINATION = "dst_"
 # What tells series of one flow apart.
@@ -17,16 +17,21 @@ _SUCCESSFUL = ("1xx", "2xx")
 
 @dataclass(slots=True)
 class Counts:
-    """`latency` are requests by the upper bound of their time, milliseconds, each bucket with those below it."""
+    """`latency` are requests by the upper bound of their time, milliseconds, each bucket with those below it.
+
+    `mtls` are those of all requests for which the caller's sidecar spoke mTLS.
+    """
 
     success: float = 0.0
     failure: float = 0.0
     latency: dict[float, float] = field(default_factory=dict)
+    mtls: float = 0.0
 
     def add(self, other: Counts) -> None:
         """Take in those of another flow."""
         self.success += other.success
         self.failure += other.failure
+        self.mtls += other.mtls
         for bound, count in other.latency.items():
             self.latency[bound] = self.latency.get(bound, 0.0) + count
 
@@ -81,6 +86,8 @@ def _count(counts: Counts, name: str, labels: Mapping[str, str], added: float) -
             counts.success += added
         else:
             counts.failure += added
+    elif name == MTLS:
+        counts.mtls += added
     elif name == LATENCY:
         bound = float(labels["le"])
         counts.latency[bound] = counts.latency.get(bound, 0.0) + added

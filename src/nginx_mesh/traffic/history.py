@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
 from .exposition import Series
@@ -44,13 +44,33 @@ class History:
         one before had not began at 0, and so did one that has become less: its process started anew.
         """
         for scrapes in self._scrapes.values():
-            added: dict[Series, float] = {}
-            for (_, before), (when, after) in pairwise(scrapes):
-                if when <= now - window:
-                    continue
-                for series, value in after.items():
-                    earlier = before.get(series, 0.0)
-                    grown = value - earlier if value >= earlier else value
-                    if grown > 0:
-                        added[series] = added.get(series, 0.0) + grown
-            yield from added.items()
+            yield from _added(_since(scrapes, now - window)).items()
+
+    def rates(self, now: float, window: float) -> Iterator[tuple[Series, float]]:
+        """What was added to each series per second, by the time that really lies between the scrapes of its source."""
+        for source in self._scrapes:
+            yield from self.rates_of(source, now, window)
+
+    def rates_of(self, source: str, now: float, window: float) -> Iterator[tuple[Series, float]]:
+        """The same of one source."""
+        pairs = _since(self._scrapes.get(source, ()), now - window)
+        if pairs:
+            seconds = pairs[-1][1][0] - pairs[0][0][0]
+            for series, added in _added(pairs).items():
+                yield series, added / seconds
+
+
+def _since(scrapes: Iterable[_Scrape], start: float) -> list[tuple[_Scrape, _Scrape]]:
+    """Neighbouring scrapes, from the last before `start` on."""
+    return [(before, after) for before, after in pairwise(scrapes) if after[0] > start]
+
+
+def _added(pairs: Iterable[tuple[_Scrape, _Scrape]]) -> dict[Series, float]:
+    added: dict[Series, float] = {}
+    for (_, before), (_, after) in pairs:
+        for series, value in after.items():
+            earlier = before.get(series, 0.0)
+            grown = value - earlier if value >= earlier else value
+            if grown > 0:
+                added[series] = added.get(series, 0.0) + grown
+    return added

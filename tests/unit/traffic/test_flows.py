@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.traffic.exposition import LATENCY, RESPONSES, Exposed, ExpositionError, Series, read
+from nginx_mesh.traffic.exposition import BREAKER, LATENCY, MTLS, RESPONSES, Exposed, ExpositionError, Series, read
 from nginx_mesh.traffic.flows import Counts, Flow, flows
 from nginx_mesh.traffic.measure import KINDS, Measured, Reference, edges, totals
 
@@ -40,6 +40,9 @@ def test_what_a_sidecar_exposes_is_read() -> None:
 {LATENCY}{{code="200",le="1",pod="a"}} 3
 {LATENCY}{{code="200",le="+Inf",pod="a"}} 4
 nginxplus_upstream_server_response_latency_ms_sum{{code="200",pod="a"}} 12
+# TYPE {MTLS} counter
+{MTLS}{{pod="a"}} 5
+{BREAKER}{{breaker="shop/web",pod="a",upstream="shop/web:80"}} 1
 nginxplus_http_requests_total 9
 process_start_time_seconds 1700000000
 """
@@ -47,8 +50,10 @@ process_start_time_seconds 1700000000
         series(RESPONSES, code="2xx", dst_pod="b", pod='a "x\\'): 5,
         series(LATENCY, code="200", le="1", pod="a"): 3,
         series(LATENCY, code="200", le="+Inf", pod="a"): 4,
+        series(MTLS, pod="a"): 5,
     }
-    assert read(text) == Exposed(counters, 1_700_000_000)
+    breakers = {series(BREAKER, breaker="shop/web", pod="a", upstream="shop/web:80"): 1}
+    assert read(text) == Exposed(counters, 1_700_000_000, breakers)
 
 
 @given(st.text(max_size=200))
@@ -68,10 +73,11 @@ def test_series_of_one_pair_are_one_flow() -> None:
             (series(LATENCY, code="200", le="10", server="1", upstream="u", **ends), 6),
             (series(LATENCY, code="404", le="10", server="1", upstream="u", **ends), 2),
             (series(LATENCY, code="404", le="+Inf", server="1", upstream="u", **ends), 3),
+            (series(MTLS, server="1", upstream="u", **ends), 7),
         ]
     )
     assert found == Flow(
-        {"pod": "a", "namespace": "n"}, {"pod": "b", "namespace": "m"}, Counts(6, 3, {10: 8, math.inf: 3})
+        {"pod": "a", "namespace": "n"}, {"pod": "b", "namespace": "m"}, Counts(6, 3, {10: 8, math.inf: 3}, mtls=7)
     )
 
 

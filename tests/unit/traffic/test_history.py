@@ -86,3 +86,15 @@ def test_memory_is_bounded_by_the_window(scrapes: int, keep: int) -> None:
     for when in range(scrapes):
         history.record("pod", when, {A: when})
     assert len(history._scrapes["pod"]) <= keep + 2
+
+
+def test_rates_are_by_the_time_that_was_really_counted() -> None:
+    history = History(30)
+    for when, value in ((0, 100), (4, 120), (10, 150)):
+        history.record("pod", when, {A: value})
+    history.record("slow", 2, {B: 0})
+    history.record("slow", 10, {B: 16})
+    assert dict(history.rates(11, 30)) == {A: 5, B: 2}
+    assert dict(history.rates_of("pod", 11, 5)) == {A: 5}
+    assert dict(history.rates_of("pod", 30, 5)) == {}
+    assert dict(history.rates_of("nobody", 11, 30)) == {}

@@ -22,6 +22,7 @@ typedef struct {
     u_char               *endpoint;
     size_t                endpoint_len;
     ngx_uint_t            status;
+    ngx_uint_t            tls;
     uint64_t              ms;
     uint32_t              buckets[METRIC_BUCKETS];
 } ngx_mesh_ffi_count_t;
@@ -132,6 +133,7 @@ ngx_mesh_ffi_count_take(void)
     taken.endpoint = held->name.data;
     taken.endpoint_len = held->name.len;
     taken.status = count->status;
+    taken.tls = held->tls;
     taken.ms = count->ms;
     ngx_memcpy(taken.buckets, count->buckets, sizeof(taken.buckets));
 

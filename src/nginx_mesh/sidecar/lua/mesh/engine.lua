@@ -76,6 +76,7 @@ typedef struct {
     const char  *endpoint;
     size_t       endpoint_len;
     uintptr_t    status;
+    uintptr_t    tls;
     uint64_t     ms;
     uint32_t     buckets[14];
 } ngx_mesh_ffi_count_t;
@@ -439,8 +440,8 @@ function _M.take_requests()
 end
 
 
--- What was counted of one endpoint and status since it was last taken: the cluster, the endpoint, the status, the sum
--- of milliseconds, and the requests in each bucket of LATENCY_BOUNDS. nil: there is no more.
+-- What was counted of one endpoint and status since it was last taken: the cluster, the endpoint, the status, whether
+-- they went by mTLS, the sum of milliseconds, and the requests in each bucket of LATENCY_BOUNDS. nil: there is no more.
 function _M.take_count()
     local count = C.ngx_mesh_ffi_count_take()
     if count == nil then
@@ -454,7 +455,7 @@ function _M.take_count()
     end
 
     return ffi_str(count.cluster, count.cluster_len), ffi_str(count.endpoint, count.endpoint_len),
-           tonumber(count.status), tonumber(count.ms), buckets
+           tonumber(count.status), count.tls ~= 0, tonumber(count.ms), buckets
 end
 
 

@@ -67,6 +67,7 @@ local function upstream_series(cluster_name, endpoint)
 
     series = {
         requests = "nginxplus_upstream_server_requests{" .. own .. "}",
+        mtls = "nginxplus_upstream_server_mtls_requests{" .. own .. "}",
         sent = "nginxplus_upstream_server_sent{" .. own .. "}",
         received = "nginxplus_upstream_server_received{" .. own .. "}",
         fails = "nginxplus_upstream_server_fails{" .. own .. "}",
@@ -106,7 +107,7 @@ local function code_series(series, status)
 end
 
 
-local function add_responses(cluster_name, endpoint, status, ms, counts)
+local function add_responses(cluster_name, endpoint, status, tls, ms, counts)
     local series = upstream_series(cluster_name, endpoint)
     if not series then
         return
@@ -126,6 +127,10 @@ local function add_responses(cluster_name, endpoint, status, ms, counts)
     add(names.responses, all)
     add(names.count, all)
     add(names.sum, ms)
+
+    if tls then
+        add(series.mtls, all)
+    end
 
     if status == 502 or status == 504 then
         add(series.fails, all)
@@ -149,12 +154,12 @@ local function flush()
     end
 
     while true do
-        local cluster_name, endpoint, status, ms, counts = engine.take_count()
+        local cluster_name, endpoint, status, tls, ms, counts = engine.take_count()
         if not cluster_name then
             break
         end
 
-        add_responses(cluster_name, endpoint, status, ms, counts)
+        add_responses(cluster_name, endpoint, status, tls, ms, counts)
     end
 end
 
@@ -217,6 +222,7 @@ local HELP = {
     { "nginxplus_circuit_breaker_state", "gauge", "Of a called service: 0 closed, 1 open, 2 half-open." },
     { "nginxplus_circuit_breaker_trips_total", "counter", "Times that a circuit breaker opened." },
     { "nginxplus_upstream_server_requests", "counter", "Requests sent to an endpoint." },
+    { "nginxplus_upstream_server_mtls_requests", "counter", "Of these, those by mTLS: the endpoint proves who it is." },
     { "nginxplus_upstream_server_responses", "counter", "Responses of an endpoint by class." },
     { "nginxplus_upstream_server_fails", "counter", "Requests that no endpoint answered." },
     { "nginxplus_upstream_server_response_latency_ms", "histogram", "Time to the whole response, milliseconds." },

@@ -6,22 +6,17 @@ rule asked where the documents have it. It shares the API's types with the mesh,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
-from urllib.parse import unquote
+from typing import Literal
 
 from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.meta import Object
-from nginx_mesh.api.nsm import RateLimit, RateLimitRule, WorkloadReference
-from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, RouteRule, TCPRoute, TrafficTarget
+from nginx_mesh.api.nsm import RateLimit, WorkloadReference
+from nginx_mesh.api.smi import TCPRoute, TrafficTarget
+from tests.model.manifests import Manifests, account, addresses, age, holds, named
 
 Verdict = Literal["allowed", "bad certificate", "denied", "limited"]
-_Kind = TypeVar("_Kind", bound=Object)
-
-# Applications differ in what they make of these: dots as segments, encoded slashes, backslashes.
-_AMBIGUOUS = re.compile(r"/(?:\.|%2e){1,2}(?:[/;]|$)|%2f|%5c|\\", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class _Share:
     def has(self, caller: Caller) -> bool:
         """Whether the caller is one of its pods: proves their account, and calls from where they are."""
         return caller.proof == "svid" and any(
-            _account(pod) == (caller.namespace, caller.account) and caller.address in _addresses(pod)
+            account(pod) == (caller.namespace, caller.account) and caller.address in addresses(pod)
             for pod in self.callers
         )
 
@@ -84,7 +79,7 @@ class Reference:
     """A mesh as its manifests have it. Calls to `receive` are those that one pod gets, in order."""
 
     def __init__(self, objects: Iterable[Object], mtls_mode: str, access_control_mode: str) -> None:
-        self._objects = list(objects)
+        self._objects = Manifests(objects)
         self._mtls = mtls_mode
         self._access = access_control_mode
         self._buckets: dict[tuple[str, str, str], _Bucket] = {}
@@ -100,7 +95,7 @@ class Reference:
     # access control
 
     def _allows(self, pod: Pod, call: Call) -> bool:
-        about = [target for target in self._kind(TrafficTarget) if _aims_at(target, pod, call.port)]
+        about = [target for target in self._objects.all(TrafficTarget) if _aims_at(target, pod, call.port)]
         if not about and self._access == "allow":
             return True
         return call.caller.proof == "svid" and any(self._grants(target, call) for target in about)
@@ -114,14 +109,8 @@ class Reference:
             return True
         if not call.method:
             wanted = {rule.name for rule in target.spec.rules if rule.kind == "TCPRoute"}
-            return any(_named(route) in {(own, name) for name in wanted} for route in self._kind(TCPRoute))
-        return any(_holds(match, call, sure=True) for match in self._matches(own, target.spec.rules))
-
-    def _matches(self, namespace: str, rules: Sequence[RouteRule | RateLimitRule]) -> Iterator[HTTPMatch]:
-        for rule in rules:
-            for group in self._kind(HTTPRouteGroup):
-                if rule.kind == "HTTPRouteGroup" and _named(group) == (namespace, rule.name):
-                    yield from (m for m in group.spec.matches if not rule.matches or m.name in rule.matches)
+            return any(named(route) in {(own, name) for name in wanted} for route in self._objects.all(TCPRoute))
+        return any(holds(match, call, sure=True) for match in self._objects.matches(own, target.spec.rules))
 
     # rate limits
 
@@ -129,7 +118,7 @@ class Reference:
         taken: list[tuple[_Bucket, int]] = []
         for share in self._shares_of(pod, call.caller):
             spec, namespace = share.policy.spec, share.policy.metadata.namespace
-            if spec.rules and not any(_holds(m, call, sure=False) for m in self._matches(namespace, spec.rules)):
+            if spec.rules and not any(holds(m, call, sure=False) for m in self._objects.matches(namespace, spec.rules)):
                 continue
             bucket = self._buckets.setdefault(share.count, _Bucket())
             number, unit = spec.rate.removesuffix("/s").removesuffix("/m"), spec.rate[-1]
@@ -148,19 +137,19 @@ class Reference:
         first: dict[tuple[str, str], _Share] = {}
         for share in shares:
             if share.has(caller):
-                first.setdefault(_named(share.policy), share)
+                first.setdefault(named(share.policy), share)
         return list(first.values()) or [share for share in shares if share.source is None]
 
     def _shares(self, pod: Pod) -> Iterator[_Share]:
         """Those of the policies that are about a pod. Of two about the same pair, the oldest counts, then by name."""
         claimed: set[tuple[object, object]] = set()
-        policies = sorted(self._kind(RateLimit), key=lambda p: (p.metadata.creation_timestamp, *_named(p)))
+        policies = sorted(self._objects.all(RateLimit), key=age)
         for policy in policies:
             spec, own = policy.spec, policy.metadata.namespace
             destination = (spec.destination.kind, spec.destination.namespace or own, spec.destination.name)
             if pod not in self._pods(spec.destination, own):
                 continue
-            in_force = not spec.rules or any(True for _ in self._matches(own, spec.rules))
+            in_force = not spec.rules or any(True for _ in self._objects.matches(own, spec.rules))
             sources: Sequence[WorkloadReference | None] = spec.sources or [None]
             for source in sources:
                 pair = (destination, source and (source.kind, source.namespace or own, source.name))
@@ -170,57 +159,17 @@ class Reference:
 
     def _pods(self, reference: WorkloadReference, own: str) -> list[Pod]:
         namespace = reference.namespace or own
-        pods = [pod for pod in self._kind(Pod) if pod.metadata.namespace == namespace]
+        pods = [pod for pod in self._objects.all(Pod) if pod.metadata.namespace == namespace]
         if reference.kind == "Pod":
             return [pod for pod in pods if pod.metadata.name == reference.name]
         if reference.kind == "Service":
-            services = [s for s in self._kind(Service) if _named(s) == (namespace, reference.name) and s.spec.selector]
-            return [p for p in pods for s in services if s.spec.selector.items() <= p.metadata.labels.items()]
+            services = [s for s in self._objects.all(Service) if named(s) == (namespace, reference.name)]
+            return [pod for service in services for pod in self._objects.behind(service)]
         owner = f"nsm.nginx.com/{reference.kind.lower()}"
         return [pod for pod in pods if pod.metadata.labels.get(owner) == reference.name]
-
-    def _kind(self, kind: type[_Kind]) -> list[_Kind]:
-        return [obj for obj in self._objects if isinstance(obj, kind)]
-
-
-def _named(obj: Object) -> tuple[str, str]:
-    return (obj.metadata.namespace, obj.metadata.name)
-
-
-def _account(pod: Pod) -> tuple[str, str]:
-    return (pod.metadata.namespace, pod.spec.service_account_name or "default")
-
-
-def _addresses(pod: Pod) -> set[str]:
-    return {address.ip for address in pod.status.pod_ips}
 
 
 def _aims_at(target: TrafficTarget, pod: Pod, port: int) -> bool:
     destination = target.spec.destination
     namespace = destination.namespace or target.metadata.namespace
-    return (namespace, destination.name) == _account(pod) and destination.port in (None, port)
-
-
-def _holds(match: HTTPMatch, call: Call, *, sure: bool) -> bool:
-    """Whether all parts of a match hold. `sure`: for every reading of the path; else any reading will do."""
-    if match.methods and not {"*", call.method} & set(match.methods):
-        return False
-    sent = {name.lower(): value for name, value in call.headers.items()}
-    for name, pattern in match.headers.items():
-        value = sent.get(name.lower())
-        if value is None or not re.search(pattern, value):
-            return False
-    if match.path_regex in ("", "*"):
-        return True
-    path = call.path.partition("?")[0]
-    if _AMBIGUOUS.search(path):
-        return not sure
-    found = [bool(re.search(match.path_regex, reading)) for reading in _readings(path)]
-    return all(found) if sure else any(found)
-
-
-def _readings(path: str) -> set[str]:
-    """What applications may take a path for: decoded, slashes merged, each segment's parameters dropped, or not."""
-    decoded = unquote(path)
-    readings = {decoded, re.sub(r";[^/]*", "", decoded)}
-    return readings | {re.sub("/+", "/", reading) for reading in readings}
+    return (namespace, destination.name) == account(pod) and destination.port in (None, port)

@@ -100,6 +100,22 @@ def test_the_access_log_names_the_traffic_target_that_allowed_a_request(mesh: Me
     assert mesh.logged("by=nobody")["policy"] == ""
 
 
+def test_of_many_traffic_targets_the_oldest_that_names_the_caller_and_allows_the_request_decides(mesh: Mesh) -> None:
+    client = str(mesh.client.spiffe_id)
+    others = [client.replace("/sa/", f"/sa/{number}-") for number in range(300)]
+    path = [PathRule(path_regex="^/other")]
+    grants = [Grant(target=f"test/{number}", sources=[others[number % 300]]) for number in range(1000)]
+    grants[10] = Grant(target="test/10", sources=[*others[:5], client], matches=path)
+    grants[500] = Grant(target="test/500", sources=[client, *others[5:9]])
+    grants[900] = Grant(target="test/900", sources=[client])
+    for left, by in ((grants, "500"), (grants[:10] + grants[501:], "900")):
+        mesh.grant(*left)
+        assert mesh.status(f"/echo?at={by}") == 200
+        assert mesh.logged(f"at={by}")["policy"] == f"test/{by}"
+    mesh.grant(*grants[:500], *grants[501:900], *grants[901:])
+    assert mesh.status() == 403
+
+
 def test_the_access_log_names_the_traffic_target_that_allowed_a_connection(mesh: Mesh) -> None:
     mesh.granted(port=TCP)
     assert "error" not in mesh.client.call("tcp_client", "greeting", mesh.web.vip, "2525")

@@ -162,7 +162,8 @@ http {
         function oracle(limits)
             local policy = ffi.C.ngx_mesh_ffi_policy_new(0)
             for _, l in ipairs(limits) do
-                assert(ffi.C.ngx_mesh_ffi_policy_limit(policy, l[1], #l[1], #l[1], l[2], l[3], l[4]) ~= nil)
+                local limit = ffi.C.ngx_mesh_ffi_policy_limit(policy, l[1], #l[1], #l[1], l[2], l[3], l[4])
+                assert(ffi.C.ngx_mesh_ffi_policy_limit_others(policy, limit) == 0)
             end
             return function()
                 local wait = tonumber(ffi.C.ngx_mesh_policy_wait(policy, nobody, get_request(), by))

@@ -184,28 +184,21 @@ ngx_mesh_bucket(ngx_mesh_limit_t *limit, int64_t now)
 }
 
 
-ngx_int_t
-ngx_mesh_limits_init(ngx_array_t *limits, ngx_pool_t *pool)
-{
-    return ngx_array_init(limits, pool, 2, sizeof(ngx_mesh_limit_t));
-}
-
-
 ngx_mesh_limit_t *
-ngx_mesh_limits_add(ngx_array_t *limits, const ngx_str_t *name, size_t policy_len, const limit_rate *rate)
+ngx_mesh_limit_new(ngx_pool_t *pool, const ngx_str_t *name, size_t policy_len, const limit_rate *rate)
 {
     ngx_mesh_limit_t  *limit;
 
-    limit = ngx_array_push(limits);
+    limit = ngx_pcalloc(pool, sizeof(ngx_mesh_limit_t));
 
     if (limit == NULL
-        || ngx_mesh_rule_init(&limit->rule, limits->pool) != NGX_OK
-        || ngx_array_init(&limit->addresses, limits->pool, 2, sizeof(struct in6_addr)) != NGX_OK)
+        || ngx_mesh_rule_init(&limit->rule, pool) != NGX_OK
+        || ngx_array_init(&limit->addresses, pool, 2, sizeof(struct in6_addr)) != NGX_OK)
     {
         return NULL;
     }
 
-    limit->name.data = ngx_pstrdup(limits->pool, (ngx_str_t *) name);
+    limit->name.data = ngx_pstrdup(pool, (ngx_str_t *) name);
     if (limit->name.data == NULL) {
         return NULL;
     }
@@ -214,14 +207,13 @@ ngx_mesh_limits_add(ngx_array_t *limits, const ngx_str_t *name, size_t policy_le
     limit->policy.data = limit->name.data;
     limit->policy.len = policy_len;
     limit->hash = ngx_crc32_short(name->data, name->len);
-    limit->sorted = 0;
     limit->rate = *rate;
 
     return limit;
 }
 
 
-/* FFI. The rule that says whom and what the limit is for. */
+/* FFI. The rule that says what the limit is for. */
 ngx_mesh_rule_t *
 ngx_mesh_ffi_limit_rule(ngx_mesh_limit_t *limit)
 {
@@ -290,38 +282,46 @@ ngx_mesh_limit_is_at(ngx_mesh_limit_t *limit, const struct in6_addr *address)
 
 
 /*
- * A limit is for a caller that proved one of its IDs and calls from one of its addresses; of each policy's limits, the first
- * of these. Those without sources are for callers that no limit names so. Leaves a `fit` with those for the caller at hand.
+ * A limit is for a caller that proved one of its IDs (`named`) and calls from one of its addresses; of each policy's limits,
+ * the first of these. `others` are for callers that no limit names so. Those of the result that have a `fit` are for the
+ * caller at hand.
  */
-static void
-ngx_mesh_limits_choose(const ngx_array_t *limits, const ngx_str_t *id, const struct sockaddr *sockaddr)
+static const ngx_array_t *
+ngx_mesh_limits_choose(const ngx_array_t *named, const ngx_array_t *others, const struct sockaddr *sockaddr)
 {
-    ngx_str_t         *policy;
-    ngx_uint_t         i, known;
-    struct in6_addr    address;
-    ngx_mesh_limit_t  *limit = limits->elts;
+    ngx_str_t          *policy;
+    ngx_uint_t          i, known;
+    struct in6_addr     address;
+    ngx_mesh_limit_t  **limit;
 
     policy = NULL;
-    known = (ngx_mesh_address(&address, sockaddr) == NGX_OK);
 
-    for (i = 0; i < limits->nelts; i++) {
-        limit[i].fit = known
-                       && ngx_mesh_rule_names(&limit[i].rule, id)
-                       && ngx_mesh_limit_is_at(&limit[i], &address)
-                       && !(policy && ngx_mesh_str_equal(policy, &limit[i].policy));
+    if (named) {
+        limit = named->elts;
+        known = (ngx_mesh_address(&address, sockaddr) == NGX_OK);
 
-        if (limit[i].fit) {
-            policy = &limit[i].policy;
+        for (i = 0; i < named->nelts; i++) {
+            limit[i]->fit = known
+                            && ngx_mesh_limit_is_at(limit[i], &address)
+                            && !(policy && ngx_mesh_str_equal(policy, &limit[i]->policy));
+
+            if (limit[i]->fit) {
+                policy = &limit[i]->policy;
+            }
         }
     }
 
     if (policy) {
-        return;
+        return named;
     }
 
-    for (i = 0; i < limits->nelts; i++) {
-        limit[i].fit = (limit[i].rule.sources.nelts == 0);
+    limit = others->elts;
+
+    for (i = 0; i < others->nelts; i++) {
+        limit[i]->fit = 1;
     }
+
+    return others;
 }
 
 
@@ -329,21 +329,21 @@ ngx_mesh_limits_choose(const ngx_array_t *limits, const ngx_str_t *id, const str
 static ngx_int_t
 ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
 {
-    ngx_uint_t          i;
-    ngx_int_t           wait, longest;
-    ngx_mesh_limit_t   *limit = limits->elts;
-    ngx_mesh_bucket_t  *b;
+    ngx_uint_t           i;
+    ngx_int_t            wait, longest;
+    ngx_mesh_limit_t   **limit = limits->elts;
+    ngx_mesh_bucket_t   *b;
 
     for (i = 0; i < limits->nelts; i++) {
 
-        if (!limit[i].fit) {
+        if (!limit[i]->fit) {
             continue;
         }
 
-        b = ngx_mesh_bucket(&limit[i], now);
+        b = ngx_mesh_bucket(limit[i], now);
 
-        if (b == NULL || !limit_admits(&b->bucket, &limit[i].rate, now)) {
-            *by = limit[i].policy;
+        if (b == NULL || !limit_admits(&b->bucket, &limit[i]->rate, now)) {
+            *by = limit[i]->policy;
             return b ? NGX_BUSY : NGX_ERROR;
         }
     }
@@ -352,15 +352,15 @@ ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
 
     for (i = 0; i < limits->nelts; i++) {
 
-        if (!limit[i].fit) {
+        if (!limit[i]->fit) {
             continue;
         }
 
-        wait = limit_take(&ngx_mesh_bucket_find(&limit[i])->bucket, &limit[i].rate, now);
+        wait = limit_take(&ngx_mesh_bucket_find(limit[i])->bucket, &limit[i]->rate, now);
 
         if (wait > longest) {
             longest = wait;
-            *by = limit[i].policy;
+            *by = limit[i]->policy;
         }
     }
 
@@ -369,29 +369,26 @@ ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
 
 
 ngx_int_t
-ngx_mesh_limits_wait(const ngx_array_t *limits, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by)
+ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r, ngx_str_t *by)
 {
-    ngx_int_t          wait;
-    ngx_uint_t         i, any;
-    ngx_mesh_limit_t  *limit = limits->elts;
+    ngx_int_t            wait;
+    ngx_uint_t           i, any;
+    ngx_mesh_limit_t   **limit;
+    const ngx_array_t   *limits;
 
     ngx_str_null(by);
 
-    if (limits->nelts == 0) {
-        return 0;
-    }
-
-    ngx_mesh_limits_choose(limits, id, r->connection->sockaddr);
-
+    limits = ngx_mesh_limits_choose(named, others, r->connection->sockaddr);
+    limit = limits->elts;
     any = 0;
 
     for (i = 0; i < limits->nelts; i++) {
 
-        if (limit[i].fit && !ngx_mesh_rule_matches(r, &limit[i].rule, 1)) {
-            limit[i].fit = 0;
+        if (limit[i]->fit && !ngx_mesh_rule_matches(r, &limit[i]->rule, 1)) {
+            limit[i]->fit = 0;
         }
 
-        any |= limit[i].fit;
+        any |= limit[i]->fit;
     }
 
     if (!any) {

@@ -19,11 +19,12 @@ typedef struct ngx_mesh_limit_s {
     ngx_uint_t          fit;            /* whether it is for the caller at hand */
 } ngx_mesh_limit_t;
 
-ngx_int_t ngx_mesh_limits_init(ngx_array_t *limits, ngx_pool_t *pool);
-/* Adds a limit, whose rule is still empty. NULL: out of memory. */
-ngx_mesh_limit_t *ngx_mesh_limits_add(ngx_array_t *limits, const ngx_str_t *name, size_t policy_len,
-    const limit_rate *rate);
-/* As ngx_mesh_policy_wait. */
-ngx_int_t ngx_mesh_limits_wait(const ngx_array_t *limits, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by);
+/* A limit for nobody yet, whose rule is still empty. NULL: out of memory. */
+ngx_mesh_limit_t *ngx_mesh_limit_new(ngx_pool_t *pool, const ngx_str_t *name, size_t policy_len, const limit_rate *rate);
+/*
+ * As ngx_mesh_policy_wait. Both of ngx_mesh_limit_t *, the oldest policy first: `named` are those that name the caller's
+ * ID, NULL when it proved none; `others` are for whom none names.
+ */
+ngx_int_t ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r, ngx_str_t *by);
 
 #endif

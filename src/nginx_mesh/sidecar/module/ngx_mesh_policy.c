@@ -12,11 +12,19 @@ typedef struct {
     ngx_str_t           name;           /* of the TrafficTarget */
 } ngx_mesh_grant_t;
 
+/* What names a caller, the oldest first: a port may have a thousand grants, and a caller is asked for its own only. */
+typedef struct {
+    ngx_str_node_t      node;           /* the SPIFFE ID */
+    ngx_array_t         grants;         /* ngx_mesh_grant_t * */
+    ngx_array_t         limits;         /* ngx_mesh_limit_t * */
+} ngx_mesh_caller_t;
+
 struct ngx_mesh_policy_s {
     ngx_pool_t         *pool;
     ngx_uint_t          restricted;     /* what no grant allows is denied */
-    ngx_array_t         grants;         /* ngx_mesh_grant_t */
-    ngx_array_t         limits;         /* ngx_mesh_limits_init */
+    ngx_mesh_grant_t   *last;           /* added */
+    ngx_mesh_names_t    callers;        /* ngx_mesh_caller_t */
+    ngx_array_t         others;         /* ngx_mesh_limit_t *: for callers that no limit names */
 };
 
 
@@ -34,10 +42,7 @@ ngx_mesh_ffi_policy_new(ngx_uint_t restricted)
 
     policy = ngx_pcalloc(pool, sizeof(ngx_mesh_policy_t));
 
-    if (policy == NULL
-        || ngx_array_init(&policy->grants, pool, 4, sizeof(ngx_mesh_grant_t)) != NGX_OK
-        || ngx_mesh_limits_init(&policy->limits, pool) != NGX_OK)
-    {
+    if (policy == NULL || ngx_array_init(&policy->others, pool, 2, sizeof(ngx_mesh_limit_t *)) != NGX_OK) {
         ngx_destroy_pool(pool);
         return NULL;
     }
@@ -65,7 +70,7 @@ ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t 
     ngx_str_t          str = { len, (u_char *) name };
     ngx_mesh_grant_t  *grant;
 
-    grant = ngx_array_push(&policy->grants);
+    grant = ngx_palloc(policy->pool, sizeof(ngx_mesh_grant_t));
 
     if (grant == NULL || ngx_mesh_rule_init(&grant->rule, policy->pool) != NGX_OK) {
         return NULL;
@@ -73,15 +78,76 @@ ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t 
 
     grant->name.len = len;
     grant->name.data = ngx_pstrdup(policy->pool, &str);
+    policy->last = grant;
 
     return grant->name.data ? &grant->rule : NULL;
 }
 
 
+/* Found or added. NULL: out of memory. */
+static ngx_mesh_caller_t *
+ngx_mesh_policy_caller(ngx_mesh_policy_t *policy, ngx_str_t *id)
+{
+    ngx_mesh_caller_t  *caller;
+
+    caller = (ngx_mesh_caller_t *) ngx_mesh_names_find(&policy->callers, id);
+    if (caller) {
+        return caller;
+    }
+
+    caller = ngx_palloc(policy->pool, sizeof(ngx_mesh_caller_t));
+
+    if (caller == NULL
+        || ngx_array_init(&caller->grants, policy->pool, 2, sizeof(ngx_mesh_grant_t *)) != NGX_OK
+        || ngx_array_init(&caller->limits, policy->pool, 2, sizeof(ngx_mesh_limit_t *)) != NGX_OK)
+    {
+        return NULL;
+    }
+
+    caller->node.str.len = id->len;
+    caller->node.str.data = ngx_pstrdup(policy->pool, id);
+    if (caller->node.str.data == NULL) {
+        return NULL;
+    }
+
+    ngx_mesh_names_insert(&policy->callers, &caller->node);
+
+    return caller;
+}
+
+
+static ngx_int_t
+ngx_mesh_policy_push(ngx_array_t *array, void *pointer)
+{
+    void  **p;
+
+    p = ngx_array_push(array);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    *p = pointer;
+
+    return NGX_OK;
+}
+
+
+/* FFI. A caller (SPIFFE ID) that the grant which was added last is for. */
+ngx_int_t
+ngx_mesh_ffi_policy_grant_source(ngx_mesh_policy_t *policy, const u_char *id, size_t len)
+{
+    ngx_str_t           name = { len, (u_char *) id };
+    ngx_mesh_caller_t  *caller;
+
+    caller = ngx_mesh_policy_caller(policy, &name);
+
+    return caller ? ngx_mesh_policy_push(&caller->grants, policy->last) : NGX_ERROR;
+}
+
+
 /*
- * FFI. Adds a limit, counted under its name, which begins with that of the RateLimit. `rate`: requests in 1000 s;
- * `burst` and `delay`: requests, a negative `delay` for no delay. To be filled in before the next is added. NULL: out of
- * memory.
+ * FFI. A limit, counted under its name, which begins with that of the RateLimit. `rate`: requests in 1000 s; `burst` and
+ * `delay`: requests, a negative `delay` for no delay. It is for nobody yet. NULL: out of memory.
  */
 ngx_mesh_limit_t *
 ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const u_char *name, size_t len, size_t policy_len, double rate,
@@ -94,15 +160,45 @@ ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const u_char *name, size_t 
         .delay = delay < 0 ? UINT64_MAX : (uint64_t) delay * 1000
     };
 
-    return ngx_mesh_limits_add(&policy->limits, &str, policy_len, &limit);
+    return ngx_mesh_limit_new(policy->pool, &str, policy_len, &limit);
+}
+
+
+/* FFI. A caller (SPIFFE ID) that the limit is for. */
+ngx_int_t
+ngx_mesh_ffi_policy_limit_source(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit, const u_char *id, size_t len)
+{
+    ngx_str_t           name = { len, (u_char *) id };
+    ngx_mesh_caller_t  *caller;
+
+    caller = ngx_mesh_policy_caller(policy, &name);
+
+    return caller ? ngx_mesh_policy_push(&caller->limits, limit) : NGX_ERROR;
+}
+
+
+/* FFI. The limit is for callers that no limit names. */
+ngx_int_t
+ngx_mesh_ffi_policy_limit_others(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit)
+{
+    return ngx_mesh_policy_push(&policy->others, limit);
+}
+
+
+/* NULL: nothing names the caller. */
+static ngx_mesh_caller_t *
+ngx_mesh_policy_find(ngx_mesh_policy_t *policy, const ngx_str_t *id)
+{
+    return id->len ? (ngx_mesh_caller_t *) ngx_mesh_names_find(&policy->callers, id) : NULL;
 }
 
 
 ngx_uint_t
 ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by)
 {
-    ngx_uint_t         i;
-    ngx_mesh_grant_t  *grant;
+    ngx_uint_t           i;
+    ngx_mesh_grant_t   **grant;
+    ngx_mesh_caller_t   *caller;
 
     ngx_str_null(by);
 
@@ -110,13 +206,16 @@ ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_
         return 1;
     }
 
-    grant = policy->grants.elts;
+    caller = ngx_mesh_policy_find(policy, id);
+    if (caller == NULL) {
+        return 0;
+    }
 
-    for (i = 0; i < policy->grants.nelts; i++) {
-        if (ngx_mesh_rule_names(&grant[i].rule, id)
-            && (r ? ngx_mesh_rule_matches(r, &grant[i].rule, 0) : grant[i].rule.matches.nelts == 0))
-        {
-            *by = grant[i].name;
+    grant = caller->grants.elts;
+
+    for (i = 0; i < caller->grants.nelts; i++) {
+        if (r ? ngx_mesh_rule_matches(r, &grant[i]->rule, 0) : grant[i]->rule.matches.nelts == 0) {
+            *by = grant[i]->name;
             return 1;
         }
     }
@@ -128,5 +227,14 @@ ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_
 ngx_int_t
 ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by)
 {
-    return policy ? ngx_mesh_limits_wait(&policy->limits, id, r, by) : 0;
+    ngx_mesh_caller_t  *caller;
+
+    if (policy == NULL) {
+        ngx_str_null(by);
+        return 0;
+    }
+
+    caller = ngx_mesh_policy_find(policy, id);
+
+    return ngx_mesh_limits_wait(caller ? &caller->limits : NULL, &policy->others, r, by);
 }

@@ -1,5 +1,5 @@
 /*
- * Rules about requests: who sends them, and what is in them. Built from Lua (lua/mesh/engine.lua), never changed.
+ * Rules about what is in a request. Built from Lua (lua/mesh/engine.lua), never changed.
  */
 
 #include <ngx_http.h>
@@ -131,19 +131,7 @@ ngx_mesh_regex_matches(pcre2_code *code, const ngx_str_t *s, ngx_uint_t if_unsur
 ngx_int_t
 ngx_mesh_rule_init(ngx_mesh_rule_t *rule, ngx_pool_t *pool)
 {
-    if (ngx_array_init(&rule->sources, pool, 2, sizeof(ngx_str_t)) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
     return ngx_array_init(&rule->matches, pool, 2, sizeof(ngx_mesh_match_t));
-}
-
-
-/* FFI. A caller (SPIFFE ID) that the rule is about. */
-ngx_int_t
-ngx_mesh_ffi_rule_source(ngx_mesh_rule_t *rule, const u_char *id, size_t len)
-{
-    return ngx_mesh_str_push(&rule->sources, id, len);
 }
 
 
@@ -220,13 +208,6 @@ ngx_mesh_str_in(const ngx_array_t *strings, const ngx_str_t *s)
     }
 
     return 0;
-}
-
-
-ngx_uint_t
-ngx_mesh_rule_names(const ngx_mesh_rule_t *rule, const ngx_str_t *id)
-{
-    return id->len && ngx_mesh_str_in(&rule->sources, id);
 }
 
 

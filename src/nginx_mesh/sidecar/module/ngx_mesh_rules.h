@@ -8,13 +8,10 @@
 #include "ngx_mesh.h"
 
 typedef struct ngx_mesh_rule_s {
-    ngx_array_t         sources;        /* ngx_str_t: SPIFFE IDs */
     ngx_array_t         matches;        /* any of them; none: every request */
 } ngx_mesh_rule_t;
 
 ngx_int_t ngx_mesh_rule_init(ngx_mesh_rule_t *rule, ngx_pool_t *pool);
-/* Whether the caller is among the sources. `id` is empty when it proved none. */
-ngx_uint_t ngx_mesh_rule_names(const ngx_mesh_rule_t *rule, const ngx_str_t *id);
 /*
  * `if_unsure`: what is said when applications may take the request for one or another, and a match holds for some readings
  * only; when a path is too ambiguous for that; when a pattern takes too long.

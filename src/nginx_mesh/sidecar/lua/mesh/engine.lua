@@ -18,11 +18,14 @@ void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_lev
 void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, ngx_mesh_policy_t *policy);
 ngx_mesh_policy_t *ngx_mesh_ffi_policy_new(uintptr_t restricted);
 ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const char *name, size_t len);
+intptr_t ngx_mesh_ffi_policy_grant_source(ngx_mesh_policy_t *policy, const char *id, size_t len);
 ngx_mesh_limit_t *ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len,
     size_t policy_len, double rate, double burst, double delay);
+intptr_t ngx_mesh_ffi_policy_limit_source(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit, const char *id,
+    size_t len);
+intptr_t ngx_mesh_ffi_policy_limit_others(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit);
 ngx_mesh_rule_t *ngx_mesh_ffi_limit_rule(ngx_mesh_limit_t *limit);
 intptr_t ngx_mesh_ffi_limit_address(ngx_mesh_limit_t *limit, const char *address, size_t len);
-intptr_t ngx_mesh_ffi_rule_source(ngx_mesh_rule_t *rule, const char *id, size_t len);
 intptr_t ngx_mesh_ffi_rule_match(ngx_mesh_rule_t *rule, const char *path, size_t len);
 intptr_t ngx_mesh_ffi_rule_method(ngx_mesh_rule_t *rule, const char *name, size_t len);
 intptr_t ngx_mesh_ffi_rule_header(ngx_mesh_rule_t *rule, const char *name, size_t name_len, const char *regex,
@@ -137,17 +140,12 @@ function _M.settings(mode, log_format, log_level, body_limit)
 end
 
 
--- `from` has sources and matches, or no such field.
-local function fill_rule(rule, from)
+local function fill_rule(rule, matches)
     if rule == nil then
         error("out of memory")
     end
 
-    for _, id in ipairs(from.sources or {}) do
-        check(C.ngx_mesh_ffi_rule_source(rule, id, #id))
-    end
-
-    for _, match in ipairs(from.matches or {}) do
+    for _, match in ipairs(matches or {}) do
         local path = match.path_regex or ""
         check(C.ngx_mesh_ffi_rule_match(rule, path, #path))
 
@@ -158,6 +156,15 @@ local function fill_rule(rule, from)
         for name, regex in pairs(match.headers or {}) do
             check(C.ngx_mesh_ffi_rule_header(rule, name, #name, regex, #regex))
         end
+    end
+end
+
+
+local function add_grant(policy, grant)
+    fill_rule(C.ngx_mesh_ffi_policy_grant(policy, grant.target, #grant.target), grant.matches)
+
+    for _, id in ipairs(grant.sources) do
+        check(C.ngx_mesh_ffi_policy_grant_source(policy, id, #id))
     end
 end
 
@@ -175,7 +182,17 @@ local function add_limit(policy, limit)
         check(C.ngx_mesh_ffi_limit_address(added, address, #address))
     end
 
-    fill_rule(C.ngx_mesh_ffi_limit_rule(added), limit)
+    fill_rule(C.ngx_mesh_ffi_limit_rule(added), limit.matches)
+
+    local sources = limit.sources or {}
+
+    for _, id in ipairs(sources) do
+        check(C.ngx_mesh_ffi_policy_limit_source(policy, added, id, #id))
+    end
+
+    if #sources == 0 then
+        check(C.ngx_mesh_ffi_policy_limit_others(policy, added))
+    end
 end
 
 
@@ -188,7 +205,7 @@ local function new_policy(grants, limits)
     end
 
     for _, grant in ipairs(grants or {}) do
-        fill_rule(C.ngx_mesh_ffi_policy_grant(policy, grant.target, #grant.target), grant)
+        add_grant(policy, grant)
     end
 
     for _, limit in ipairs(limits) do
@@ -258,7 +275,7 @@ function _M.split_put(service, from)
         check(C.ngx_mesh_ffi_split_backend(split, backend.cluster, #backend.cluster, backend.weight))
     end
 
-    fill_rule(C.ngx_mesh_ffi_split_rule(split), from)
+    fill_rule(C.ngx_mesh_ffi_split_rule(split), from.matches)
     C.ngx_mesh_ffi_split_put(split)
 end
 

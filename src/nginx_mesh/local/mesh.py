@@ -23,7 +23,7 @@ from nginx_mesh.compile.check import ObjectWarning
 from nginx_mesh.compile.dnsnames import DnsNames
 from nginx_mesh.compile.engine import Compiler, Touched
 from nginx_mesh.compile.force import Enforcement, Force
-from nginx_mesh.compile.state import Identity, Probe
+from nginx_mesh.compile.state import Identity, Probe, StateEntry
 from nginx_mesh.identity.provider import IdentityProvider
 from nginx_mesh.identity.spiffe import workload_id
 from nginx_mesh.inject import probes
@@ -136,6 +136,19 @@ class Mesh:
             self._spawn(self._configure_after_step(settings))
         else:
             self._configure(settings)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The mesh as facts. To look at only."""
+        return self._catalog
+
+    def own_state(self, pod: ObjectKey) -> Mapping[str, StateEntry]:
+        """What the newest state of a pod's sidecar has of its own; empty where there is none."""
+        return self._compiler.entries(pod)
+
+    def policies_at(self, pod: ObjectKey) -> AbstractSet[ObjectKey]:
+        """The traffic policies that concern a pod's sidecar."""
+        return self._enforcement.policies_at(pod)
 
     def policies(self) -> set[ObjectKey]:
         """Every traffic policy there is."""

@@ -25,6 +25,7 @@ from .kubelet import Kubelet, NotRunningError
 from .links import pod_networks, restore
 from .mesh import Mesh
 from .objects import CONFIG_KEY, Objects, RefusedError
+from .overview import Overview
 from .paths import MeshPaths
 from .pods import PodKeeper
 from .policystatus import PolicyStatuses
@@ -71,6 +72,9 @@ class Runtime:
             networks=networks,
         )
         self.scraper = Scraper(self._mesh.control_sockets)
+        self.overview = Overview(
+            paths.name, self.objects, self._mesh, self.scraper, self._events, self.identities, self._clock
+        )
         self._workload_apis = WorkloadApis(paths, identity.agent)
         self._pods = PodKeeper(
             self._store, self._kubelet, self._mesh, self._workload_apis, self._events, self._clock, _decode_pod

@@ -9,23 +9,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nginx_mesh.node.control import ControlSocket, UnreachableError
-from nginx_mesh.traffic.exposition import ExpositionError, read
+from nginx_mesh.traffic.exposition import ExpositionError, Series, read
 from nginx_mesh.traffic.flows import Flow, flows
 from nginx_mesh.traffic.history import History
 from nginx_mesh.traffic.server import WINDOW
+from nginx_mesh.traffic.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 5.0
 _TIMEOUT_SECONDS = 2.0
+_TIMELINE_SECONDS = 900.0
 
 
 class Scraper:
-    """Asks the sidecars that `sockets` tells (by the uid of their pods) every few seconds."""
+    """Asks the sidecars that `sockets` tells (by the uid of their pods) every few seconds.
+
+    `timeline` has a point for each time, `silent` why sidecars gave nothing, `breakers` the states of the circuits of
+    those that did; both by the uid of their pods.
+    """
 
     def __init__(self, sockets: Callable[[], Mapping[str, Path]]) -> None:
         self._sockets = sockets
         self._history = History(WINDOW)
+        self.timeline = Timeline(round(_TIMELINE_SECONDS / _INTERVAL_SECONDS))
+        self.silent: dict[str, str] = {}
+        self.breakers: dict[str, Mapping[Series, float]] = {}
 
     async def run(self) -> None:
         """Do so until cancelled."""
@@ -40,9 +49,16 @@ class Scraper:
         """Who called whom in the last so many seconds, as it was at the last time that sidecars were asked."""
         return flows(self._history.increases(time.monotonic(), window))
 
+    def rates(self, window: float) -> Sequence[Flow]:
+        """The same per second. `window` is seconds, and may be shorter than the time between two scrapes."""
+        return flows(self._history.rates(time.monotonic(), max(window, 1.5 * _INTERVAL_SECONDS)))
+
     async def _scrape(self) -> None:
         sockets = self._sockets()
         self._history.retain(set(sockets))
+        for gone in (self.silent.keys() | self.breakers.keys()) - sockets.keys():
+            self.silent.pop(gone, None)
+            self.breakers.pop(gone, None)
         # One after another: thousands of them are no reason to leave everything else waiting.
         for uid, socket in sockets.items():
             try:
@@ -51,5 +67,11 @@ class Scraper:
                 exposed, now = read(text), time.monotonic()
                 since = None if exposed.since is None else now - (time.time() - exposed.since)
                 self._history.record(uid, now, exposed.counters, since)
+                self.timeline.add(flows(self._history.rates_of(uid, now, _INTERVAL_SECONDS / 2)))
+                self.breakers[uid] = exposed.breakers
+                self.silent.pop(uid, None)
             except (UnreachableError, ExpositionError) as error:
                 log.debug("the sidecar of pod %s gives no metrics: %s", uid, error)
+                self.silent[uid] = str(error)
+                self.breakers.pop(uid, None)
+        self.timeline.close(time.time())

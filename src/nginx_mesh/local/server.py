@@ -10,6 +10,7 @@
 | GET `/mesh/readiness?object=kind/name,…&namespace=` | what is not ready and why |
 | GET `/mesh/identities` | who has which SVID |
 | GET `/mesh/identity` | where the authority is, and its trust domain |
+| GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | the mesh as people look at it (overview.py) |
 | GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
 | `/identity/…` | the identity authority, where it is in this process (identity/admin.py) |
 | GET `/healthz` | |
@@ -82,6 +83,7 @@ class ApiServer:
         app.router.add_get("/mesh/readiness", self._readiness)
         app.router.add_get("/mesh/identities", self._identities)
         app.router.add_get("/mesh/identity", self._identity)
+        app.router.add_routes(runtime.overview.routes())
         if runtime.identity.admin is not None:
             app.add_subapp("/identity", runtime.identity.admin)
         else:

@@ -19,19 +19,22 @@ _SUCCESSFUL = ("1xx", "2xx")
 class Counts:
     """`latency` are requests by the upper bound of their time, milliseconds, each bucket with those below it.
 
-    `mtls` are those of all requests for which the caller's sidecar spoke mTLS.
+    `mtls` are those of all requests for which the caller's sidecar spoke mTLS, `unanswered` the failures (5xx) that may
+    have reached nobody.
     """
 
     success: float = 0.0
     failure: float = 0.0
     latency: dict[float, float] = field(default_factory=dict)
     mtls: float = 0.0
+    unanswered: float = 0.0
 
     def add(self, other: Counts) -> None:
         """Take in those of another flow."""
         self.success += other.success
         self.failure += other.failure
         self.mtls += other.mtls
+        self.unanswered += other.unanswered
         for bound, count in other.latency.items():
             self.latency[bound] = self.latency.get(bound, 0.0) + count
 
@@ -86,6 +89,8 @@ def _count(counts: Counts, name: str, labels: Mapping[str, str], added: float) -
             counts.success += added
         else:
             counts.failure += added
+            if labels.get("code") == "5xx":
+                counts.unanswered += added
     elif name == MTLS:
         counts.mtls += added
     elif name == LATENCY:

@@ -77,7 +77,7 @@ def test_series_of_one_pair_are_one_flow() -> None:
         ]
     )
     assert found == Flow(
-        {"pod": "a", "namespace": "n"}, {"pod": "b", "namespace": "m"}, Counts(6, 3, {10: 8, math.inf: 3}, mtls=7)
+        {"pod": "a", "namespace": "n"}, {"pod": "b", "namespace": "m"}, Counts(6, 3, {10: 8, math.inf: 3}, 7, 1)
     )
 
 

@@ -1,0 +1,93 @@
+"""The graph of traffic, and the traffic of workloads over time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nginx_mesh.traffic.flows import Counts, Flow
+from nginx_mesh.traffic.graph import Link, Node, links, node_of, security
+from nginx_mesh.traffic.timeline import Timeline
+
+WEB = Node("shop", "deployment", "web")
+CLIENT = Node("shop", "pod", "client")
+
+
+def flow(counts: Counts, service: str = "web", pod: str = "web-1") -> Flow:
+    destination = {"pod": pod, "namespace": "shop", "deployment": "web", "service": service}
+    return Flow({"pod": "client", "namespace": "shop"}, destination, counts)
+
+
+def test_pods_of_a_workload_are_one_node_and_a_pod_of_none_is_its_own() -> None:
+    found = links(
+        [
+            flow(Counts(3, mtls=3)),
+            flow(Counts(1, 1, mtls=2), "web-canary", "web-2"),
+            Flow({"pod": "client", "namespace": "shop"}, {}, Counts(5)),
+        ]
+    )
+    assert found == {(CLIENT, WEB): Link(Counts(4, 1, mtls=5), {"shop/web", "shop/web-canary"})}
+    assert str(WEB) == "shop/deployment/web"
+    # of another trust domain only the Service is known
+    assert node_of({"service": "far", "namespace": "shop"}) == Node("shop", "service", "far")
+
+
+@pytest.mark.parametrize(
+    ("counts", "seen"),
+    [
+        (Counts(), "unknown"),
+        (Counts(10, mtls=10), "mtls"),
+        (Counts(10), "plaintext"),
+        (Counts(10, mtls=4), "mixed"),
+        # refused by the other side's rules: it was asked, so it proved who it is
+        (Counts(0, 10, mtls=10), "mtls"),
+        # nobody proved anything where no handshake succeeds
+        (Counts(0, 10, mtls=10, unanswered=10), "unproved"),
+    ],
+)
+def test_a_lock_needs_that_every_request_went_by_mtls_and_that_one_was_answered(counts: Counts, seen: str) -> None:
+    assert security(counts) == seen
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 1e6), st.booleans()), min_size=1, max_size=20))
+def test_sums_of_rates_do_not_make_a_lock_look_broken(parts: list[tuple[float, bool]]) -> None:
+    sums = Counts()
+    for rate, mtls in parts:
+        sums.add(Counts(rate, mtls=rate if mtls else 0))
+    kinds = {mtls for _, mtls in parts}
+    smallest = min(rate for rate, _ in parts) / sums.success
+    if len(kinds) == 1:
+        assert security(sums) == ("mtls" if kinds == {True} else "plaintext")
+    elif smallest > 1e-5:
+        assert security(sums) == "mixed"
+
+
+def test_a_timeline_tells_rate_success_and_quantiles_at_each_point() -> None:
+    timeline = Timeline(10)
+    timeline.add([flow(Counts(3, 1, {10: 4, math.inf: 4}))])
+    timeline.add([flow(Counts(4, 0, {10: 0, 20: 4, math.inf: 4}), pod="web-2")])
+    timeline.close(100)
+    timeline.close(105)
+    course = timeline.course(WEB, "from")
+    assert timeline.times == [100, 105]
+    assert course.rate == [8, 0]
+    assert course.success == [7 / 8, None]
+    assert course.p50 == [10, None]
+    assert timeline.course(CLIENT, "to") == course
+    assert timeline.course(WEB, "to").rate == [0, 0]
+
+
+def test_a_timeline_forgets_what_is_too_long_ago() -> None:
+    timeline = Timeline(3)
+    for when in range(10):
+        if when < 8:
+            timeline.add([flow(Counts(when))])
+        timeline.close(when)
+    assert timeline.times == [7, 8, 9]
+    assert timeline.course(WEB, "from").rate == [7, 0, 0]
+    timeline.close(10)
+    timeline.close(11)
+    assert timeline.course(WEB, "from").rate == [0, 0, 0]

@@ -203,6 +203,14 @@ class Mesh:
             raise DemoError(f"nginx-meshctl local {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
         return done.stdout
 
+    def dashboard(self) -> str:
+        """Start the mesh's dashboard in the background; what the command says of it, or why there is none."""
+        command = [str(MESHCTL), "dashboard", "--mesh", self.name, "--detach"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, start_new_session=True
+        )
+        return (done.stderr if done.returncode else done.stdout).strip()
+
     def exists(self) -> bool:
         """Whether there is a mesh of this name."""
         return meshes.exists(MeshPaths(self.name))
@@ -301,7 +309,10 @@ class Demo:
         sudo = "sudo " if "SUDO_USER" in os.environ else ""
         ctl, name = f"{sudo}{_shown(MESHCTL)} local", f"--name {self._mesh.name}"
         driver = f"{ctl} exec deploy/driver -n shop {name} -- python3 /app/calls.py GET"
+        said = self._mesh.dashboard()
         self._headline("The mesh is left running. What to try next:")
+        self._console.print(Text("  # look at it in a web browser", style="dim"))
+        self._console.print(Text(f"  {said}", style="bold"), soft_wrap=True)
         for what, command in (
             ("see what runs", f"{ctl} get pods -A -o wide {name}"),
             ("look at a page as the driver", f"{driver} front /page"),
@@ -310,7 +321,11 @@ class Demo:
             ("scale while traffic runs", f"{ctl} scale deploy/catalogue-v2 --replicas 4 -n shop {name}"),
             ("replace pods while traffic runs", f"{ctl} restart deploy/front -n shop {name}"),
             ("let the outsider in again", f"sed s/strict/permissive/ {_shown(STRICT)} | {ctl} apply -f - {name}"),
-            ("end it", f"{ctl} down {name}"),
+            (
+                "end the dashboard alone",
+                f"{sudo}{_shown(MESHCTL)} dashboard --stop --mesh {self._mesh.name}",
+            ),
+            ("end it, and its dashboard", f"{ctl} down {name}"),
         ):
             self._console.print(Text(f"  # {what}", style="dim"))
             self._console.print(Text(f"  {command}"), soft_wrap=True)

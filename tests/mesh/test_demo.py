@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +104,9 @@ def test_keep_leaves_it_running_and_another_run_leaves_it_alone(demo: Demo) -> N
 
     assert process.returncode == 0, output
     assert f"down --name {demo.paths.name}" in output
+    (url,) = re.findall(r"dashboard of mesh .*: (http://127\.0\.0\.1:\d+/)", output)
+    with urllib.request.urlopen(f"{url}api/graph", timeout=10) as answer:  # noqa: S310 - the demo's own
+        assert json.load(answer)["mesh"] == demo.paths.name
 
     process = demo.start()
     output, _ = process.communicate(timeout=150)
@@ -108,3 +114,5 @@ def test_keep_leaves_it_running_and_another_run_leaves_it_alone(demo: Demo) -> N
     assert process.returncode == 1, output
     assert f'there is a mesh named "{demo.paths.name}" already' in output
     assert meshes.connect(demo.paths).get("/mesh/readiness")["ready"] == 10
+    meshes.destroy(demo.paths)
+    assert demo.leftovers() == []

@@ -32,7 +32,7 @@ _BLOCK = re.compile(r"^<!-- test -->\n```console\n(.*?)^```$", re.MULTILINE | re
 _ASKING = re.compile(r"nginx-meshctl (local (exec|get|describe|logs|list)|top)\b")
 _PATIENCE = 15.0
 
-# Gives `nginx-meshctl local`, `identity` and `top` a mesh name with this run's prefix.
+# Gives `nginx-meshctl local`, `identity`, `top` and `dashboard` a mesh name with this run's prefix.
 _WRAPPER = """#!{python}
 import sys
 from nginx_mesh.cli.main import main
@@ -44,7 +44,7 @@ if words[1:2] == ["local"] and words[2:3] not in (["list"], ["--help"]):
         words[words.index("--name") + 1] = prefix + words[words.index("--name") + 1]
     else:
         words[3:3] = ["--name", prefix + "local"]
-if words[1:2] in (["identity"], ["top"]):
+if words[1:2] in (["identity"], ["top"], ["dashboard"]):
     words += ["--mesh", prefix + "local"]
 main()
 """

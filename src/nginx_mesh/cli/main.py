@@ -75,6 +75,7 @@ class LazyGroup(click.Group):
 COMMANDS: Final = {
     "check": ("nginx_mesh.cli.check:check", "Look for mistakes in manifests, without a mesh."),
     "completion": ("nginx_mesh.cli.completion:completion", "Generate the completion script of a shell."),
+    "dashboard": ("nginx_mesh.cli.dashboard:dashboard", "Show the mesh in a web browser."),
     "identity": ("nginx_mesh.cli.identity:identity", "Show and manage who has which identity."),
     "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),
     "local": ("nginx_mesh.cli.local:local", "Run a mesh on this machine."),

@@ -173,12 +173,13 @@ def start_daemon(paths: MeshPaths, image: Path | None) -> Client:
 
 
 def destroy(paths: MeshPaths) -> None:
-    """End the mesh: its daemon, its pods and all it kept. Raises MeshError."""
+    """End the mesh: its dashboard, its daemon, its pods and all it kept. Raises MeshError."""
     from nginx_mesh.local import links
     from nginx_mesh.local.leftovers import LeftoverError, destroy_node
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     try:
+        end_holder(paths.dashboard_lock, _STOP_SECONDS)
         end_holder(daemon_lock(paths), _STOP_SECONDS)
         links.forget(paths)
         destroy_node(paths)

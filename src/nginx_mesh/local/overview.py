@@ -34,12 +34,12 @@ from .events import EventLog
 from .mesh import Mesh
 from .objects import Objects, RefusedError
 from .readiness import is_ready
-from .scraper import Scraper
+from .scraper import INTERVAL_SECONDS, Scraper
 
 _MOST_EVENTS = 500
 _MOST_SILENT = 10
 # How soon a lock is seen to open or close: long before what went the other way has left the window.
-_LATELY = 10.0
+_LATELY = 1.5 * INTERVAL_SECONDS
 # However many look, the graph is made anew this often at most.
 _GRAPH_SECONDS = 1.0
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}

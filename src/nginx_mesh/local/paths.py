@@ -60,6 +60,16 @@ class MeshPaths:
         return self.state / "identity.json"
 
     @property
+    def dashboard_lock(self) -> Path:
+        """What the mesh's dashboard holds as long as it lives."""
+        return self.run / "dashboard.lock"
+
+    @property
+    def dashboard_url(self) -> Path:
+        """Where the dashboard says how it is reached."""
+        return self.run / "dashboard.url"
+
+    @property
     def logs(self) -> Path:
         """One directory of container logs per pod, and the daemon's own log."""
         return self.state / "logs"

@@ -17,7 +17,7 @@ from nginx_mesh.traffic.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-_INTERVAL_SECONDS = 5.0
+INTERVAL_SECONDS = 5.0
 _TIMEOUT_SECONDS = 2.0
 _TIMELINE_SECONDS = 900.0
 
@@ -32,7 +32,7 @@ class Scraper:
     def __init__(self, sockets: Callable[[], Mapping[str, Path]]) -> None:
         self._sockets = sockets
         self._history = History(WINDOW)
-        self.timeline = Timeline(round(_TIMELINE_SECONDS / _INTERVAL_SECONDS))
+        self.timeline = Timeline(round(_TIMELINE_SECONDS / INTERVAL_SECONDS))
         self.silent: dict[str, str] = {}
         self.breakers: dict[str, Mapping[Series, float]] = {}
 
@@ -43,15 +43,15 @@ class Scraper:
                 await self._scrape()
             except Exception:
                 log.exception("cannot read the sidecars' metrics")
-            await asyncio.sleep(_INTERVAL_SECONDS)
+            await asyncio.sleep(INTERVAL_SECONDS)
 
     async def flows(self, window: float) -> Sequence[Flow]:
         """Who called whom in the last so many seconds, as it was at the last time that sidecars were asked."""
         return flows(self._history.increases(time.monotonic(), window))
 
     def rates(self, window: float) -> Sequence[Flow]:
-        """The same per second. `window` is seconds, and may be shorter than the time between two scrapes."""
-        return flows(self._history.rates(time.monotonic(), max(window, 1.5 * _INTERVAL_SECONDS)))
+        """The same per second."""
+        return flows(self._history.rates(time.monotonic(), window))
 
     async def _scrape(self) -> None:
         sockets = self._sockets()
@@ -67,7 +67,7 @@ class Scraper:
                 exposed, now = read(text), time.monotonic()
                 since = None if exposed.since is None else now - (time.time() - exposed.since)
                 self._history.record(uid, now, exposed.counters, since)
-                self.timeline.add(flows(self._history.rates_of(uid, now, _INTERVAL_SECONDS / 2)))
+                self.timeline.add(flows(self._history.rates_of(uid, now, INTERVAL_SECONDS / 2)))
                 self.breakers[uid] = exposed.breakers
                 self.silent.pop(uid, None)
             except (UnreachableError, ExpositionError) as error:

@@ -1,0 +1,59 @@
+// Numbers and moments as people read them.
+
+const DASH = "–";
+
+/** Requests per second. */
+export function rate(value) {
+  if (!value) return "0/s";
+  if (value < 0.1) return `${(value * 60).toFixed(1)}/min`;
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value).toLocaleString("en")}/s`;
+}
+
+/** A share from 0 to 1. What is not all is never rounded to 100 %. */
+export function share(value) {
+  if (value === null || value === undefined) return DASH;
+  const percent = value * 100;
+  if (value >= 1 - 1e-9) return "100%";
+  if (percent > 99) return `${Math.min(percent, 99.99).toFixed(2)}%`;
+  return `${percent.toFixed(percent && percent < 10 ? 1 : 0)}%`;
+}
+
+/** Milliseconds. */
+export function time(ms) {
+  if (ms === null || ms === undefined) return DASH;
+  if (ms === 0) return "0 ms";
+  if (ms >= 10000) return `${Math.round(ms / 1000)} s`;
+  if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+}
+
+/** Milliseconds, without the unit where that is milliseconds. */
+export function brief(ms) {
+  return time(ms).replace(" ms", "");
+}
+
+/** A length of time in seconds, by its largest unit or two. */
+export function span(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const first = units.findIndex(([, size]) => whole >= size);
+  if (first < 0) return "0 s";
+  const [unit, size] = units[first];
+  const next = units[first + 1];
+  const rest = next ? Math.floor((whole % size) / next[1]) : 0;
+  return `${Math.floor(whole / size)} ${unit}` + (rest && whole / size < 10 && unit !== "min" ? ` ${rest} ${next[0]}` : "");
+}
+
+/** Seconds since the epoch as a moment on the reader's clock. */
+export function moment(seconds) {
+  return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}
+
+/** Seconds since the epoch, of an RFC 3339 text. */
+export function parsed(text) {
+  return Date.parse(text) / 1000;
+}
+
+export function plural(count, one, many = `${one}s`) {
+  return `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+}

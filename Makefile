@@ -12,7 +12,7 @@ BUILT = .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .NOTPARALLEL:
-.PHONY: help setup setup-dev image demo test unit mesh lint format proto bench bench-identity lock clean
+.PHONY: help setup setup-dev image demo test unit mesh lint format proto bench bench-identity bench-policies lock clean
 
 help:  ## This list
 	@echo "Usage: make TARGET [VARIABLE=VALUE]..."
@@ -64,6 +64,9 @@ bench: setup-dev image  ## Compare our sidecar pair with plain nginx and with En
 
 bench-identity: setup-dev  ## Measure an identity server with 10,000 registered workloads
 	@$(PYTHON) -m bench.identity $(ARGS)
+
+bench-policies: setup-dev image  ## Compare a pair in a mesh with 1,000 TrafficTargets with one that has few policies
+	@$(SUDO) $(PYTHON) -m bench.policies $(ARGS)
 
 lock: setup  ## Write the lock files anew
 	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("lock: do this on Debian 12: what the oldest Python needs serves the others")'

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from bench import breakdown, cores, run
+from bench.command import prepare, say, show
 from bench.load import Cell
 from bench.pairs import Pair
 from bench.pairs.envoy import EnvoyPair
@@ -23,9 +17,7 @@ from bench.pairs.mesh import MeshPair
 from bench.pairs.plain import PlainPair
 from bench.report import Run, tables
 from bench.stats import CELLS, HEADLINE, UNLOADED
-from nginx_mesh.sidecar.image import ImageError, ensure_image
 
-_TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "taskset": "util-linux", "unshare": "util-linux", "wrk": "wrk"}
 _PAIRS: dict[str, type[Pair]] = {pair.name: pair for pair in (PlainPair, EnvoyPair, MeshPair)}
 _FULL = (CELLS, 7, 2)
 _QUICK = ((UNLOADED, HEADLINE, Cell(32, "64k"), Cell(32, "1k", new_connections=True)), 3, 1)
@@ -64,42 +56,23 @@ def main(quick: bool, pairs: str, breakdown_: bool, shared: bool, output: Path) 
     unknown = [name for name in names if name not in _PAIRS]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(_PAIRS)}", param_hint="--pairs")
-    _require()
-    signal.signal(signal.SIGTERM, _interrupt)
+    root = prepare()
     cells, rounds, seconds = _QUICK if quick else _FULL
     where = cores.shared(cores.mine()) if shared else cores.split(cores.mine())
-    try:
-        root = ensure_image(_say)
-    except ImageError as error:
-        raise click.ClickException(str(error)) from error
     with run.workspace() as directory:
         if breakdown_:
-            _print(breakdown.run(root, directory, where, _say))
+            show(breakdown.run(root, directory, where, say))
             return
         chosen = [_PAIRS[name] for name in names]
         with run.all_up(root, directory, [pair(root, directory) for pair in chosen], where) as beds:
-            samples = run.measure(beds, cells, rounds, seconds, _say)
-        memory = run.weigh(root, directory, chosen, where, seconds, _say)
+            samples = run.measure(beds, cells, rounds, seconds, say)
+        memory = run.weigh(root, directory, chosen, where, seconds, say)
     result = Run(_machine(), names, rounds, seconds, samples, memory)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(result.to_json())
-    _print(tables(result))
+    show(tables(result))
     click.echo(f"Every sample: {output}")
     click.echo(msgspec.json.encode(result.headline()).decode())
-
-
-def _print(what: list[Table]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for table in what:
-        console.print(table)
-
-
-def _require() -> None:
-    if os.geteuid() != 0:
-        raise click.ClickException("network namespaces need root: run it with sudo")
-    missing = {package for tool, package in _TOOLS.items() if shutil.which(tool) is None}
-    if missing:
-        raise click.ClickException(f"missing tools; install them with: apt-get install {' '.join(sorted(missing))}")
 
 
 def _machine() -> dict[str, str]:
@@ -113,14 +86,6 @@ def _machine() -> dict[str, str]:
 def _processor(cpuinfo: str) -> str:
     models = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     return models[0] if models else platform.machine()
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -35,12 +35,14 @@ class Step(NamedTuple):
     features: Features
 
 
+_BALANCED_SIMPLY = Features(routing=False, limit=False, rules=False, least_time=False)
 STEPS = (
     Step("mesh", "everything on", Features()),
-    Step("mesh-1", "without the rate limit", Features(limit=False)),
-    Step("mesh-2", "… and the access rule", Features(limit=False, rules=False)),
-    Step("mesh-3", "… and least_time (round_robin)", Features(limit=False, rules=False, least_time=False)),
-    Step("mesh-4", "… and metrics", Features(limit=False, rules=False, least_time=False, metrics=False)),
+    Step("mesh-1", "without the split and the circuit breaker", Features(routing=False)),
+    Step("mesh-2", "… and the rate limit", Features(routing=False, limit=False)),
+    Step("mesh-3", "… and the access rule", Features(routing=False, limit=False, rules=False)),
+    Step("mesh-4", "… and least_time (round_robin)", _BALANCED_SIMPLY),
+    Step("mesh-5", "… and metrics", _BALANCED_SIMPLY._replace(metrics=False)),
 )
 
 Profile = dict[str, float]

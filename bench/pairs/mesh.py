@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.app import PATH_REGEX
-from bench.certs import TRUST_DOMAIN, Certificates, Svid
+from bench.certs import Certificates
+from bench.objects import breaker, pod, routes, service, split, states, target, unreached_limit
 from bench.pairs import Pair
 from bench.process import Process
 from bench.topology import (
@@ -20,37 +22,27 @@ from bench.topology import (
     SERVICE_PORT,
     Topology,
 )
-from nginx_mesh.compile.state import (
-    Cluster,
-    Destination,
-    Endpoint,
-    Grant,
-    Identity,
-    Inbound,
-    Limit,
-    PathRule,
-    Settings,
-    State,
-    Update,
-)
+from nginx_mesh.api.meta import Object
+from nginx_mesh.compile.state import State, Update
 from nginx_mesh.node.control import Accepted, ControlSocket, UnreachableError
 
 _START = "/usr/lib/nginx-mesh/sidecar"
 _CONFIGURATION = "etc/nginx-mesh/nginx.conf"
 _SOCKET = "nginx-mesh/control.sock"
 _PATIENCE_SECONDS = 10.0
-_CLUSTER = "bench/server:80"
-_UNREACHED_RATE = 1_000_000_000
-_UNREACHED_BURST = 1_000_000
 
 
 class Features(NamedTuple):
     """What a request gets done to it. The pair is measured with everything; the breakdown takes things away."""
 
+    routing: bool = True
     limit: bool = True
     rules: bool = True
     least_time: bool = True
     metrics: bool = True
+
+
+_ALL = Features()
 
 
 class MeshPair(Pair):
@@ -59,11 +51,21 @@ class MeshPair(Pair):
     name = "mesh"
     authorises = True
 
-    def __init__(self, root: Path, directory: Path, name: str = name, features: Features | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        directory: Path,
+        name: str = name,
+        features: Features = _ALL,
+        mesh: Iterable[Object] | None = None,
+    ) -> None:
+        """`mesh` has the pods `client` and `server-0`, whose sidecars these are; without, it is that of `features`."""
         super().__init__(root, directory)
         self.name = name
-        self._features = features or Features()
-        self.authorises = self._features.rules
+        self._features = features
+        self._mesh = list(objects(features) if mesh is None else mesh)
+        self.authorises = features.rules
+        self._version = 0
 
     def start(self, topology: Topology, certificates: Certificates) -> None:
         """Start both sidecars and give them their state."""
@@ -81,37 +83,36 @@ class MeshPair(Pair):
                     process.directory / "nginx.conf": f"/{_CONFIGURATION}",
                 },
             )
-        asyncio.run(push(client, client_state(certificates, self._features)))
-        asyncio.run(push(server, server_state(certificates, self._features)))
+        self._certificates = certificates
+        self.become(self._mesh)
+
+    def become(self, mesh: Iterable[Object]) -> None:
+        """Run in this mesh from now on."""
+        self._version += 1
+        for process, state in zip(self._processes, states(mesh, self._certificates), strict=True):
+            asyncio.run(_push(process, state, self._version))
 
 
-def client_state(certificates: Certificates, features: Features) -> State:
-    """The calling pod: one service with an endpoint per address of the server pod."""
-    labels = {"dst_pod": "server-0", "dst_service": "server", "dst_namespace": "bench", "dst_deployment": "server"}
-    endpoint = Endpoint(tls=True, spiffe_id=certificates.server.spiffe_id, labels=labels)
-    return {
-        **_common(certificates, certificates.client, "client", [CLIENT_ADDRESS]),
-        f"destination/{SERVICE_ADDRESS}:{SERVICE_PORT}": Destination(protocol="http", cluster=_CLUSTER),
-        f"cluster/{_CLUSTER}": Cluster(
-            lb_method="least_time" if features.least_time else "round_robin",
-            endpoints={f"{address}:{APP_PORT}": endpoint for address in SERVER_ADDRESSES},
-        ),
-    }
+def objects(features: Features) -> Iterator[Object]:
+    """The mesh: a client, and a Service of three pods, which are addresses of the one server pod.
 
-
-def server_state(certificates: Certificates, features: Features) -> State:
-    """The called pod: one port, who may call what on it, and a limit that is never reached."""
-    caller = [certificates.client.spiffe_id]
-    rule = Grant(target="bench/target", sources=caller, matches=[PathRule(path_regex=PATH_REGEX)])
-    limit = Limit(name="bench/limit", rate=_UNREACHED_RATE, burst=_UNREACHED_BURST, delay=-1)
-    return {
-        **_common(certificates, certificates.server, "server", list(SERVER_ADDRESSES)),
-        f"inbound/{APP_PORT}": Inbound(
-            protocols=["http"],
-            grants=[rule] if features.rules else None,
-            limits=[limit] if features.limit else [],
-        ),
-    }
+    The policies concern every request, and none is in its way: the limit is not reached, and the circuit stays closed.
+    """
+    lb_method = "least_time" if features.least_time else "round_robin"
+    yield pod("client", CLIENT_ADDRESS, "client", port=APP_PORT)
+    for number, (address, version) in enumerate(zip(SERVER_ADDRESSES, ("old", "old", "new"), strict=True)):
+        yield pod(f"server-{number}", address, "server", port=APP_PORT, labels={"version": version})
+    yield service("server", SERVICE_ADDRESS, SERVICE_PORT, APP_PORT, {"app": "server"}, lb_method=lb_method)
+    yield routes("paths", PATH_REGEX)
+    if features.rules:
+        yield target("target", "server", "client", "paths")
+    if features.limit:
+        yield unreached_limit("limit", "server")
+    if features.routing:
+        for version, address in (("old", "10.96.0.11"), ("new", "10.96.0.12")):
+            yield service(version, address, SERVICE_PORT, APP_PORT, {"version": version}, lb_method=lb_method)
+        yield split("split", "server", {"old": 2, "new": 1}, "paths")
+        yield breaker("breaker", "server")
 
 
 def reduced(configuration: str, features: Features) -> str:
@@ -124,8 +125,8 @@ def reduced(configuration: str, features: Features) -> str:
     return quiet
 
 
-async def push(process: Process, state: State) -> None:
-    """Give a sidecar that is starting its first state and wait until it runs it.
+async def _push(process: Process, state: State, version: int) -> None:
+    """Give a sidecar, which may still be starting, a whole state and wait until it runs it.
 
     RuntimeError with the sidecar's reason when it refuses; ProcessDiedError when it ended.
     """
@@ -134,7 +135,7 @@ async def push(process: Process, state: State) -> None:
         while True:
             process.check()
             try:
-                answer = await control.put(Update(base=None, version=1, set_=state))
+                answer = await control.put(Update(base=None, version=version, set_=state))
                 break
             except UnreachableError:
                 if time.monotonic() > deadline:
@@ -142,18 +143,3 @@ async def push(process: Process, state: State) -> None:
                 await asyncio.sleep(0.05)
     if not isinstance(answer, Accepted):
         raise RuntimeError(f"{process.directory.name}: state not accepted: {answer}")
-
-
-def _common(certificates: Certificates, svid: Svid, name: str, addresses: list[str]) -> State:
-    return {
-        "settings": Settings(
-            mtls_mode="strict",
-            trust_domain=TRUST_DOMAIN,
-            client_max_body_size=1024 * 1024,
-            log_level="warn",
-            log_format="default",
-            addresses=addresses,
-            labels={"pod": f"{name}-0", "namespace": "bench", "deployment": name},
-        ),
-        "identity": Identity(spiffe_id=svid.spiffe_id, svid=svid.certificate, key=svid.key, bundle=certificates.root),
-    }

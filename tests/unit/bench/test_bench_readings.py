@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +16,11 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import certs, load, usage
+from bench import certs, load, objects, usage
+from bench.app import DENIED_PATH, path
 from bench.pairs import mesh
 from bench.process import Process, descendants, parents
-from nginx_mesh.compile.state import Cluster, Inbound, Update
+from nginx_mesh.compile.state import Update
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 
@@ -97,9 +100,9 @@ def test_a_key_is_readable_by_its_process_only(tmp_path: Path) -> None:
         pytest.skip("files are given to another user: needs root")
     process = Process(tmp_path, "unused", tmp_path / "hop", [0])
     process.write("key.pem", "secret")
-    for path in (process.directory, process.directory / "key.pem"):
-        assert path.stat().st_mode & 0o077 == 0
-        assert path.stat().st_uid == 2102
+    for private in (process.directory, process.directory / "key.pem"):
+        assert private.stat().st_mode & 0o077 == 0
+        assert private.stat().st_uid == 2102
 
 
 def test_svids_verify_against_the_root_and_carry_the_spiffe_id() -> None:
@@ -113,33 +116,38 @@ def test_svids_verify_against_the_root_and_carry_the_spiffe_id() -> None:
         assert "PRIVATE" not in repr(svid)
 
 
-def test_the_mesh_pair_has_every_feature_on() -> None:
-    issued = certs.issue(NOW)
-    client = mesh.client_state(issued, mesh.Features())
-    server = mesh.server_state(issued, mesh.Features())
-    cluster = client["cluster/bench/server:80"]
-    assert isinstance(cluster, Cluster)
-    assert cluster.lb_method == "least_time"
-    assert len(cluster.endpoints) == 3
-    assert all(e.tls and e.spiffe_id == issued.server.spiffe_id for e in cluster.endpoints.values())
+def states(features: mesh.Features) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the calling and the called sidecar get."""
+    found = objects.states(mesh.objects(features), certs.issue(NOW))
+    client, server = (msgspec.json.decode(msgspec.json.encode(Update(base=None, version=1, set_=s))) for s in found)
+    return client["set"], server["set"]
+
+
+def test_policies_of_every_kind_concern_the_request_that_is_measured() -> None:
+    client, server = states(mesh.Features())
+    dialled = client["destination/10.96.0.10:80"]["cluster"]
+    split = client[f"split/{dialled}"]
+    assert re.search(split["matches"][0]["path_regex"], path("1k"))
+    assert client[f"breaker/{dialled}"]["fallback"] == ""
+    clusters = [client[f"cluster/{backend['cluster']}"] for backend in split["backends"]]
+    assert [(c["lb_method"], len(c["endpoints"])) for c in clusters] == [("least_time", 2), ("least_time", 1)]
+    identity = server["identity"]["spiffe_id"]
+    assert all(e["tls"] and e["spiffe_id"] == identity for c in clusters for e in c["endpoints"].values())
     inbound = server["inbound/8080"]
-    assert isinstance(inbound, Inbound)
-    assert inbound.grants is not None
-    assert inbound.grants[0].sources == [issued.client.spiffe_id]
-    assert inbound.grants[0].matches[0].path_regex
-    assert len(inbound.limits) == 1
-    assert msgspec.json.decode(msgspec.json.encode(Update(base=None, version=1, set_=server)))["set"]
+    (grant,) = inbound["grants"]
+    assert grant["sources"] == [client["identity"]["spiffe_id"]]
+    assert re.search(grant["matches"][0]["path_regex"], path("64k"))
+    assert not re.search(grant["matches"][0]["path_regex"], DENIED_PATH)
+    assert len(inbound["limits"]) == 1
 
 
 def test_the_breakdown_takes_features_away_one_by_one() -> None:
-    issued = certs.issue(NOW)
-    bare = mesh.Features(limit=False, rules=False, least_time=False)
-    inbound = mesh.server_state(issued, bare)["inbound/8080"]
-    assert isinstance(inbound, Inbound)
-    assert (inbound.grants, inbound.limits) == (None, [])
-    cluster = mesh.client_state(issued, bare)["cluster/bench/server:80"]
-    assert isinstance(cluster, Cluster)
-    assert cluster.lb_method == "round_robin"
+    client, server = states(mesh.Features(routing=False, limit=False, rules=False, least_time=False))
+    assert server["inbound/8080"].get("grants") is None
+    assert server["inbound/8080"].get("limits", []) == []
+    cluster = client["cluster/bench/server:80"]
+    assert (cluster["lb_method"], len(cluster["endpoints"])) == ("round_robin", 3)
+    assert not [key for key in client if key.startswith(("split/", "breaker/"))]
 
 
 CONFIGURATION = """http {

@@ -24,7 +24,7 @@ SOMEBODY = str(workload_id(TRUST_DOMAIN, "test", "somebody"))
 
 @dataclass
 class Mesh:
-    """A server with all protocols, a client, a client outside of the mesh."""
+    """A server with all protocols, a client, a client outside of the mesh; `raw` is `web` as a Service of TCP."""
 
     world: World
     server: Pod
@@ -32,6 +32,7 @@ class Mesh:
     outsider: Pod
     web: Service
     grpc: Service
+    raw: Service
 
     @property
     def url(self) -> str:
@@ -70,10 +71,11 @@ def world_of_mesh() -> Iterator[Mesh]:
         outsider = world.pod("outsider", meshed=False)
         web = world.service("web", {80: (HTTP, "http"), 2525: (TCP, "tcp")}, [server])
         grpc = world.service("grpc", {50051: (GRPC, "grpc")}, [server])
+        raw = world.service("raw", {81: (HTTP, "tcp")}, [server])
         server.serve("http_server", "--port", str(HTTP))
         server.serve("tcp_server", "--mode", "greeting", "--port", str(TCP))
         server.serve("grpc_server", "--port", str(GRPC))
-        yield Mesh(world, server, client, outsider, web, grpc)
+        yield Mesh(world, server, client, outsider, web, grpc, raw)
 
 
 @pytest.fixture
@@ -120,6 +122,28 @@ def test_the_access_log_names_the_traffic_target_that_allowed_a_connection(mesh:
     mesh.granted(port=TCP)
     assert "error" not in mesh.client.call("tcp_client", "greeting", mesh.web.vip, "2525")
     assert mesh.logged('"protocol":"tcp"')["policy"] == "test/t"
+
+
+# a port that is HTTP to one Service and TCP to another
+
+
+def test_at_a_port_of_both_protocols_requests_and_connections_are_granted_apart(mesh: Mesh) -> None:
+    source = [str(mesh.client.spiffe_id)]
+    reads = Grant(target="test/reads", sources=source, matches=[PathRule(methods=["GET"])])
+    connections = Grant(target="test/connections", sources=source, tcp=True)
+
+    def allowed(*grants: Grant) -> tuple[int, int, bool]:
+        """The statuses of a GET and a PUT, and whether a connection has an answer."""
+        mesh.server.inbound[HTTP] = Inbound(protocols=["http", "tcp"], grants=list(grants))
+        mesh.world.push([mesh.server])
+        carried = mesh.client.get(f"http://{mesh.raw.vip}:81/echo", method="PUT")
+        return mesh.status(), mesh.status(method="PUT"), carried.get("status") == 200
+
+    assert allowed(reads) == (200, 403, False)
+    assert allowed(connections) == (403, 403, True)
+    assert allowed(reads, connections) == (200, 403, True)
+    assert allowed(Grant(target="test/all", sources=source)) == (200, 200, True)
+    assert allowed() == (403, 403, False)
 
 
 # refusals, and when they are decided

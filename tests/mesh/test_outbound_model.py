@@ -204,9 +204,12 @@ class Chance:
             }
             self.splits.append(made(TrafficSplit, self.namespace, f"s{at}", self.one(1, 2), spec=spec))
         self.breakers = [breaker for breaker in self.breakers if self.random.random() < 0.8]
-        for at in range(len(self.breakers), self.one(0, 1, 2, 3)):
+        split = [split.spec.service for split in self.splits]
+        split += [backend.service for one in self.splits for backend in one.spec.backends]
+        for at in range(len(self.breakers), self.one(0, 1, 2, 3, 4)):
+            name = self.one("web", *names, *split, *split)
             spec = {
-                "destination": {"kind": "Service", "name": self.one("web", *names), "namespace": self.namespace},
+                "destination": {"kind": "Service", "name": name, "namespace": self.namespace},
                 "errors": self.random.randint(1, 3),
                 "timeoutSeconds": self.one(SHORT, LONG),
             }

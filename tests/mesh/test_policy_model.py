@@ -38,7 +38,7 @@ from tests.model.policy import Call, Caller, Reference, Verdict
 MESHES = int(os.environ.get("NGINX_MESH_MODEL_MESHES", "600"))
 SEED = os.environ.get("NGINX_MESH_MODEL_SEED") or ("ci" if "CI" in os.environ else str(random.randrange(10**9)))
 CALLS = 25
-HTTP, OTHER_HTTP, TCP = 8080, 8081, 9000
+HTTP, OTHER_HTTP, TCP, BOTH = 8080, 8081, 9000, 8082
 
 # Accounts are shared on purpose; what is `gone` has an SVID, and no pod in the mesh.
 CALLERS = {
@@ -98,7 +98,7 @@ class Chance:
         self.number = number
         self.mode = self.random.choice(["permissive", "permissive", "strict", "off"])
         self.access = self.random.choice(["allow", "allow", "deny"])
-        self.server: KubernetesPod = self.pod("shop", "server", "data", address, (HTTP, OTHER_HTTP, TCP))
+        self.server: KubernetesPod = self.pod("shop", "server", "data", address, (HTTP, OTHER_HTTP, TCP, BOTH))
         self.objects: list[Object] = [self.server]
         for name, caller in CALLERS.items():
             if caller.proof == "svid" and name != "gone" and self.random.random() < 0.9:
@@ -116,6 +116,8 @@ class Chance:
                         {"port": 80, "name": "http", "targetPort": HTTP},
                         {"port": 81, "name": "http-b", "targetPort": OTHER_HTTP},
                         {"port": 90, "name": "tcp", "targetPort": TCP},
+                        {"port": 82, "name": "http-c", "targetPort": BOTH},
+                        {"port": 92, "name": "tcp-c", "targetPort": BOTH},
                     ],
                 },
             ),
@@ -196,7 +198,7 @@ class Chance:
         destination: dict[str, Any] = {"kind": "ServiceAccount", "name": self.random.choice(["data", "data", "web"])}
         destination["namespace"] = self.random.choice(["shop", "shop", ""]) or namespace
         if self.random.random() < 0.3:
-            destination["port"] = self.random.choice([HTTP, TCP])
+            destination["port"] = self.random.choice([HTTP, TCP, BOTH])
         spec = {"destination": destination, "sources": sources, "rules": rules}
         return made(TrafficTarget, namespace, f"t{at}", at, spec=spec)
 
@@ -239,8 +241,9 @@ class Chance:
     def call(self) -> tuple[str, Call]:
         # without mTLS nobody proves anything
         name = "plain" if self.mode == "off" else self.random.choice(list(CALLERS))
-        port = self.random.choice([HTTP, HTTP, HTTP, OTHER_HTTP, TCP])
-        if port == TCP:
+        port = self.random.choice([HTTP, HTTP, HTTP, OTHER_HTTP, TCP, BOTH])
+        # what is plaintext is HTTP at a port of both
+        if port == TCP or (port == BOTH and CALLERS[name].proof != "plaintext" and self.random.random() < 0.5):
             return name, Call(CALLERS[name], port)
         headers = {key: self.random.choice(HEADERS[key]) for key in self.some(list(HEADERS))}
         return name, Call(CALLERS[name], port, self.random.choice(METHODS), self.random.choice(TARGETS), headers)
@@ -281,9 +284,9 @@ class Field:
 @pytest.fixture(scope="module")
 def field() -> Iterator[Field]:
     with World() as world:
-        server = world.pod("server", {HTTP: "http", OTHER_HTTP: "http", TCP: "tcp"})
+        server = world.pod("server", {HTTP: "http", OTHER_HTTP: "http", TCP: "tcp", BOTH: "http"})
         server.identity = world.authority.identity(workload_id(TRUST_DOMAIN, "shop", "data"))
-        for port in (HTTP, OTHER_HTTP):
+        for port in (HTTP, OTHER_HTTP, BOTH):
             server.serve("http_server", "--port", str(port))
         server.serve("tcp_server", "--port", str(TCP), "--mode", "echo")
         home = world.pod("callers", meshed=False)

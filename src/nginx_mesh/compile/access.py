@@ -1,12 +1,12 @@
 """Who may call a port: TrafficTargets as grants.
 
 An HTTPRouteGroup grants HTTP and gRPC, a TCPRoute grants TCP; a TrafficTarget without rules grants both. A rule that
-cannot be resolved grants nothing. Where Services disagree about a port's protocol, only HTTP can be granted by rules.
+cannot be resolved grants nothing. Where Services disagree about a port's protocol, each rule grants its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.smi import TrafficTarget
@@ -33,13 +33,12 @@ def grants(
     ]
     if not targets and settings.access_control_mode == "allow":
         return None
-    granted = (_grant(catalog, settings, target, protocols) for target in targets)
-    return [grant for grant in granted if grant is not None]
+    return [grant for target in targets for grant in _grants(catalog, settings, target, protocols)]
 
 
-def _grant(
+def _grants(
     catalog: Catalog, settings: MeshSettings, target: TrafficTarget, protocols: Sequence[Protocol]
-) -> Grant | None:
+) -> Iterator[Grant]:
     namespace = target.metadata.namespace
     sources = {
         account_id(settings.trust_domain, source.namespace or namespace, source.name) for source in target.spec.sources
@@ -47,10 +46,12 @@ def _grant(
     sources.discard(None)
     name, callers = f"{namespace}/{target.metadata.name}", sorted(filter(None, sources))
     if not callers:
-        return None
+        return
     if not target.spec.rules:
-        return Grant(target=name, sources=callers)
+        yield Grant(target=name, sources=callers)
+        return
     routes = resolve(catalog.policies, namespace, target.spec.rules)
-    if list(protocols) == ["tcp"]:
-        return Grant(target=name, sources=callers) if routes.tcp else None
-    return Grant(target=name, sources=callers, matches=routes.http) if routes.http else None
+    if routes.http and set(protocols) != {"tcp"}:
+        yield Grant(target=name, sources=callers, matches=routes.http)
+    if routes.tcp and "tcp" in protocols:
+        yield Grant(target=name, sources=callers, tcp=True)

@@ -81,11 +81,15 @@ class PathRule(Entry, frozen=True, kw_only=True):
 
 
 class Grant(Entry, frozen=True, kw_only=True):
-    """Callers (SPIFFE IDs) and what they may do; empty `matches` means everything. `target` names the TrafficTarget."""
+    """Callers (SPIFFE IDs) and what they may do; empty `matches` means everything. `target` names the TrafficTarget.
+
+    With `tcp` it grants TCP connections alone, with `matches` requests alone.
+    """
 
     target: str
     sources: list[str]
     matches: list[PathRule] = []
+    tcp: bool = False
 
 
 class Limit(Entry, frozen=True, kw_only=True):

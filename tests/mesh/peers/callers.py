@@ -56,11 +56,11 @@ def request(connection: Connection, call: Json) -> str:
 
 
 def connect(host: str, call: Json, caller: Json) -> str:
-    """Open a TCP connection, and see whether the server gives back what it is sent."""
+    """Open a TCP connection, and see whether the server says anything to it."""
     with socket.create_connection((host, call["port"]), PATIENCE, (caller["address"], 0)) as raw:
         stream = secured(raw, caller["cert"], "nginx-mesh-tcp") if caller["cert"] else raw
         try:
-            stream.sendall(b"x\n")
+            stream.sendall(b"x\r\n\r\n")
             return "open" if stream.recv(2) else "closed"
         except (ConnectionError, ssl.SSLError):
             return "closed"

@@ -175,11 +175,14 @@ def test_sources_that_cannot_be_anybody_are_granted_nothing() -> None:
     assert inbound(web(), target("t", "web", ["../client"])).grants == []
 
 
-def test_a_tcp_route_grants_tcp_though_http_routes_stand_beside_it() -> None:
+def test_a_tcp_route_grants_tcp_and_http_routes_http_where_services_disagree_too() -> None:
     objects = (web(), tcp_route("route"), GET, target("t", "web", ["client"], tcp("route"), http("routes", "get")))
-    assert inbound(TCP_SERVICE, *objects).grants == [Grant(target="default/t", sources=[CLIENT])]
-    granted = inbound(SERVICE, *objects).grants
-    assert granted == [Grant(target="default/t", sources=[CLIENT], matches=[PathRule(methods=["GET"])])]
+    connections = Grant(target="default/t", sources=[CLIENT], tcp=True)
+    requests = Grant(target="default/t", sources=[CLIENT], matches=[PathRule(methods=["GET"])])
+    assert inbound(TCP_SERVICE, *objects).grants == [connections]
+    assert inbound(SERVICE, *objects).grants == [requests]
+    both = (SERVICE, service("raw", port(81, target=8080), selector=WEB))
+    assert inbound(*both, *objects).grants == [requests, connections]
 
 
 WORKLOADS = ("Service", "Deployment", "DaemonSet", "StatefulSet", "Pod")

@@ -10,6 +10,7 @@
 typedef struct {
     ngx_mesh_rule_t     rule;
     ngx_str_t           name;           /* of the TrafficTarget */
+    ngx_uint_t          tcp;            /* for connections alone */
 } ngx_mesh_grant_t;
 
 /* What names a caller, the oldest first: a port may have a thousand grants, and a caller is asked for its own only. */
@@ -63,9 +64,12 @@ ngx_mesh_policy_free(ngx_mesh_policy_t *policy)
 }
 
 
-/* FFI. Adds the grant of a TrafficTarget: the rule, to be filled in before the next is added. NULL: out of memory. */
+/*
+ * FFI. Adds the grant of a TrafficTarget: the rule, to be filled in before the next is added. `tcp`: it is for no requests.
+ * NULL: out of memory.
+ */
 ngx_mesh_rule_t *
-ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t len)
+ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t len, ngx_uint_t tcp)
 {
     ngx_str_t          str = { len, (u_char *) name };
     ngx_mesh_grant_t  *grant;
@@ -76,6 +80,7 @@ ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t 
         return NULL;
     }
 
+    grant->tcp = tcp;
     grant->name.len = len;
     grant->name.data = ngx_pstrdup(policy->pool, &str);
     policy->last = grant;
@@ -214,7 +219,9 @@ ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_
     grant = caller->grants.elts;
 
     for (i = 0; i < caller->grants.nelts; i++) {
-        if (r ? ngx_mesh_rule_matches(r, &grant[i]->rule, 0) : grant[i]->rule.matches.nelts == 0) {
+        if (r ? !grant[i]->tcp && ngx_mesh_rule_matches(r, &grant[i]->rule, 0)
+              : grant[i]->rule.matches.nelts == 0)
+        {
             *by = grant[i]->name;
             return 1;
         }

@@ -17,7 +17,7 @@ typedef struct ngx_mesh_limit_s ngx_mesh_limit_t;
 void ngx_mesh_ffi_settings(uintptr_t mode, uintptr_t json_log, uintptr_t log_level, int64_t body_limit);
 void ngx_mesh_ffi_inbound(uintptr_t port, uintptr_t protocols, ngx_mesh_policy_t *policy);
 ngx_mesh_policy_t *ngx_mesh_ffi_policy_new(uintptr_t restricted);
-ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const char *name, size_t len);
+ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const char *name, size_t len, uintptr_t tcp);
 intptr_t ngx_mesh_ffi_policy_grant_source(ngx_mesh_policy_t *policy, const char *id, size_t len);
 ngx_mesh_limit_t *ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len,
     size_t policy_len, double rate, double burst, double delay);
@@ -161,7 +161,8 @@ end
 
 
 local function add_grant(policy, grant)
-    fill_rule(C.ngx_mesh_ffi_policy_grant(policy, grant.target, #grant.target), grant.matches)
+    local tcp = grant.tcp and 1 or 0
+    fill_rule(C.ngx_mesh_ffi_policy_grant(policy, grant.target, #grant.target, tcp), grant.matches)
 
     for _, id in ipairs(grant.sources) do
         check(C.ngx_mesh_ffi_policy_grant_source(policy, id, #id))

@@ -204,7 +204,10 @@ local KEYED = {
             end
         end,
         value = struct({ protocols = list(protocol) }, {
-            grants = nullable(list(struct({ target = text, sources = list(text) }, { matches = matches }))),
+            grants = nullable(list(struct({ target = text, sources = list(text) }, {
+                matches = matches,
+                tcp = boolean,
+            }))),
             limits = list(struct({ name = text, rate = integer(1, 2 ^ 53) }, {
                 burst = integer(0, 2 ^ 31),
                 delay = integer(-1, 2 ^ 31),

@@ -191,9 +191,47 @@ def _updated_sidecars(policy: Resource, _: float) -> str:
     return f"{status.get('updatedSidecars', 0)}/{status.get('sidecars', 0)}"
 
 
-def _reference(*path: str) -> Callable[[Resource, float], str]:
-    kind, name = _spec(*path, "kind"), _spec(*path, "name")
-    return lambda resource, now: f"{kind(resource, now).lower()}/{name(resource, now)}"
+def _named(policy: Resource, reference: Resource) -> str:
+    """The name in a reference, with the namespace where that is not the policy's own."""
+    namespace = reference.get("namespace")
+    foreign = f"{namespace}/" if namespace and namespace != policy["metadata"].get("namespace") else ""
+    return f"{foreign}{reference['name']}"
+
+
+def _destination(policy: Resource, _: float) -> str:
+    destination = policy["spec"]["destination"]
+    return f"{destination['kind'].lower()}/{_named(policy, destination)}"
+
+
+def _target_destination(target: Resource, _: float) -> str:
+    """A service account, and the port where a TrafficTarget is about one only."""
+    destination = target["spec"]["destination"]
+    port = destination.get("port")
+    return _named(target, destination) + (f":{port}" if port else "")
+
+
+def _target_sources(target: Resource, _: float) -> str:
+    return ",".join(_named(target, source) for source in target["spec"].get("sources", [])) or "<none>"
+
+
+def _limit_sources(limit: Resource, _: float) -> str:
+    sources = limit["spec"].get("sources", [])
+    return ",".join(f"{source['kind'].lower()}/{_named(limit, source)}" for source in sources) or "<all>"
+
+
+def _rules(field: str) -> Callable[[Resource, float], str]:
+    """What a policy says of requests: the names of route groups, with those of the matches that it chose."""
+
+    def read(policy: Resource, _: float) -> str:
+        rules = policy["spec"].get(field, [])
+        return ",".join(":".join([rule["name"], *rule.get("matches", [])]) for rule in rules) or "<all>"
+
+    return read
+
+
+def _fallback(breaker: Resource, _: float) -> str:
+    fallback = breaker["spec"].get("fallback")
+    return f"{fallback['service']}:{fallback.get('port', 80)}" if fallback else "<none>"
 
 
 def _event_object(event: Resource, _: float) -> str:
@@ -266,18 +304,18 @@ _COLUMNS: dict[str, list[Column]] = {
         ("MESSAGE", _spec("message")),
     ],
     "TrafficSplit": [("SERVICE", _spec("spec", "service")), ("BACKENDS", _split_backends), *_FORCE, _AGE],
-    "TrafficTarget": [("DESTINATION", _spec("spec", "destination", "name")), *_FORCE, _AGE],
+    "TrafficTarget": [("DESTINATION", _target_destination), *_FORCE, _AGE],
     "HTTPRouteGroup": [*_FORCE, _AGE],
     "TCPRoute": [*_FORCE, _AGE],
     "CircuitBreaker": [
-        ("DESTINATION", _reference("spec", "destination")),
+        ("DESTINATION", _destination),
         ("ERRORS", _spec("spec", "errors")),
         ("TIMEOUT", lambda breaker, _: f"{breaker['spec']['timeoutSeconds']}s"),
         *_FORCE,
         _AGE,
     ],
     "RateLimit": [
-        ("DESTINATION", _reference("spec", "destination")),
+        ("DESTINATION", _destination),
         ("RATE", _spec("spec", "rate")),
         *_FORCE,
         _AGE,
@@ -301,4 +339,13 @@ _WIDE: dict[str, list[Column]] = {
     "StatefulSet": _WORKLOAD_WIDE[:2],
     "DaemonSet": _WORKLOAD_WIDE,
     "Service": [("SELECTOR", _selector)],
+    "TrafficTarget": [("SOURCES", _target_sources), ("RULES", _rules("rules"))],
+    "TrafficSplit": [("MATCHES", _rules("matches"))],
+    "RateLimit": [
+        ("BURST", _spec("spec", "burst", default=0)),
+        ("DELAY", _spec("spec", "delay", default=0)),
+        ("SOURCES", _limit_sources),
+        ("RULES", _rules("rules")),
+    ],
+    "CircuitBreaker": [("FALLBACK", _fallback)],
 }

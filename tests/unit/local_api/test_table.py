@@ -48,6 +48,45 @@ def test_slices_print_like_kubectl() -> None:
     ]
 
 
+def policy(kind: str, **spec: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": "p", "namespace": "shop"}, "spec": spec}
+
+
+def cells(row: dict[str, Any]) -> dict[str, str]:
+    """The cells of a wide table by their titles."""
+    titles, values = table(row["kind"], [row], now=5.0, wide=True).splitlines()
+    return dict(zip(titles.replace("IN FORCE", "FORCE").split(), values.split(), strict=True))
+
+
+def test_policies_say_whom_they_are_about_and_name_other_namespaces() -> None:
+    account = {"kind": "ServiceAccount", "namespace": "shop"}
+    sources = [{**account, "name": "front"}, {"kind": "ServiceAccount", "namespace": "ops", "name": "probe"}]
+    rules = [{"kind": "HTTPRouteGroup", "name": "api", "matches": ["read", "list"]}, {"kind": "TCPRoute", "name": "t"}]
+        {"kind": "HTTPRouteGroup", "name": "api", "matches": ["read", "list"]},
+        {"kind": "TCPRoute", "name": "any"},
+    ]
+    one = cells(policy("TrafficTarget", destination={**account, "name": "db", "port": 5432}, sources=sources))
+    assert (one["DESTINATION"], one["SOURCES"], one["RULES"]) == ("db:5432", "front,ops/probe", "<all>")
+    two = cells(policy("TrafficTarget", destination={**account, "name": "db"}, sources=[], rules=rules))
+    assert (two["DESTINATION"], two["SOURCES"], two["RULES"]) == ("db", "<none>", "api:read:list,t")
+
+
+def test_policies_say_what_they_do_when_asked_for_more() -> None:
+    service = {"kind": "Service", "name": "web"}
+    limit = policy("RateLimit", destination=service, rate="10r/s", burst=3, delay="nodelay")
+    assert cells(limit) | {"DESTINATION": "service/web", "BURST": "3", "DELAY": "nodelay"} == cells(limit)
+    assert cells(limit)["SOURCES"] == "<all>"
+    limit["spec"]["sources"] = [{"kind": "Deployment", "name": "front", "namespace": "shop"}]
+    assert cells(limit)["SOURCES"] == "deployment/front"
+    foreign = {**service, "namespace": "other"}
+    breaker = policy("CircuitBreaker", destination=foreign, errors=3, timeoutSeconds=30)
+    assert (cells(breaker)["DESTINATION"], cells(breaker)["FALLBACK"]) == ("service/other/web", "<none>")
+    breaker["spec"]["fallback"] = {"service": "shop/spare"}
+    assert cells(breaker)["FALLBACK"] == "shop/spare:80"
+    split = policy("TrafficSplit", service="web", backends=[{"service": "old", "weight": 1}], matches=[{"name": "api"}])
+    assert (cells(split)["BACKENDS"], cells(split)["MATCHES"]) == ("old=1", "api")
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [

@@ -62,9 +62,6 @@ def test_policies_say_whom_they_are_about_and_name_other_namespaces() -> None:
     account = {"kind": "ServiceAccount", "namespace": "shop"}
     sources = [{**account, "name": "front"}, {"kind": "ServiceAccount", "namespace": "ops", "name": "probe"}]
     rules = [{"kind": "HTTPRouteGroup", "name": "api", "matches": ["read", "list"]}, {"kind": "TCPRoute", "name": "t"}]
-        {"kind": "HTTPRouteGroup", "name": "api", "matches": ["read", "list"]},
-        {"kind": "TCPRoute", "name": "any"},
-    ]
     one = cells(policy("TrafficTarget", destination={**account, "name": "db", "port": 5432}, sources=sources))
     assert (one["DESTINATION"], one["SOURCES"], one["RULES"]) == ("db:5432", "front,ops/probe", "<all>")
     two = cells(policy("TrafficTarget", destination={**account, "name": "db"}, sources=[], rules=rules))

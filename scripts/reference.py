@@ -31,6 +31,9 @@ REFERENCE: Final = ROOT / "docs" / "reference"
 NGINX_CONF: Final = ROOT / "src/nginx_mesh/sidecar/rootfs/etc/nginx-mesh/nginx.conf"
 
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FAMILIES: Final = ROOT / "src/nginx_mesh/sidecar/lua/mesh/families.lua"
+
+_FAMILY = re.compile(r'^    \{ "(\w+)", "(\w+)", "([^"]*)", "([^"]*)" \},$', re.MULTILINE)
 _LOG_FORMAT = re.compile(r"log_format (default|json)(?: escape=json)?\s+((?:'[^']*'\s*)+);")
 
 # Fields of a MeshConfig and the settings that they set.
@@ -218,6 +221,15 @@ def log_formats() -> str:
     return "\n".join(parts)
 
 
+def metrics_reference() -> str:
+    """The metrics of a sidecar."""
+    rows = [["Name", "Type", "Labels", ""]]
+    for name, kind, labels, meaning in _FAMILY.findall(FAMILIES.read_text()):
+        words = [word if word == "endpoint" else f"`{word}`" for word in labels.split(", ") if word]
+        rows.append([f"`{name}`", kind, ", ".join(words), meaning])
+    return _table(rows)
+
+
 def check_reference() -> str:
     """Every rule of `nginx-meshctl check`."""
     rows = [["Code", "Severity", "What it is", "What to do"]]
@@ -233,6 +245,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "annotations": lambda: marks_reference(ANNOTATIONS),
     "set-by-injection": lambda: marks_reference(SET_BY_INJECTION),
     "log-formats": log_formats,
+    "metrics": metrics_reference,
     "check": check_reference,
 }
 

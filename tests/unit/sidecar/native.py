@@ -59,6 +59,12 @@ class Bucket(ctypes.Structure):
     _fields_ = (("used", ctypes.c_uint64), ("excess", ctypes.c_uint64), ("last", ctypes.c_int64))
 
 
+class Histogram(ctypes.Structure):
+    """metric_histogram."""
+
+    _fields_ = (("sum", ctypes.c_uint64), ("buckets", ctypes.c_uint32 * 14))
+
+
 class BreakerStruct(ctypes.Structure):
     """breaker."""
 
@@ -143,6 +149,7 @@ def library() -> ctypes.CDLL:
         function.argtypes = (ctypes.POINTER(Bucket), ctypes.POINTER(Rate), ctypes.c_int64)
     loaded.metric_bucket.restype = ctypes.c_size_t
     loaded.metric_bucket.argtypes = (ctypes.c_uint64,)
+    loaded.metric_observe.argtypes = (ctypes.POINTER(Histogram), ctypes.c_uint64)
     breaker, ticket = ctypes.POINTER(BreakerStruct), ctypes.POINTER(ctypes.c_uint64)
     loaded.breaker_init.argtypes = (breaker, ctypes.c_uint32, ctypes.c_int64)
     loaded.breaker_free.argtypes = (breaker,)

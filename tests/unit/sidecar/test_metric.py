@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .native import library
+from .native import Histogram, library
 
 BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
@@ -14,6 +14,15 @@ BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 def test_a_time_falls_into_the_first_bucket_that_holds_it(ms: int) -> None:
     bucket = library().metric_bucket(ms)
     assert bucket == next((i for i, bound in enumerate(BOUNDS) if ms <= bound), len(BOUNDS))
+
+
+@given(st.lists(st.integers(0, 20_000)))
+def test_a_histogram_has_every_time_once_and_their_sum(times: list[int]) -> None:
+    histogram = Histogram()
+    for ms in times:
+        library().metric_observe(histogram, ms)
+    assert sum(histogram.buckets) == len(times)
+    assert histogram.sum == sum(times)
 
 
 def test_registered_statuses_count_as_themselves() -> None:

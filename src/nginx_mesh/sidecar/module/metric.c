@@ -22,6 +22,14 @@ metric_bucket(uint64_t ms)
 }
 
 
+void
+metric_observe(metric_histogram *h, uint64_t ms)
+{
+    h->sum += ms;
+    h->buckets[metric_bucket(ms)]++;
+}
+
+
 unsigned
 metric_status(unsigned status)
 {

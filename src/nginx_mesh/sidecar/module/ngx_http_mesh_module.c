@@ -1,8 +1,8 @@
 /*
  * HTTP side of the module.
  *
- * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server, in a
- * location `mesh_role outbound|inbound` (what the tables alone decide, Lua is not asked) and `mesh_count on`.
+ * Directives: `mesh_balance` and `mesh_forward` in an upstream (before `keepalive`), `mesh_tls` in a server, in a server
+ * or location `mesh_role outbound|inbound` (what the tables alone decide, Lua is not asked) and `mesh_count on`.
  * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_policy (the TrafficTarget that allowed the request),
  * $mesh_cluster, $mesh_upstream_id, $mesh_upstream (http), $mesh_grpc_upstream, $mesh_refused, $mesh_log_default and
  * $mesh_log_json (for access_log's `if=`).
@@ -607,7 +607,7 @@ ngx_http_mesh_log_handler(ngx_http_request_t *r)
     }
 
     if (mlcf->role == NGX_MESH_INBOUND) {
-        ngx_mesh_count_request();
+        ngx_mesh_count_received(ngx_http_mesh_status(r), ngx_http_mesh_elapsed(r));
         return NGX_OK;
     }
 
@@ -721,12 +721,24 @@ ngx_http_mesh_balance_get(ngx_peer_connection_t *pc, void *data)
 static void
 ngx_http_mesh_balance_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 {
-    ngx_http_request_t   *r = data;
-    ngx_http_mesh_ctx_t  *ctx;
+    ngx_uint_t                  failed;
+    ngx_http_request_t         *r = data;
+    ngx_http_mesh_ctx_t        *ctx;
+    ngx_mesh_endpoint_t        *e;
+    ngx_http_mesh_loc_conf_t   *mlcf;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+    mlcf = ngx_http_get_module_loc_conf(r, ngx_http_mesh_module);
 
-    ngx_mesh_attempts_free(&ctx->attempts, pc, state, ctx->attempts.got_first_byte);
+    e = ctx->attempts.current;
+    failed = ngx_mesh_attempts_free(&ctx->attempts, pc, state, ctx->attempts.got_first_byte);
+
+    if (e && mlcf->count) {
+        /* it is the last one chosen, too, hence still there */
+        ngx_mesh_count_number(e, NGX_MESH_HTTP_SENT, r->upstream->state->bytes_sent);
+        ngx_mesh_count_number(e, NGX_MESH_HTTP_RECEIVED, r->upstream->state->bytes_received);
+        ngx_mesh_count_number(e, NGX_MESH_HTTP_FAILS, failed);
+    }
 
     ngx_http_mesh_tried(r, pc, state);
 }
@@ -1232,6 +1244,7 @@ ngx_http_mesh_postconfiguration(ngx_conf_t *cf)
     ngx_http_core_srv_conf_t   **cscfp;
     ngx_http_core_main_conf_t   *cmcf;
     ngx_http_mesh_srv_conf_t    *mscf;
+    ngx_http_mesh_loc_conf_t    *mlcf;
 
     ngx_http_mesh_next_header_filter = ngx_http_top_header_filter;
     ngx_http_top_header_filter = ngx_http_mesh_header_filter;
@@ -1244,9 +1257,10 @@ ngx_http_mesh_postconfiguration(ngx_conf_t *cf)
 
     for (i = 0; i < cmcf->servers.nelts; i++) {
         mscf = cscfp[i]->ctx->srv_conf[ngx_http_mesh_module.ctx_index];
+        mlcf = cscfp[i]->ctx->loc_conf[ngx_http_mesh_module.ctx_index];
         sscf = cscfp[i]->ctx->srv_conf[ngx_http_ssl_module.ctx_index];
 
-        if (mscf->tls && sscf->ssl.ctx && ngx_mesh_identity_serve(sscf->ssl.ctx) != NGX_OK) {
+        if (mscf->tls && sscf->ssl.ctx && ngx_mesh_identity_serve(sscf->ssl.ctx, mlcf->count) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -1345,14 +1359,14 @@ static ngx_command_t  ngx_http_mesh_commands[] = {
       NULL },
 
     { ngx_string("mesh_role"),
-      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_enum_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_mesh_loc_conf_t, role),
       ngx_mesh_directions },
 
     { ngx_string("mesh_count"),
-      NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_mesh_loc_conf_t, count),

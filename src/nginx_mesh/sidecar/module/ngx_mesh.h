@@ -84,7 +84,7 @@ typedef union {
 } ngx_mesh_proved_sockaddr_t;
 
 typedef struct ngx_mesh_cluster_s  ngx_mesh_cluster_t;
-typedef struct ngx_mesh_count_s  ngx_mesh_count_t;
+typedef struct ngx_mesh_counts_s  ngx_mesh_counts_t;
 typedef struct ngx_mesh_policy_s  ngx_mesh_policy_t;
 typedef struct ngx_http_request_s  ngx_http_request_t;
 
@@ -93,13 +93,14 @@ typedef struct {
     ngx_rbtree_node_t    node;
     ngx_uint_t           refs;
     ngx_mesh_cluster_t  *cluster;       /* a reference */
-    ngx_mesh_count_t    *counts;        /* by status */
+    ngx_mesh_counts_t   *counts;        /* NULL: nothing yet */
     ngx_uint_t           tls;           /* also the index of its pool */
     ngx_mesh_sockaddr_t  sockaddr;
     socklen_t            socklen;
     u_char               id_digest[NGX_MESH_DIGEST_LEN];    /* SHA-256 of spiffe_id */
     ngx_str_t            name;          /* "ip:port" */
     ngx_str_t            spiffe_id;
+    ngx_str_t            labels;        /* of its metrics, from when it left its cluster; an allocation of its own */
 } ngx_mesh_endpoint_t;
 
 struct ngx_mesh_cluster_s {
@@ -171,10 +172,47 @@ void ngx_mesh_guards_end(ngx_mesh_guards_t *guards, breaker_outcome outcome);
 
 /* metrics: ngx_mesh_counts.c */
 
-/* A request received from the wire. */
-void ngx_mesh_count_request(void);
+/* Numbers of this worker that are of no endpoint. lua/mesh/engine.lua has their names, in this order. */
+typedef enum {
+    NGX_MESH_DENIED = 0,                /* TCP connections, by access rules; Lua counts requests */
+    NGX_MESH_SERVER_HANDSHAKES,
+    NGX_MESH_SERVER_HANDSHAKES_FAILED,
+    NGX_MESH_CLIENT_HANDSHAKES,
+    NGX_MESH_CLIENT_HANDSHAKES_FAILED,
+    NGX_MESH_RESPONSES,                 /* five: requests from the wire by the class of the answer */
+    NGX_MESH_CONNECTIONS = NGX_MESH_RESPONSES + 5,      /* six: TCP from the wire by the status of the session */
+    NGX_MESH_TOTALS = NGX_MESH_CONNECTIONS + 6
+} ngx_mesh_total_e;
+
+/* Of each endpoint, likewise. */
+typedef enum {
+    NGX_MESH_HTTP_SENT = 0,             /* bytes, whatever became of the request */
+    NGX_MESH_HTTP_RECEIVED,
+    NGX_MESH_HTTP_FAILS,                /* tries */
+    NGX_MESH_TCP_CONNECTIONS,           /* tries */
+    NGX_MESH_TCP_SENT,
+    NGX_MESH_TCP_RECEIVED,
+    NGX_MESH_TCP_FAILS,
+    NGX_MESH_NUMBERS
+} ngx_mesh_number_e;
+
+/* Of its TCP connections, from the beginning of a try, likewise. */
+typedef enum {
+    NGX_MESH_CONNECT_TIME = 0,          /* until bytes can be sent */
+    NGX_MESH_FIRST_BYTE_TIME,
+    NGX_MESH_RESPONSE_TIME,             /* until the endpoint or the caller ended it */
+    NGX_MESH_TIMES
+} ngx_mesh_time_e;
+
+void ngx_mesh_count_total(ngx_mesh_total_e total);
+/* A request received from the wire, with the status of the answer and the time to its end. */
+void ngx_mesh_count_received(ngx_uint_t status, uint64_t ms);
+/* A TCP connection received from the wire has ended, with a status of nginx's. */
+void ngx_mesh_count_accepted(ngx_uint_t status);
 /* A request that went to an endpoint, with the status that the application got and the time it waited. */
 void ngx_mesh_count_response(ngx_mesh_endpoint_t *e, ngx_uint_t status, uint64_t ms);
+void ngx_mesh_count_number(ngx_mesh_endpoint_t *e, ngx_mesh_number_e number, uint64_t n);
+void ngx_mesh_count_time(ngx_mesh_endpoint_t *e, ngx_mesh_time_e time, uint64_t ms);
 void ngx_mesh_counts_free(ngx_mesh_endpoint_t *e);
 
 
@@ -197,7 +235,9 @@ typedef struct {
 /* Which pool a request goes to, mTLS or plaintext: by their numbers of endpoints. NGX_DECLINED: no endpoint. */
 ngx_int_t ngx_mesh_attempts_init(ngx_mesh_attempts_t *a, ngx_mesh_cluster_t *cluster, ngx_pool_t *pool);
 ngx_int_t ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_pool_t *pool);
-void ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t state, ngx_uint_t answered);
+/* Whether the endpoint has failed. */
+ngx_uint_t ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t state,
+    ngx_uint_t answered);
 void ngx_mesh_attempts_first_byte(ngx_mesh_attempts_t *a);
 /* peer.set_session of a balanced upstream: the handshake that follows proves us and checks the endpoint. */
 ngx_int_t ngx_mesh_attempts_secure(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t tcp);
@@ -215,8 +255,11 @@ void ngx_mesh_rights_changed(void);
 
 /* identity: ngx_mesh_identity.c */
 
-/* The server side of mTLS for all connections of a context: the pod's SVID, clients judged by the trust bundles. */
-ngx_int_t ngx_mesh_identity_serve(SSL_CTX *ctx);
+/*
+ * The server side of mTLS for all connections of a context: the pod's SVID, clients judged by the trust bundles. `count`:
+ * their handshakes count, as failed also when the client proves nothing.
+ */
+ngx_int_t ngx_mesh_identity_serve(SSL_CTX *ctx, ngx_uint_t count);
 /* The client side for one connection: only `expected` (a SPIFFE ID that outlives the handshake) is accepted. */
 ngx_int_t ngx_mesh_identity_call(ngx_connection_t *c, const ngx_str_t *expected, ngx_uint_t tcp);
 /* Counts the sets of trust bundles that this worker has had: what an earlier one vouched for is to be proved anew. */
@@ -227,7 +270,12 @@ ngx_int_t ngx_mesh_identity_peer(ngx_connection_t *c, ngx_str_t *id);
 ngx_uint_t ngx_mesh_identity_believes(const ngx_str_t *id);
 
 
-/* reading TLS: ngx_mesh_tls.c */
+/* TLS connections: ngx_mesh_tls.c */
+
+/* The handshakes of a context's connections count; `proved` tells whether the other side proved who it is. */
+ngx_int_t ngx_mesh_tls_count_served(SSL_CTX *ctx, ngx_uint_t (*proved)(const SSL *ssl));
+/* The handshake that is about to begin counts. */
+ngx_int_t ngx_mesh_tls_count_call(SSL *ssl);
 
 /* A TLS connection whose socket is known to be empty is not read from the socket. */
 void ngx_mesh_tls_read_once(ngx_connection_t *c);

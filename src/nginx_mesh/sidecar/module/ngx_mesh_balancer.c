@@ -20,7 +20,7 @@ ngx_mesh_attempts_cleanup(void *data)
 {
     ngx_mesh_attempts_t  *a = data;
 
-    ngx_mesh_attempts_free(a, NULL, 0, 0);
+    (void) ngx_mesh_attempts_free(a, NULL, 0, 0);
 
     while (a->ntried) {
         ngx_mesh_endpoint_release((ngx_mesh_endpoint_t *) a->tried[--a->ntried]);
@@ -176,7 +176,7 @@ ngx_mesh_attempts_was_stale(ngx_peer_connection_t *pc)
 }
 
 
-void
+ngx_uint_t
 ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_uint_t state, ngx_uint_t answered)
 {
     lb_outcome            outcome;
@@ -184,7 +184,7 @@ ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_ui
 
     e = a->current;
     if (e == NULL) {
-        return;
+        return 0;
     }
 
     a->current = NULL;
@@ -201,6 +201,8 @@ ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_ui
         a->ntried--;
         ngx_mesh_endpoint_release(e);
     }
+
+    return outcome == LB_FAILED;
 }
 
 

@@ -606,8 +606,15 @@ ngx_mesh_proved_free(void *parent, void *id, CRYPTO_EX_DATA *ad, int index, long
 }
 
 
+static ngx_uint_t
+ngx_mesh_server_proved(const SSL *ssl)
+{
+    return SSL_get_ex_data(ssl, ngx_mesh_proved_index) != NULL;
+}
+
+
 ngx_int_t
-ngx_mesh_identity_serve(SSL_CTX *ctx)
+ngx_mesh_identity_serve(SSL_CTX *ctx, ngx_uint_t count)
 {
     if (ngx_mesh_proved_index == -1) {
         ngx_mesh_proved_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, ngx_mesh_proved_free);
@@ -619,7 +626,7 @@ ngx_mesh_identity_serve(SSL_CTX *ctx)
     SSL_CTX_set_cert_cb(ctx, ngx_mesh_server_cert, NULL);
     SSL_CTX_set_cert_verify_callback(ctx, ngx_mesh_server_verify, NULL);
 
-    return NGX_OK;
+    return count ? ngx_mesh_tls_count_served(ctx, ngx_mesh_server_proved) : NGX_OK;
 }
 
 
@@ -717,6 +724,10 @@ ngx_int_t
 ngx_mesh_identity_call(ngx_connection_t *c, const ngx_str_t *expected, ngx_uint_t tcp)
 {
     SSL  *ssl = c->ssl->connection;
+
+    if (ngx_mesh_tls_count_call(ssl) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     if (ngx_mesh_expected_index == -1) {
         ngx_mesh_expected_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);

@@ -260,6 +260,11 @@ ngx_mesh_endpoint_release(ngx_mesh_endpoint_t *e)
     if (--e->refs == 0) {
         ngx_mesh_counts_free(e);
         ngx_mesh_cluster_release(e->cluster);
+
+        if (e->labels.data) {
+            ngx_free(e->labels.data);
+        }
+
         ngx_free(e);
     }
 }
@@ -343,9 +348,10 @@ ngx_mesh_ffi_cluster_delete(const u_char *name, size_t len)
 }
 
 
-/* FFI */
+/* FFI. `labels` are what requests that are still under way count under. */
 void
-ngx_mesh_ffi_endpoint_delete(const u_char *cluster_name, size_t cluster_len, const u_char *name, size_t len)
+ngx_mesh_ffi_endpoint_delete(const u_char *cluster_name, size_t cluster_len, const u_char *name, size_t len,
+    const u_char *labels, size_t labels_len)
 {
     ngx_str_t             cluster_str = { cluster_len, (u_char *) cluster_name };
     ngx_str_t             str = { len, (u_char *) name };
@@ -355,9 +361,20 @@ ngx_mesh_ffi_endpoint_delete(const u_char *cluster_name, size_t cluster_len, con
     cluster = ngx_mesh_cluster_find(&cluster_str);
     e = cluster ? ngx_mesh_endpoint_find(cluster, &str) : NULL;
 
-    if (e) {
-        ngx_mesh_endpoint_remove(cluster, e);
+    if (e == NULL) {
+        return;
     }
+
+    if (e->refs > 1) {
+        e->labels.data = ngx_alloc(labels_len, ngx_cycle->log);
+
+        if (e->labels.data) {
+            e->labels.len = labels_len;
+            ngx_memcpy(e->labels.data, labels, labels_len);
+        }
+    }
+
+    ngx_mesh_endpoint_remove(cluster, e);
 }
 
 

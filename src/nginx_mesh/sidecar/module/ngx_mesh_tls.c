@@ -1,5 +1,7 @@
 /*
- * Reading TLS without asking the kernel twice. OpenSSL reads a record, and nginx reads on until there is nothing: that
+ * Counting handshakes: each that begins ends well, or with the connection.
+ *
+ * And reading TLS without asking the kernel twice. OpenSSL reads a record, and nginx reads on until there is nothing: that
  * costs each request a system call that only says EAGAIN. But a read that gave less than it had room for has emptied the
  * socket, and whatever comes after it is an event. nginx itself goes by this when it reads plaintext (ngx_unix_recv).
  *
@@ -10,6 +12,113 @@
 #include "ngx_mesh.h"
 
 #define NGX_MESH_TLS_EMPTY  -2
+
+/* What a connection's place for it holds; NULL: no handshake began. */
+#define NGX_MESH_TLS_SERVING  ((void *) 1)
+#define NGX_MESH_TLS_CALLING  ((void *) 2)
+#define NGX_MESH_TLS_OVER     ((void *) 3)
+
+typedef void (*ngx_mesh_tls_info_pt)(const SSL *ssl, int where, int ret);
+
+static int                   ngx_mesh_tls_index = -1;
+static ngx_mesh_tls_info_pt  ngx_mesh_tls_next_info;            /* nginx's own, of every context that is served */
+static ngx_uint_t          (*ngx_mesh_tls_proved)(const SSL *ssl);
+
+
+/* When the connection is freed. */
+static void
+ngx_mesh_tls_end(void *parent, void *state, CRYPTO_EX_DATA *ad, int index, long argl, void *argp)
+{
+    (void) parent;
+    (void) ad;
+    (void) index;
+    (void) argl;
+    (void) argp;
+
+    if (state == NGX_MESH_TLS_SERVING) {
+        ngx_mesh_count_total(NGX_MESH_SERVER_HANDSHAKES_FAILED);
+
+    } else if (state == NGX_MESH_TLS_CALLING) {
+        ngx_mesh_count_total(NGX_MESH_CLIENT_HANDSHAKES_FAILED);
+    }
+}
+
+
+static ngx_int_t
+ngx_mesh_tls_init(void)
+{
+    if (ngx_mesh_tls_index == -1) {
+        ngx_mesh_tls_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, ngx_mesh_tls_end);
+    }
+
+    return ngx_mesh_tls_index == -1 ? NGX_ERROR : NGX_OK;
+}
+
+
+static void
+ngx_mesh_tls_served(const SSL *ssl, int where, int ret)
+{
+    if (ngx_mesh_tls_next_info) {
+        ngx_mesh_tls_next_info(ssl, where, ret);
+    }
+
+    if (where == SSL_CB_HANDSHAKE_START && SSL_get_ex_data(ssl, ngx_mesh_tls_index) == NULL) {
+        (void) SSL_set_ex_data((SSL *) ssl, ngx_mesh_tls_index, NGX_MESH_TLS_SERVING);
+    }
+
+    if (where == SSL_CB_HANDSHAKE_DONE && SSL_get_ex_data(ssl, ngx_mesh_tls_index) == NGX_MESH_TLS_SERVING
+        && ngx_mesh_tls_proved(ssl))
+    {
+        (void) SSL_set_ex_data((SSL *) ssl, ngx_mesh_tls_index, NGX_MESH_TLS_OVER);
+        ngx_mesh_count_total(NGX_MESH_SERVER_HANDSHAKES);
+    }
+}
+
+
+static void
+ngx_mesh_tls_called(const SSL *ssl, int where, int ret)
+{
+    ngx_mesh_tls_info_pt  next;
+
+    next = SSL_CTX_get_info_callback(SSL_get_SSL_CTX(ssl));
+
+    if (next) {
+        next(ssl, where, ret);
+    }
+
+    if (where == SSL_CB_HANDSHAKE_DONE && SSL_get_ex_data(ssl, ngx_mesh_tls_index) == NGX_MESH_TLS_CALLING) {
+        (void) SSL_set_ex_data((SSL *) ssl, ngx_mesh_tls_index, NGX_MESH_TLS_OVER);
+        ngx_mesh_count_total(NGX_MESH_CLIENT_HANDSHAKES);
+    }
+}
+
+
+ngx_int_t
+ngx_mesh_tls_count_served(SSL_CTX *ctx, ngx_uint_t (*proved)(const SSL *ssl))
+{
+    if (ngx_mesh_tls_init() != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_mesh_tls_proved = proved;
+    ngx_mesh_tls_next_info = SSL_CTX_get_info_callback(ctx);
+    SSL_CTX_set_info_callback(ctx, ngx_mesh_tls_served);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mesh_tls_count_call(SSL *ssl)
+{
+    if (ngx_mesh_tls_init() != NGX_OK || SSL_set_ex_data(ssl, ngx_mesh_tls_index, NGX_MESH_TLS_CALLING) != 1) {
+        return NGX_ERROR;
+    }
+
+    SSL_set_info_callback(ssl, ngx_mesh_tls_called);
+
+    return NGX_OK;
+}
 
 
 static long

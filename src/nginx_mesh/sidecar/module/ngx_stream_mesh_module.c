@@ -37,6 +37,8 @@ typedef struct {
     ngx_str_t             listener;
     ngx_mesh_attempts_t   attempts;
     ngx_uint_t            balanced;
+    off_t                 sent;         /* to the endpoint and received from it: what is counted */
+    off_t                 received;
     ngx_mesh_guards_t    *guards;       /* NULL: no breaker asks for the outcome */
     ngx_str_t             policy;       /* the grant that allowed it; in the pool */
     ngx_stream_session_t *session;
@@ -298,7 +300,13 @@ ngx_stream_mesh_judge(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
         return "the caller proved no SPIFFE ID";
     }
 
-    return ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL, by) ? NULL : "access denied";
+    if (ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL, by)) {
+        return NULL;
+    }
+
+    ngx_mesh_count_total(NGX_MESH_DENIED);
+
+    return "access denied";
 }
 
 
@@ -485,7 +493,15 @@ ngx_stream_mesh_preread_handler(ngx_stream_session_t *s)
 static ngx_int_t
 ngx_stream_mesh_log_handler(ngx_stream_session_t *s)
 {
-    ngx_stream_mesh_ctx_t  *ctx;
+    ngx_stream_mesh_ctx_t       *ctx;
+    ngx_stream_mesh_srv_conf_t  *mscf;
+
+    mscf = ngx_stream_get_module_srv_conf(s, ngx_stream_mesh_module);
+
+    /* what was sorted and passed on has its session, or its requests, there */
+    if (mscf->role == NGX_MESH_INBOUND || (mscf->sort == NGX_MESH_INBOUND && s->status != NGX_STREAM_OK)) {
+        ngx_mesh_count_accepted(s->status);
+    }
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
 
@@ -504,6 +520,31 @@ ngx_stream_mesh_log_handler(ngx_stream_session_t *s)
 }
 
 
+/* Counts what was carried since the last time: connections may last for days. */
+static void
+ngx_stream_mesh_count(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx)
+{
+    ngx_stream_upstream_t  *u = s->upstream;
+    ngx_mesh_endpoint_t    *e = ctx->attempts.current;
+
+    if (e == NULL || !u->connected) {
+        return;
+    }
+
+    if (u->received && ctx->received == 0) {
+        ngx_mesh_count_time(e, NGX_MESH_FIRST_BYTE_TIME, u->state->first_byte_time);
+    }
+
+    ngx_mesh_count_number(e, NGX_MESH_TCP_RECEIVED, u->received - ctx->received);
+    ctx->received = u->received;
+
+    if (u->peer.connection) {
+        ngx_mesh_count_number(e, NGX_MESH_TCP_SENT, u->peer.connection->sent - ctx->sent);
+        ctx->sent = u->peer.connection->sent;
+    }
+}
+
+
 /*
  * The endpoint's sidecar takes a connection before it knows whether its application does, and closes it when that does
  * not. So an endpoint that ends a connection without a byte, before the caller ended its side, has failed.
@@ -511,6 +552,7 @@ ngx_stream_mesh_log_handler(ngx_stream_session_t *s)
 static ngx_int_t
 ngx_stream_mesh_filter(ngx_stream_session_t *s, ngx_chain_t *in, ngx_uint_t from_upstream)
 {
+    ngx_int_t               rc;
     ngx_chain_t            *cl;
     ngx_stream_mesh_ctx_t  *ctx;
 
@@ -529,13 +571,20 @@ ngx_stream_mesh_filter(ngx_stream_session_t *s, ngx_chain_t *in, ngx_uint_t from
         }
     }
 
-    return ngx_stream_mesh_next_filter(s, in, from_upstream);
+    rc = ngx_stream_mesh_next_filter(s, in, from_upstream);
+
+    if (ctx && ctx->balanced) {
+        ngx_stream_mesh_count(s, ctx);
+    }
+
+    return rc;
 }
 
 
 static ngx_int_t
 ngx_stream_mesh_balance_get(ngx_peer_connection_t *pc, void *data)
 {
+    ngx_int_t               rc;
     ngx_stream_session_t   *s = data;
     ngx_stream_mesh_ctx_t  *ctx;
     ngx_mesh_connection_t  *mc;
@@ -543,7 +592,14 @@ ngx_stream_mesh_balance_get(ngx_peer_connection_t *pc, void *data)
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
 
     if (ctx->balanced) {
-        return ngx_mesh_attempts_get(&ctx->attempts, pc, s->connection->pool);
+        rc = ngx_mesh_attempts_get(&ctx->attempts, pc, s->connection->pool);
+
+        if (rc == NGX_OK) {
+            ctx->sent = 0;
+            ngx_mesh_count_number(ctx->attempts.current, NGX_MESH_TCP_CONNECTIONS, 1);
+        }
+
+        return rc;
     }
 
     /* outside the mesh: where the application dialled */
@@ -558,21 +614,50 @@ ngx_stream_mesh_balance_get(ngx_peer_connection_t *pc, void *data)
 }
 
 
+/* The endpoint has taken the connection. */
 static void
-ngx_stream_mesh_balance_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+ngx_stream_mesh_balance_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
 {
     ngx_stream_session_t   *s = data;
     ngx_stream_mesh_ctx_t  *ctx;
 
+    (void) pc;
+
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
 
-    if (ctx->balanced) {
+    if (type == NGX_STREAM_UPSTREAM_NOTIFY_CONNECT && ctx->balanced) {
+        ngx_mesh_count_time(ctx->attempts.current, NGX_MESH_CONNECT_TIME, s->upstream->state->connect_time);
+    }
+}
+
+
+static void
+ngx_stream_mesh_balance_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    ngx_uint_t              failed;
+    ngx_stream_session_t   *s = data;
+    ngx_mesh_endpoint_t    *e;
+    ngx_stream_mesh_ctx_t  *ctx;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
+
+    if (ctx->balanced && ctx->attempts.current) {
 
         if (s->upstream->received) {
             ngx_mesh_attempts_first_byte(&ctx->attempts);
         }
 
-        ngx_mesh_attempts_free(&ctx->attempts, pc, state, s->upstream->connected);
+        ngx_stream_mesh_count(s, ctx);
+
+        /* it is the last one chosen, too, hence there after it is freed */
+        e = ctx->attempts.current;
+        failed = ngx_mesh_attempts_free(&ctx->attempts, pc, state, s->upstream->connected);
+
+        if (s->upstream->connected) {
+            ngx_mesh_count_time(e, NGX_MESH_RESPONSE_TIME, s->upstream->state->response_time);
+        }
+
+        ngx_mesh_count_number(e, NGX_MESH_TCP_FAILS, failed);
     }
 
     if (pc->tries) {
@@ -606,6 +691,7 @@ ngx_stream_mesh_balance_init_peer(ngx_stream_session_t *s, ngx_stream_upstream_s
     u->peer.data = s;
     u->peer.get = ngx_stream_mesh_balance_get;
     u->peer.free = ngx_stream_mesh_balance_free;
+    u->peer.notify = ngx_stream_mesh_balance_notify;
     u->peer.set_session = ngx_stream_mesh_balance_secure;
     u->peer.save_session = ngx_mesh_save_no_session;
     u->peer.tries = ctx->balanced ? ngx_mesh_attempts_tries(&ctx->attempts) : 1;
@@ -863,7 +949,7 @@ ngx_stream_mesh_postconfiguration(ngx_conf_t *cf)
         mscf = cscfp[i]->ctx->srv_conf[ngx_stream_mesh_module.ctx_index];
         sscf = cscfp[i]->ctx->srv_conf[ngx_stream_ssl_module.ctx_index];
 
-        if (mscf->tls && sscf->ssl.ctx && ngx_mesh_identity_serve(sscf->ssl.ctx) != NGX_OK) {
+        if (mscf->tls && sscf->ssl.ctx && ngx_mesh_identity_serve(sscf->ssl.ctx, 1) != NGX_OK) {
             return NGX_ERROR;
         }
     }

@@ -38,7 +38,8 @@ intptr_t ngx_mesh_ffi_cluster_put(const char *name, size_t len, uintptr_t method
 void ngx_mesh_ffi_cluster_delete(const char *name, size_t len);
 intptr_t ngx_mesh_ffi_endpoint_put(const char *cluster, size_t cluster_len, const char *name, size_t len,
     uintptr_t tls, const char *id, size_t id_len);
-void ngx_mesh_ffi_endpoint_delete(const char *cluster, size_t cluster_len, const char *name, size_t len);
+void ngx_mesh_ffi_endpoint_delete(const char *cluster, size_t cluster_len, const char *name, size_t len,
+    const char *labels, size_t labels_len);
 
 typedef struct ngx_mesh_split_s ngx_mesh_split_t;
 
@@ -74,28 +75,48 @@ size_t ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const char **data);
 intptr_t ngx_http_mesh_ffi_limit(ngx_http_request_t *r, const char **name, size_t *len);
 
 typedef struct {
-    const char  *cluster;
-    size_t       cluster_len;
-    const char  *endpoint;
-    size_t       endpoint_len;
-    uintptr_t    status;
-    uintptr_t    tls;
-    uint64_t     ms;
-    uint32_t     buckets[14];
-} ngx_mesh_ffi_count_t;
+    uint64_t    sum;
+    uint32_t    buckets[14];
+} metric_histogram;
+
+typedef struct {
+    uint64_t            numbers[16];
+    metric_histogram    latency;
+} ngx_mesh_ffi_totals_t;
+
+typedef struct {
+    ngx_mesh_ffi_str_t  cluster;
+    ngx_mesh_ffi_str_t  endpoint;
+    ngx_mesh_ffi_str_t  labels;
+    uintptr_t           tls;
+    uint64_t            numbers[7];
+    metric_histogram    times[3];
+} ngx_mesh_ffi_counts_t;
+
+typedef struct {
+    uintptr_t           status;
+    metric_histogram    latency;
+} ngx_mesh_ffi_status_t;
 
 extern const uint32_t metric_bounds[13];
-uintptr_t ngx_mesh_ffi_requests_take(void);
-ngx_mesh_ffi_count_t *ngx_mesh_ffi_count_take(void);
+extern uintptr_t ngx_pagesize;
+extern uintptr_t *ngx_stat_accepted;
+extern uintptr_t *ngx_stat_handled;
+void ngx_mesh_ffi_totals_take(ngx_mesh_ffi_totals_t *totals);
+ngx_mesh_ffi_counts_t *ngx_mesh_ffi_counts_take(void);
+ngx_mesh_ffi_status_t *ngx_mesh_ffi_status_take(void);
+int64_t ngx_mesh_now_us(void);
 ]]
 
 local data = ffi.new "const char *[1]"
 local len = ffi.new "size_t[1]"
 local port = ffi.new "uintptr_t[1]"
+local totals = ffi.new "ngx_mesh_ffi_totals_t"
 
 local _M = {
     PROTOCOL_HTTP = 1,
     PROTOCOL_TCP = 2,
+    PAGE_SIZE = tonumber(C.ngx_pagesize),
 }
 
 -- Milliseconds.
@@ -104,6 +125,15 @@ _M.LATENCY_BOUNDS = {}
 for i = 1, 13 do
     _M.LATENCY_BOUNDS[i] = C.metric_bounds[i - 1]
 end
+
+-- What the module counts, in its order (ngx_mesh.h); session statuses are nginx's.
+_M.TOTALS = {
+    "denied", "server_ok", "server_failed", "client_ok", "client_failed", "1xx", "2xx", "3xx", "4xx", "5xx",
+    "session_200", "session_400", "session_403", "session_500", "session_502", "session_503",
+}
+_M.HTTP_NUMBERS = { "sent", "received", "fails" }
+_M.TCP_NUMBERS = { "connections", "sent", "received", "fails" }
+_M.TCP_TIMES = { "connect_time", "first_byte_time", "response_time" }
 
 local MODES = { off = 0, permissive = 1, strict = 2 }
 
@@ -170,8 +200,14 @@ local function add_grant(policy, grant)
 end
 
 
+-- Of the RateLimit that a limit is of.
+function _M.ratelimit_name(limit)
+    return limit:match("^[^/]*/[^/]*") or limit
+end
+
+
 local function add_limit(policy, limit)
-    local ratelimit = limit.name:match("^[^/]*/[^/]*") or limit.name
+    local ratelimit = _M.ratelimit_name(limit.name)
     local added = C.ngx_mesh_ffi_policy_limit(policy, limit.name, #limit.name, #ratelimit, limit.rate,
                                               limit.burst or 0, limit.delay or 0)
 
@@ -259,8 +295,9 @@ function _M.endpoint_put(cluster, address, tls, spiffe_id)
 end
 
 
-function _M.endpoint_delete(cluster, address)
-    C.ngx_mesh_ffi_endpoint_delete(cluster, #cluster, address, #address)
+-- `labels`: what its requests that are still under way count under.
+function _M.endpoint_delete(cluster, address, labels)
+    C.ngx_mesh_ffi_endpoint_delete(cluster, #cluster, address, #address, labels, #labels)
 end
 
 
@@ -452,28 +489,90 @@ function _M.limit()
 end
 
 
--- Requests received from the wire since the last call.
-function _M.take_requests()
-    return tonumber(C.ngx_mesh_ffi_requests_take())
+local function histogram(from)
+    local buckets, n = {}, 0
+
+    for i = 1, #_M.LATENCY_BOUNDS + 1 do
+        buckets[i] = from.buckets[i - 1]
+        n = n + buckets[i]
+    end
+
+    return { sum = tonumber(from.sum), count = n, buckets = buckets }
 end
 
 
--- What was counted of one endpoint and status since it was last taken: the cluster, the endpoint, the status, whether
--- they went by mTLS, the sum of milliseconds, and the requests in each bucket of LATENCY_BOUNDS. nil: there is no more.
-function _M.take_count()
-    local count = C.ngx_mesh_ffi_count_take()
-    if count == nil then
+local function str(from)
+    return ffi_str(from.data, from.len)
+end
+
+
+-- What was counted since the last call: numbers by the names of TOTALS, and the latency of requests from the wire.
+function _M.take_totals()
+    local numbers = {}
+
+    C.ngx_mesh_ffi_totals_take(totals)
+
+    for i, name in ipairs(_M.TOTALS) do
+        numbers[name] = tonumber(totals.numbers[i - 1])
+    end
+
+    return numbers, histogram(totals.latency)
+end
+
+
+-- What was counted of one endpoint since it was last taken; nil: there is no more. `labels` are nil when the state has
+-- them. `http` and `tcp` are numbers by their names, `statuses` histograms by status, `times` by name.
+function _M.take_counts()
+    local counts = C.ngx_mesh_ffi_counts_take()
+
+    if counts == nil then
         return nil
     end
 
-    local buckets = {}
+    local taken = {
+        cluster = str(counts.cluster),
+        endpoint = str(counts.endpoint),
+        labels = counts.labels.len > 0 and str(counts.labels) or nil,
+        tls = counts.tls ~= 0,
+        http = {},
+        tcp = {},
+        times = {},
+        statuses = {},
+    }
 
-    for i = 1, #_M.LATENCY_BOUNDS + 1 do
-        buckets[i] = count.buckets[i - 1]
+    for i, name in ipairs(_M.HTTP_NUMBERS) do
+        taken.http[name] = tonumber(counts.numbers[i - 1])
     end
 
-    return ffi_str(count.cluster, count.cluster_len), ffi_str(count.endpoint, count.endpoint_len),
-           tonumber(count.status), count.tls ~= 0, tonumber(count.ms), buckets
+    for i, name in ipairs(_M.TCP_NUMBERS) do
+        taken.tcp[name] = tonumber(counts.numbers[#_M.HTTP_NUMBERS + i - 1])
+    end
+
+    for i, name in ipairs(_M.TCP_TIMES) do
+        taken.times[name] = histogram(counts.times[i - 1])
+    end
+
+    while true do
+        local status = C.ngx_mesh_ffi_status_take()
+
+        if status == nil then
+            return taken
+        end
+
+        taken.statuses[tonumber(status.status)] = histogram(status.latency)
+    end
+end
+
+
+-- Connections since the sidecar started: accepted, and those of them that found a place.
+function _M.connections()
+    return tonumber(C.ngx_stat_accepted[0]), tonumber(C.ngx_stat_handled[0])
+end
+
+
+-- Seconds by a clock that nobody sets.
+function _M.now()
+    return tonumber(C.ngx_mesh_now_us()) / 1e6
 end
 
 

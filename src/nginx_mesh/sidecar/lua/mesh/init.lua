@@ -6,7 +6,7 @@ collectgarbage("collect")
 require("cjson").encode_sparse_array(true)
 
 for _, name in ipairs {
-    "engine", "schema", "state", "control", "deny", "metrics", "outbound", "inbound", "probe",
+    "engine", "schema", "state", "control", "deny", "families", "series", "metrics", "outbound", "inbound", "probe",
     "status",
 } do
     require("mesh." .. name)

@@ -28,8 +28,10 @@ local probes = {}
 local eager = {}
 local used = {}                                         -- services whose split and breaker are in the module's tables
 local breakers = {}
+local limits = {}                                       -- port -> list of limits
 local sequence = 0
 local before_changes = function() end
+local metric_labels = function() return "" end
 local load_cluster
 
 
@@ -95,6 +97,30 @@ local function use(service)
 end
 
 
+-- Whether what stands at an endpoint's address now is somebody else.
+local function is_another(old, new)
+    if old.tls ~= new.tls or old.spiffe_id ~= new.spiffe_id then
+        return true
+    end
+
+    local before, after = old.labels or {}, new.labels or {}
+
+    for label, value in pairs(before) do
+        if after[label] ~= value then
+            return true
+        end
+    end
+
+    for label in pairs(after) do
+        if before[label] == nil then
+            return true
+        end
+    end
+
+    return false
+end
+
+
 function load_cluster(name)
     local raw = dict:get("cluster/" .. name)
     local old = clusters[name]
@@ -103,23 +129,21 @@ function load_cluster(name)
         before_changes()
     end
 
-    if not raw then
+    local new = raw and cjson.decode(raw) or nil
+
+    for address, e in pairs(old and old.endpoints or {}) do
+        if not new or not new.endpoints[address] or is_another(e, new.endpoints[address]) then
+            engine.endpoint_delete(name, address, metric_labels(name, address, e))
+        end
+    end
+
+    if not new then
         clusters[name] = nil
         engine.cluster_delete(name)
         return nil
     end
 
-    local new = cjson.decode(raw)
-
     engine.cluster_put(name, new.lb_method)
-
-    if old then
-        for address in pairs(old.endpoints) do
-            if not new.endpoints[address] then
-                engine.endpoint_delete(name, address)
-            end
-        end
-    end
 
     for address, e in pairs(new.endpoints) do
         engine.endpoint_put(name, address, e.tls, e.spiffe_id or "")
@@ -187,6 +211,7 @@ local FOLLOW = {
 
         engine.inbound(port, bits, new and type(new.grants) == "table" and new.grants or nil, new and new.limits or {})
         inbound[port] = new ~= nil
+        limits[port] = new and new.limits
     end,
 
     destination = function(name, raw)
@@ -508,9 +533,11 @@ function _M.apply(update)
 end
 
 
--- `handler` is called while a cluster or breaker that this worker uses is still what it was.
-function _M.before_changes(handler)
+-- `handler` is called while a cluster or breaker that this worker uses is still what it was. `labels` makes those of
+-- metrics of an endpoint that goes, of its cluster, its address and what was known of it.
+function _M.before_changes(handler, labels)
     before_changes = handler
+    metric_labels = labels
 end
 
 
@@ -555,8 +582,32 @@ function _M.breakers()
 end
 
 
-function _M.cluster(name)
-    return clusters[name] or load_cluster(name)
+-- What the state has of a cluster or a breaker, without taking it into use.
+function _M.peek(name)
+    local raw = not clusters[name] and dict:get("cluster/" .. name)
+
+    return clusters[name] or (raw and cjson.decode(raw)) or nil
+end
+
+
+function _M.peek_breaker(service)
+    local raw = dict:get("breaker/" .. service)
+
+    return raw and cjson.decode(raw) or nil
+end
+
+
+-- Names of the RateLimits in force, as keys.
+function _M.ratelimits()
+    local names = {}
+
+    for _, list in pairs(limits) do
+        for _, limit in ipairs(list) do
+            names[engine.ratelimit_name(limit.name)] = true
+        end
+    end
+
+    return names
 end
 
 

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from prometheus_client import Counter
 
 from nginx_mesh.compile.state import Identity
 
@@ -45,6 +46,9 @@ _FIRST_RETRY = 0.2
 _SLOWEST_RETRY = 5.0
 _REFUSED_RETRY = 5.0
 _MAX_JWT_CACHE = 1000
+
+_rotations = Counter("nginx_mesh_svid_rotations_total", "X.509-SVIDs that workloads were given, first ones included.")
+_refusals = Counter("nginx_mesh_svid_refusals_total", "X.509-SVIDs of workloads that the authority refused.")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ class Agent:
         self._federated: dict[str, str] = {}
         self._anchors: dict[x509.Name, frozenset[str]] = {}
         self._out_of_sync = True
+        self._away = "the identity server has not answered yet"
+        self._unable = ""
         self._wake = asyncio.Event()
         self._ticks: WeakValueDictionary[str, Latest[int]] = WeakValueDictionary()
         self._node_tick = Latest(0)
@@ -169,6 +175,11 @@ class Agent:
             tuple(sorted(key_id for key_ids in self._anchors.values() for key_id in key_ids)),
         )
 
+    @property
+    def problem(self) -> str:
+        """See IdentityProvider."""
+        return self._away or self._unable
+
     def source(self, workload: str) -> _PodSource:
         """See IdentityProvider."""
         return _PodSource(self, workload)
@@ -221,6 +232,7 @@ class Agent:
                 tick.set(tick.value + 1)
         if newly_retired:
             self._replace_early(newly_retired)
+        self._away = ""
         self._wake.set()
 
     def context(self, workload: str) -> WorkloadContext | None:
@@ -285,6 +297,7 @@ class Agent:
                         self._out_of_sync, retry = self._out_of_sync or retry != _FIRST_RETRY, _FIRST_RETRY
                         self.heard(announcement)
             except (UnavailableError, RefusedError) as error:
+                self._away = f"the identity server does not answer: {error}"
                 if retry == _FIRST_RETRY:
                     log.warning("the identity server does not answer: %s; identities stay as they are", error)
             except Exception:
@@ -298,8 +311,9 @@ class Agent:
             self._wake.clear()
             try:
                 await self.turn(on_update)
-                retry = _FIRST_RETRY
+                retry, self._unable = _FIRST_RETRY, ""
             except (UnavailableError, RefusedError) as error:
+                self._unable = f"SVIDs are not renewed: {error}"
                 if retry == _FIRST_RETRY:
                     log.warning("SVIDs are not renewed: %s; trying again", error)
                 await asyncio.sleep(retry)
@@ -386,6 +400,7 @@ class Agent:
             if known is None or known.registration is not wanted.get(name):
                 continue  # it went away or changed meanwhile
             if answer.refused:
+                _refusals.inc()
                 self._put_off(known.registration, answer.refused)
                 continue
             try:
@@ -397,6 +412,7 @@ class Agent:
             if self._is_due(fresh, self._clock()):
                 unfit += 1
                 fresh = replace(fresh, retry_at=self._clock() + _REFUSED_RETRY)
+            _rotations.inc()
             self._report(on_update, name, fresh)
         if unfit:
             log.warning("%d of %d new SVIDs are not valid here and now: compare clocks and bundles", unfit, len(ids))

@@ -29,6 +29,10 @@ class IdentityProvider(Protocol):
     def identity(self, workload: str) -> Identity | None:
         """The workload's present identity, None while it has none."""
 
+    @property
+    def problem(self) -> str:
+        """What keeps identities from being issued or renewed, "" for nothing that is known."""
+
     def source(self, workload: str) -> WorkloadSource:
         """What the workload's own Workload API socket gives, also before it is registered."""
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
+
+from prometheus_client import Counter, Histogram
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.compile.state import Update
@@ -23,6 +27,15 @@ from .control import Accepted, Conflict, ControlSocket, Refused, UnreachableErro
 log = logging.getLogger(__name__)
 
 Source = Callable[[ObjectKey, int | None], Update | None]
+
+_pushes = Counter("nginx_mesh_pushes_total", "Updates that sidecars were sent, by what became of them.", ["result"])
+for _result in ("accepted", "conflict", "refused", "unreachable"):
+    _pushes.labels(_result)
+_push_seconds = Histogram(
+    "nginx_mesh_push_seconds",
+    "How long sidecars took to run an update.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
 
 
 class StateRefusedError(Exception):
@@ -47,11 +60,25 @@ class Pace:
     timeout: float = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a sidecar is: `synced` has all that is for it; `behind` are the seconds since when it is not.
+
+    `version` is what it acknowledged, None when that is not known; `reason` is why it refused or cannot be reached.
+    """
+
+    state: Literal["synced", "pending", "refused", "unreachable"]
+    version: int | None
+    reason: str = ""
+    behind: float = 0.0
+
+
 @dataclass(slots=True)
 class _Sidecar:
     """Calls for a push are counted: `wanted` so far, `tried` up to which one, `done` up to which one acknowledged.
 
     `acknowledged` is the version that the sidecar has, None when that is not known; `doubtful` after it did not answer.
+    `unreachable` says why it does not. `behind_since` (monotonic) is None while all is well.
     """
 
     pod: ObjectKey
@@ -61,21 +88,42 @@ class _Sidecar:
     acknowledged: int | None = None
     refusal: StateRefusedError | None = None
     doubtful: bool = False
+    unreachable: str = ""
+    behind_since: float | None = field(default_factory=time.monotonic)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[tuple[int, asyncio.Future[int]]] = field(default_factory=list)
 
+    @property
+    def synced(self) -> bool:
+        return self.done >= self.wanted and self.acknowledged is not None and not self.unreachable
+
     def call(self) -> None:
         self.wanted += 1
+        self.look()
         self.wake.set()
+
+    def reached(self, trouble: str = "") -> None:
+        """It answered, or did not for this reason."""
+        self.unreachable = trouble
+        self.look()
+
+    def look(self) -> None:
+        """Note since when it is behind."""
+        if self.synced:
+            self.behind_since = None
+        elif self.behind_since is None:
+            self.behind_since = time.monotonic()
 
     def accept(self, goal: int, version: int) -> None:
         self.tried = self.done = goal
         self.acknowledged, self.refusal = version, None
+        self.reached()
         for future in self._due(goal):
             future.set_result(version)
 
     def refuse(self, goal: int, refusal: StateRefusedError) -> None:
         self.tried, self.refusal = goal, refusal
+        self.reached()
         for future in self._due(goal):
             future.set_exception(refusal)
 
@@ -152,6 +200,19 @@ class Pusher:
         sidecar = self._sidecars.get(pod)
         return None if sidecar is None else sidecar.acknowledged
 
+    def standing(self, pod: ObjectKey) -> Standing | None:
+        """How far the pod's sidecar is, None when it is not served."""
+        sidecar = self._sidecars.get(pod)
+        if sidecar is None:
+            return None
+        version, since = sidecar.acknowledged, sidecar.behind_since
+        behind = 0.0 if since is None else time.monotonic() - since
+        if sidecar.unreachable:
+            return Standing("unreachable", version, sidecar.unreachable, behind)
+        if sidecar.refusal is not None and sidecar.tried >= sidecar.wanted:
+            return Standing("refused", version, str(sidecar.refusal), behind)
+        return Standing("synced" if sidecar.synced else "pending", version, behind=behind)
+
     async def synced(self, pod: ObjectKey) -> int:
         """Wait until the sidecar acknowledged all changes so far; the version it has then.
 
@@ -174,6 +235,7 @@ class Pusher:
                     await self._follow(sidecar, socket)
                     retry = self._pace.retry
                 except UnreachableError as error:
+                    sidecar.reached(str(error))
                     if retry == self._pace.retry:
                         log.info("the sidecar of %s cannot be reached: %s", sidecar.pod, error)
                     await asyncio.sleep(retry)
@@ -199,6 +261,7 @@ class Pusher:
                 sidecar.doubtful = True
         version = await socket.version()
         sidecar.doubtful = False
+        sidecar.reached()
         if sidecar.acknowledged not in (None, version):
             log.info("the sidecar of %s has version %d: it gets its whole state again", sidecar.pod, version)
             sidecar.acknowledged = None
@@ -213,9 +276,16 @@ class Pusher:
         if update.base is not None and not (update.set_ or update.delete or update.endpoints):
             sidecar.accept(goal, update.base)
             return
-        answer = await socket.put(update)
+        start = time.monotonic()
+        try:
+            answer = await socket.put(update)
+        except UnreachableError:
+            _pushes.labels("unreachable").inc()
+            raise
+        _pushes.labels(type(answer).__name__.lower()).inc()
         match answer:
             case Accepted(version):
+                _push_seconds.observe(time.monotonic() - start)
                 sidecar.accept(goal, version)
                 if self._accepted is not None:
                     self._accepted(sidecar.pod)

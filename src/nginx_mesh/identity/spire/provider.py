@@ -77,6 +77,7 @@ class SpireProvider:
         self._reported: dict[str, Identity] = {}
         self._surplus: dict[str, float] = {}
         self._complaints: dict[str, str] = {}
+        self._server_problem = ""
         self._stale = asyncio.Event()
         self._tick = Latest(0)
 
@@ -124,6 +125,11 @@ class SpireProvider:
             leaf.not_valid_after_utc.timestamp(),
             bundle=tuple(sorted(_named(key_identifier, root) for root in own.x509_authorities)),
         )
+
+    @property
+    def problem(self) -> str:
+        """See IdentityProvider."""
+        return self._agent.problem or self._server_problem
 
     def source(self, workload: str) -> _Source:
         """See IdentityProvider."""
@@ -224,13 +230,13 @@ class SpireProvider:
                     log.exception("entries could not be kept")
                 elif not away:
                     log.warning("SPIRE server: %s; trying again, identities stay as they are", error)
-                away = True
+                away, self._server_problem = True, f"SPIRE server: {error}"
                 await asyncio.sleep(retry)
                 retry = min(2 * retry, _SLOWEST_RETRY)
                 continue
             if away:
                 log.info("SPIRE server: answers again")
-            retry, away = _FIRST_RETRY, False
+            retry, away, self._server_problem = _FIRST_RETRY, False, ""
             with suppress(TimeoutError):
                 # wait_for of Python 3.11 may lose a cancellation.
                 async with asyncio.timeout(pause):

@@ -62,6 +62,12 @@ class WorkloadClient:
         self._on_change = on_change
         self._x509 = WorkloadContext((), {})
         self._jwt: Mapping[str, tuple[JwtAuthority, ...]] = {}
+        self._away: dict[str, str] = {}
+
+    @property
+    def problem(self) -> str:
+        """Why the agent does not answer, "" as far as it does."""
+        return next(iter(self._away.values()), "")
 
     async def run(self) -> None:
         """Until cancelled: keep to what the agent says."""
@@ -97,11 +103,13 @@ class WorkloadClient:
                     if away:
                         log.info("SPIRE agent: %s: answers again", method)
                     retry, away = _FIRST_RETRY, False
+                    self._away.pop(method, None)
                     take(answer)
             except grpc.aio.AioRpcError as error:
                 if error.code() == grpc.StatusCode.PERMISSION_DENIED:
                     take(response())  # it is entitled to nothing
                     retry, away = _FIRST_RETRY, False
+                    self._away.pop(method, None)
                     await asyncio.sleep(_DENIED_RETRY)
                     continue
                 reason = f"{error.code().name}: {error.details()}"
@@ -112,6 +120,7 @@ class WorkloadClient:
             if not away:
                 log.warning("SPIRE agent: %s: %s; what it gave is kept", method, reason)
             away = True
+            self._away[method] = f"SPIRE agent: {method}: {reason}"
             await asyncio.sleep(retry)
             retry = min(2 * retry, _SLOWEST_RETRY)
 

@@ -66,6 +66,7 @@ IDENTITY_FIELDS: Final = {
     "identity.serverID": "Tells servers that share a datastore apart. By default the host's name.",
     "identity.listen": "Where agents are served: `host:port` or `unix:/path`. Not in a local mesh's own process.",
     "identity.adminSocket": "Unix socket for operators. Not in a local mesh's own process.",
+    "identity.healthAddress": "Where [health](../guides/operating.md#health) is told; a port alone is on loopback.",
     "identity.bundlePath": "File that is kept at the newest bundle (PEM), for agents to start from.",
     "identity.datastore": "Where registrations are kept: see [storage](../guides/identity-storage.md).",
     "identity.attestation.k8sPsat.serviceAccountAllowList": "Service accounts of agents, `namespace:name`.",

@@ -30,20 +30,25 @@ class UnreachableError(Exception):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
 class Client:
-    """Talks to the server behind the socket at `path`. Every method raises ApiError and UnreachableError."""
+    """Talks to the server behind the socket at `path`. Every method raises ApiError and UnreachableError.
 
-    def __init__(self, path: Path) -> None:
+    `timeout` is for how many seconds the server may be silent, None for ever.
+    """
+
+    def __init__(self, path: Path, timeout: float | None = None) -> None:
         self._path = path
+        self._timeout = timeout
 
     def get(self, path: str, **query: object) -> Any:
         """GET, decoded."""
@@ -66,7 +71,7 @@ class Client:
     ) -> Iterator[http.client.HTTPResponse]:
         parameters = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(parameters)}" if parameters else path
-        connection = _UnixConnection(self._path)
+        connection = _UnixConnection(self._path, self._timeout)
         try:
             try:
                 content = None if body is None else json.dumps(body).encode()
@@ -76,7 +81,10 @@ class Client:
                 raise UnreachableError(str(error)) from error
             if answer.status >= 400:
                 raise _failure(answer.read(), answer.status)
-            yield answer
+            try:
+                yield answer
+            except (OSError, http.client.HTTPException) as error:
+                raise UnreachableError(str(error)) from error
         finally:
             connection.close()
 

@@ -75,12 +75,15 @@ class LazyGroup(click.Group):
 COMMANDS: Final = {
     "check": ("nginx_mesh.cli.check:check", "Look for mistakes in manifests, without a mesh."),
     "completion": ("nginx_mesh.cli.completion:completion", "Generate the completion script of a shell."),
+    "config": ("nginx_mesh.cli.config:config", "Display the settings in force."),
     "dashboard": ("nginx_mesh.cli.dashboard:dashboard", "Show the mesh in a web browser."),
     "identity": ("nginx_mesh.cli.identity:identity", "Show and manage who has which identity."),
     "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),
     "local": ("nginx_mesh.cli.local:local", "Run a mesh on this machine."),
+    "services": ("nginx_mesh.cli.services:services", "List the Services of the mesh."),
+    "status": ("nginx_mesh.cli.status:status", "Check that the mesh is well."),
     "top": ("nginx_mesh.cli.top:top", "Display traffic statistics."),
-    "version": ("nginx_mesh.cli.version:version", "Print the version."),
+    "version": ("nginx_mesh.cli.version:version", "Print the versions of what runs."),
 }
 
 

@@ -68,15 +68,15 @@ def all_meshes() -> list[MeshPaths]:
     return [paths for paths in map(_paths_or_none, names) if paths is not None and exists(paths)]
 
 
-def connect(paths: MeshPaths) -> Client:
-    """A client of the mesh's daemon. Raises MeshError when there is none to talk to."""
+def connect(paths: MeshPaths, timeout: float | None = None) -> Client:
+    """A client of the mesh's daemon, which may be silent for `timeout` seconds. Raises MeshError when there is none."""
     if not exists(paths):
         raise MeshError(f'there is no mesh named "{paths.name}": start it with `nginx-meshctl local up`')
     if not is_running(paths):
         raise MeshError(
             f'mesh "{paths.name}" has no daemon (its pods go on): start it again with `nginx-meshctl local up`'
         )
-    return Client(api_socket(paths))
+    return Client(api_socket(paths), timeout)
 
 
 def create(paths: MeshPaths, settings: MeshSettings, networks: PodNetworks = DEFAULT, identity: bytes = b"") -> None:

@@ -81,6 +81,11 @@ def mesh_name(text: str) -> MeshPaths:
 
 PORTS = Parsed("ports", parse_ports)
 
+mesh_option = click.option(
+    "--mesh", "paths", type=mesh_name, default="local", show_default=True, metavar="NAME", help="Which local mesh."
+)
+"""Gives a command the paths of a local mesh, as `paths`."""
+
 
 def read_upstream_authority(path: Path) -> UpstreamAuthority:
     """The upstream authority that a file describes, its paths absolute and its files looked at. Raises FieldError."""

@@ -14,7 +14,7 @@ from nginx_mesh.traffic.measure import KINDS, Kind
 from . import meshes
 from .failure import Failure
 from .group import MeshCommand, require_root
-from .options import mesh_name
+from .options import mesh_option
 from .table import Resource, render, whole
 
 _SHORT_NAMES = {"deploy": "deployments", "sts": "statefulsets", "ds": "daemonsets", "po": "pods", "ns": "namespaces"}
@@ -26,9 +26,7 @@ _CLEAR = "\x1b[H\x1b[2J"
 @click.command(cls=MeshCommand)
 @click.argument("what", default="deployments", metavar="[KIND[/NAME]]")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the resources.")
-@click.option(
-    "--mesh", "paths", type=mesh_name, default="local", show_default=True, metavar="NAME", help="Which local mesh."
-)
+@mesh_option
 @click.option("-w", "--watch", is_flag=True, help="Go on, anew every 5 seconds.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The TrafficMetricsList as it is.")
 def top(what: str, namespace: str, paths: MeshPaths, watch: bool, output: str | None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from prometheus_client import Counter
 
 from . import jwtsvid
 from .attestation.base import Attested
@@ -43,6 +44,11 @@ _MAX_AUDIENCE = 20
 _MAX_ISSUED = 50_000
 _COMPLAINT_INTERVAL = 60.0
 _NOT_REGISTERED = "it is not registered for this agent"
+
+_svids = Counter("nginx_mesh_svids_issued_total", "SVIDs that were issued, whoever they are for.", ["kind"])
+for _kind in ("x509", "jwt"):
+    _svids.labels(_kind)
+_refusals = Counter("nginx_mesh_svids_refused_total", "X.509-SVIDs that agents asked for and were refused.")
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,11 @@ class Authority:
         return self._cas.cas.current
 
     @property
+    def issues(self) -> bool:
+        """Whether there is a valid CA to issue from."""
+        return usable(self.current, self.settings.ca_settings(), self.clock())
+
+    @property
     def upcoming(self) -> Ca | None:
         """The CA that is prepared."""
         return self._cas.cas.next
@@ -265,6 +276,7 @@ class Authority:
             token = jwtsvid.sign(ca.jwt_key, key_id_of(ca.jwt_key), spiffe_id, audience, now, expires_at - int(now))
         except jwtsvid.JwtError as error:
             raise RefusedError(str(error)) from None
+        _svids.labels("jwt").inc()
         return JwtSvid(spiffe_id, token, expires_at)
 
     def issue(
@@ -274,6 +286,7 @@ class Authority:
         ca, now = self._signing_ca(), self.clock()
         serial = x509.random_serial_number()
         leaf = issue_svid(ca.signer, public_key, spiffe_id, dns_names, now - CLOCK_SKEW, now + ttl, serial)
+        _svids.labels("x509").inc()
         return (leaf, *ca.chain)
 
     async def attest_agent(self, attested: Attested, kind: str, csr: bytes) -> tuple[x509.Certificate, ...]:
@@ -350,6 +363,7 @@ class Authority:
                     raise RefusedError(_NOT_REGISTERED)
                 answers.append(self._sign_one(entry, request.csr))
             except (RefusedError, SvidError) as error:
+                _refusals.inc()
                 log.warning("%s is refused an SVID for entry %.200r: %s", agent, request.entry_id, error)
                 answers.append((SvidAnswer(request.entry_id, refused=str(error)), None))
         return answers
@@ -388,7 +402,7 @@ class Authority:
 
         Raises UnavailableError.
         """
-        if not usable(self.current, self.settings.ca_settings(), self.clock()):
+        if not self.issues:
             try:
                 await self._turn()
             except (UpstreamError, DatastoreError, KeyManagerError) as error:

@@ -155,7 +155,8 @@ class AttestationSection(StrictModel, frozen=True, kw_only=True):
 class IdentitySection(StrictModel, frozen=True, kw_only=True):
     """How identity is provided and by which process. `server_id` tells servers that share a datastore apart.
 
-    `bundle_path` is a file that is kept at the newest bundle (PEM), for agents to start from.
+    `bundle_path` is a file that is kept at the newest bundle (PEM), for agents to start from. `health_address` is where
+    the process tells how it is: a port of the loopback interface, `host:port` or `unix:/path`.
     """
 
     provider: Literal["embedded", "server", "spire"] = "embedded"
@@ -163,6 +164,7 @@ class IdentitySection(StrictModel, frozen=True, kw_only=True):
     server_id: str = msgspec.field(name="serverID", default="")
     listen: str = f"127.0.0.1:{DEFAULT_PORT}"
     admin_socket: str | None = None
+    health_address: str | None = None
     bundle_path: str | None = None
     datastore: dict[str, Any] | None = None
     attestation: AttestationSection = AttestationSection()
@@ -250,6 +252,8 @@ def check(config: IdentityConfig, settings: MeshSettings) -> None:
     """Raise FieldError unless a server can be made of these: files are looked at, nothing is contacted."""
     datastore_config(config, settings)
     endpoint(config.identity.listen, "identity.listen")
+    if config.identity.health_address is not None:
+        health_endpoint(config.identity.health_address)
     if config.identity.server is not None:
         endpoint(config.identity.server.address, "identity.server.address")
     if settings.upstream_authority is not None:
@@ -292,6 +296,11 @@ def endpoint(text: str, field: str) -> HostPort | Path:
         return Path(text.removeprefix("unix:"))
     with located(field):
         return parse_host_port(text)
+
+
+def health_endpoint(text: str) -> HostPort | Path:
+    """Where a process tells how it is; a port alone is one of the loopback interface. Raises FieldError."""
+    return endpoint(f"127.0.0.1:{text}" if text.isdecimal() else text, "identity.healthAddress")
 
 
 def _upstream(value: str | dict[str, Any]) -> UpstreamAuthority:

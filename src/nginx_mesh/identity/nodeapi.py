@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from cryptography import x509
+from prometheus_client import Counter, Gauge
 
 from . import wire
 from .attestation import NodeAttestor
@@ -20,6 +21,11 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _NODE: web.RequestKey[AttestedNode] = web.RequestKey("node", AttestedNode)
+
+_connected = Gauge("nginx_mesh_agents_connected", "Agents that listen to what this server announces.")
+_attestations = Counter("nginx_mesh_agent_attestations_total", "Attempts of agents to be admitted.", ["result"])
+for _result in ("admitted", "refused"):
+    _attestations.labels(_result)
 
 
 class NodeApi:
@@ -84,8 +90,10 @@ class NodeApi:
             known = ", ".join(sorted(self._attestors)) or "none"
             raise RefusedError(f"attestation {evidence.attestation[:40]!r} is not taken here; known: {known}")
         await self._authority.ensure_ca()  # evidence that is good once must not be spent on nothing
-        attested = await attestor.attest(evidence.payload)
-        chain = await self._authority.attest_agent(attested, evidence.attestation, evidence.csr)
+        with _attestations.labels("refused").count_exceptions(RefusedError):
+            attested = await attestor.attest(evidence.payload)
+            chain = await self._authority.attest_agent(attested, evidence.attestation, evidence.csr)
+        _attestations.labels("admitted").inc()
         return self._issued(attested.agent_id, chain, attested.registrar)
 
     async def _renew(self, request: web.Request) -> web.StreamResponse:
@@ -103,6 +111,7 @@ class NodeApi:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine
         self._watches.add(task)
+        _connected.inc()
         announcements = self._authority.watch()
         pending: asyncio.Future[Announcement] = asyncio.ensure_future(anext(announcements))
         try:
@@ -115,6 +124,7 @@ class NodeApi:
                 await response.write(line + b"\n")
         finally:
             self._watches.discard(task)
+            _connected.dec()
             pending.cancel()
 
     async def _register(self, request: web.Request) -> web.StreamResponse:

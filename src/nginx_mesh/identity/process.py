@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
 from nginx_mesh.api.errors import one_line
@@ -33,6 +34,8 @@ async def serve(config: IdentityConfig, settings: MeshSettings) -> None:
     directory = Path(config.identity.data_dir or DATA_DIR)
     server = IdentityServer(await asyncio.to_thread(open_authority, config, settings, directory), config)
     try:
+        if config.identity.health_address is not None:
+            await server.listen_health(config.identity.health_address)
         await server.start()
         await server.listen()
         await server.listen_admin(Path(config.identity.admin_socket or ADMIN_SOCKET))
@@ -64,9 +67,14 @@ def _brief(record: logging.LogRecord) -> bool:
 )
 @click.option("--check", is_flag=True, help="Only say whether the configuration is sound.")
 @click.option(
+    "--health-address",
+    metavar="[HOST:]PORT|unix:PATH",
+    help="Serve /metrics, /healthz and /readyz there; a port alone is on loopback. Wins over identity.healthAddress.",
+)
+@click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
-def main(path: Path, check: bool, log_level: str) -> None:
+def main(path: Path, check: bool, health_address: str | None, log_level: str) -> None:
     """Serve SPIFFE identities to the agents of a mesh.
 
     \b
@@ -82,6 +90,9 @@ def main(path: Path, check: bool, log_level: str) -> None:
     os.umask(0o077)
     try:
         config = read_config(path)
+        if health_address is not None:
+            identity = msgspec.structs.replace(config.identity, health_address=health_address)
+            config = msgspec.structs.replace(config, identity=identity)
         settings = mesh_settings(config, MeshSettings())
         if check:
             check_config(config, settings)

@@ -14,6 +14,8 @@ from aiohttp import web
 
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.observe import Endpoints, Part
+from nginx_mesh.observe import listen as serve_health
 
 from . import config as configuration
 from .admin import AdminApi, errors
@@ -28,6 +30,7 @@ from .keymanager import KeyManagerError, open_key_manager
 from .nodeapi import NodeApi
 from .ownsvid import OwnSvid
 from .registrations import server_id
+from .telemetry import AuthorityMetrics
 from .tls import server_context
 from .x509svid import certificate_pem
 
@@ -77,6 +80,7 @@ class IdentityServer:
         self.admin = AdminApi(authority, self.tokens, self._federation.reload).app
         self._runners: list[web.AppRunner] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listening = False
 
     async def start(self) -> None:
         """Take up what an earlier process left, and go on with it. Raises as Authority.start, and FieldError."""
@@ -87,6 +91,10 @@ class IdentityServer:
         path = self._config.identity.bundle_path
         if path is not None:
             self._spawn(self._write_bundles(Path(path)))
+
+    def parts(self) -> dict[str, Part]:
+        """What has to be ready before anything is issued."""
+        return {"ca": self._ca, "datastore": self._datastore}
 
     async def listen(self) -> None:
         """Serve agents. Raises FieldError when the address is not to be had."""
@@ -105,6 +113,7 @@ class IdentityServer:
             await site.start()
         except OSError as error:
             raise FieldError("identity.listen", f"{address}: {error.strerror or error}") from None
+        self._listening = True
         log.info("serving agents of %s at %s", self.authority.settings.trust_domain, address)
 
     async def listen_admin(self, path: Path) -> None:
@@ -122,6 +131,15 @@ class IdentityServer:
         finally:
             os.umask(old)
 
+    async def listen_health(self, text: str) -> None:
+        """Serve /metrics, /healthz and /readyz at an address. Raises FieldError when that is not to be had."""
+        address = configuration.health_endpoint(text)
+        parts = {**self.parts(), "agents": lambda: "" if self._listening else "agents are not served yet"}
+        try:
+            self._runners.append(await serve_health(Endpoints(parts, [AuthorityMetrics(self.authority)]), address))
+        except OSError as error:
+            raise FieldError("identity.healthAddress", f"{address}: {error.strerror or error}") from None
+
     async def close(self) -> None:
         """Stop. What was issued stays good until it expires."""
         await self._federation.close()
@@ -131,6 +149,19 @@ class IdentityServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.authority.close()
+
+    def _ca(self) -> str:
+        authority = self.authority
+        if authority.issues:
+            return ""
+        return "there is no valid CA to issue from" + (f": {authority.problem}" if authority.problem else "")
+
+    async def _datastore(self) -> str:
+        try:
+            await asyncio.to_thread(self.authority.datastore.journal, self.authority.server_id)
+        except DatastoreError as error:
+            return str(error)
+        return ""
 
     def _attestors(self) -> dict[str, NodeAttestor]:
         attestors: dict[str, NodeAttestor] = {"join_token": self.tokens}

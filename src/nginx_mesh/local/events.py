@@ -7,11 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from prometheus_client import Counter
+
 from nginx_mesh.api.meta import ObjectKey
 
 from .store import Resource, timestamp
 
 EventType = Literal["Normal", "Warning"]
+
+_recorded = Counter("nginx_mesh_events_total", "Events of objects that were recorded.", ["type"])
+for _type in ("Normal", "Warning"):
+    _recorded.labels(_type)
+_dropped = Counter("nginx_mesh_events_dropped_total", "Events that were forgotten, as there were too many newer ones.")
 
 
 @dataclass
@@ -34,6 +41,7 @@ class EventLog:
     def record(self, key: ObjectKey, kind: EventType, reason: str, message: str) -> None:
         """Note that this happened now."""
         now = self._clock()
+        _recorded.labels(kind).inc()
         identity = (key, kind, reason, message)
         if event := self._events.get(identity):
             event.count += 1
@@ -44,6 +52,7 @@ class EventLog:
         self._events.move_to_end(identity)
         if len(self._events) > self._limit:
             self._events.popitem(last=False)
+            _dropped.inc()
 
     def warn_once(self, key: ObjectKey, reason: str, message: str, *, or_said_as: str) -> None:
         """Record a Warning, unless this has been said of the object already, for this reason or another."""
@@ -53,6 +62,9 @@ class EventLog:
     def latest_warning(self, key: ObjectKey) -> str:
         """The message of the latest Warning about an object, empty when there is none."""
         return next((event[3] for event in reversed(self._events) if event[:2] == (key, "Warning")), "")
+
+    def __len__(self) -> int:
+        return len(self._events)
 
     def list(self, namespace: str | None = None) -> list[Resource]:
         """Events of one namespace or all as v1 Event objects, the latest last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -21,6 +22,7 @@ from nginx_mesh.identity.remote import RemoteClient, join_token, projected_token
 from nginx_mesh.identity.server import IdentityServer, open_authority
 from nginx_mesh.identity.spire.provider import SpireProvider
 from nginx_mesh.identity.spire.setup import spire_provider
+from nginx_mesh.observe import Part
 
 from .paths import MeshPaths
 
@@ -66,6 +68,25 @@ class LocalIdentity:
         if spire is not None:
             address = spire.server_address or f"unix:{spire.server_socket}"
         return {"provider": self._section.provider, "address": address, "trust_domain": self._trust_domain}
+
+    def parts(self) -> dict[str, Part]:
+        """What has to be ready before pods get their identities."""
+        own = {} if self.server is None else self.server.parts()
+        return {**own, "identity": lambda: self.agent.problem}
+
+    def facts(self) -> dict[str, Any]:
+        """`where`, and what is known of the CAs; `delayed` says why the next one is not there yet."""
+        if self.server is None:
+            return {**self.where(), "delayed": "", "authorities": []}
+        authority = self.server.authority
+        slots = (("signing", authority.current), ("prepared", authority.upcoming))
+        return {
+            **self.where(),
+            "delayed": authority.problem,
+            "authorities": [
+                {"state": state, "id": ca.ca_id, "not_after": ca.not_after} for state, ca in slots if ca is not None
+            ],
+        }
 
     async def start(self) -> None:
         """Take up what an earlier daemon left. Raises as Authority.start."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import inf
@@ -27,7 +27,7 @@ from nginx_mesh.compile.state import Identity, Probe, StateEntry
 from nginx_mesh.identity.provider import IdentityProvider
 from nginx_mesh.identity.spiffe import workload_id
 from nginx_mesh.inject import probes
-from nginx_mesh.node.push import Pusher, StateRefusedError
+from nginx_mesh.node.push import Pusher, Standing, StateRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,16 @@ class _Pod:
     account: str
     sidecar: bool
     identified: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A pod's sidecar. `live` once it had a state; `standing` is None while there is no identity to give it."""
+
+    pod: ObjectKey
+    uid: str
+    live: bool
+    standing: Standing | None
 
 
 class Mesh:
@@ -207,6 +217,17 @@ class Mesh:
             for key, pod in self._pods.items()
             if pod.sidecar and key in self._live
         }
+
+    @property
+    def version(self) -> int:
+        """The version of the newest state."""
+        return self._compiler.version
+
+    def sidecars(self) -> Iterator[Sidecar]:
+        """Every sidecar, and how far it is."""
+        for key, pod in self._pods.items():
+            if pod.sidecar:
+                yield Sidecar(key, pod.uid, key in self._live, self._pusher.standing(key))
 
     async def synced(self, timeout: float) -> None:
         """Wait until every live sidecar acknowledged all that was applied so far, at most `timeout` seconds."""

@@ -17,6 +17,7 @@ from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.changes import Delete, Upsert
+from nginx_mesh.sidecar.image import image_version
 
 from .events import EventLog
 from .exec_server import ExecAnswer, ExecRequest
@@ -25,6 +26,7 @@ from .kubelet import Kubelet, NotRunningError
 from .links import pod_networks, restore
 from .mesh import Mesh
 from .objects import CONFIG_KEY, Objects, RefusedError
+from .operator import Operator, Parts
 from .overview import Overview
 from .paths import MeshPaths
 from .pods import PodKeeper
@@ -44,7 +46,7 @@ SIDECAR_IMAGE = "nginx-mesh/sidecar"
 class Runtime:
     """Owns everything of one mesh but its sockets. Made and used on one event loop, inside the node's namespace.
 
-    `objects` is what its API reads and changes; `scraper` knows the traffic.
+    `objects` is what its API reads and changes; `scraper` knows the traffic, `operator` how the mesh is.
     """
 
     def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity) -> None:
@@ -79,6 +81,17 @@ class Runtime:
         self._pods = PodKeeper(
             self._store, self._kubelet, self._mesh, self._workload_apis, self._events, self._clock, _decode_pod
         )
+        parts = Parts(
+            paths.name,
+            self._store,
+            self._events,
+            self.objects,
+            self._mesh,
+            identity,
+            self.readiness,
+            self._clock,
+        )
+        self.operator = Operator(parts, "none" if image is None else image_version(image))
         self._services_stale = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -13,7 +13,7 @@
 | GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | the mesh as people look at it (overview.py) |
 | GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
 | `/identity/…` | the identity authority, where it is in this process (identity/admin.py) |
-| GET `/healthz` | |
+| GET `/mesh/status`, `/mesh/services`, …, `/metrics`, `/healthz`, `/readyz` | the mesh as a whole (operator.py) |
 
 Errors are Kubernetes `Status` objects; `details` has one line per fault.
 """
@@ -76,7 +76,7 @@ class ApiServer:
         self._runtime = runtime
         self._path = path
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[_statuses])
-        app.router.add_get("/healthz", self._health)
+        app.add_routes(runtime.operator.routes())
         app.router.add_post("/mesh/apply", self._apply)
         app.router.add_post("/mesh/delete", self._delete_all)
         app.router.add_patch("/mesh/settings", self._settings)
@@ -111,9 +111,6 @@ class ApiServer:
     async def close(self) -> None:
         """Stop listening, and end what is being answered."""
         await self._runner.cleanup()
-
-    async def _health(self, _: web.Request) -> web.Response:
-        return _json({"status": "ok"})
 
     async def _apply(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -127,6 +128,7 @@ class Store:
         self._objects: dict[str, dict[ObjectKey, Resource]] = {}
         self._facts: dict[str, str] = {}
         self._unwritten: dict[ObjectKey, Resource | None] = {}
+        self._failure = ""
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -143,6 +145,17 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+    def problem(self) -> str:
+        """Why changes cannot be written, "" when they can. After a failure it tries: with an object as it is."""
+        if self._failure:
+            some = dict(islice(chain.from_iterable(table.items() for table in self._objects.values()), 1))
+            try:
+                self._write({**some, **self._unwritten}, {"resourceVersion": str(self._version)})
+                self._unwritten.clear()
+            except StoreError:
+                pass  # it is noted
+        return self._failure
 
     def next_version(self) -> int:
         """A resource version that no object has had."""
@@ -209,10 +222,12 @@ class Store:
                     )
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
             self._db.execute("COMMIT")
+            self._failure = ""
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise StoreError(f"cannot write {self._path}: {error}") from error
+            self._failure = f"cannot write {self._path}: {error}"
+            raise StoreError(self._failure) from error
 
     def _keep(self, key: ObjectKey, resource: Resource | None) -> None:
         table = self._objects.setdefault(key.kind, {})

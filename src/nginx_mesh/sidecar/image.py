@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nginx_mesh.version import version
+
 SUITE = "trixie"
 RUNTIME_PACKAGES = (
     "iproute2",
@@ -85,6 +87,12 @@ def ensure_image(progress: Progress, cache: Path = CACHE) -> Path:
     return image
 
 
+def image_version(image: Path) -> str:
+    """What tells one sidecar image from another: this release, its content and its nginx. Raises ImageError."""
+    nginx = _nginx_version(image)
+    return f"{version()} ({image.name.removeprefix('sidecar-')}, nginx {nginx})"
+
+
 def _install(tree: Path, module: Path) -> None:
     _copy(module, tree / "usr/lib/nginx/modules" / MODULE)
     for directory, target in (("lua", tree / "usr/lib/nginx-mesh/lua"), ("rootfs", tree)):
@@ -112,15 +120,15 @@ def _executable(path: Path) -> bool:
 
 
 def _ensure_module(cache: Path, key: str, base: Path, progress: Progress) -> Path:
-    version = _nginx_version(base)
-    module = cache / f"module-{key}-{version}" / MODULE
+    nginx = _nginx_version(base)
+    module = cache / f"module-{key}-{nginx}" / MODULE
     if module.exists():
         return module
     packages = (*RUNTIME_PACKAGES, *BUILD_PACKAGES)
-    builder_key = _digest((), SUITE, " ".join(packages), version)
+    builder_key = _digest((), SUITE, " ".join(packages), nginx)
     builder = _ensure_tree(cache / f"builder-{builder_key}", packages, "installing the compiler (Debian 13)", progress)
-    if _nginx_version(builder) != version:
-        raise ImageError(f"the archive's nginx changed while building ({version}): remove {cache} and try again")
+    if _nginx_version(builder) != nginx:
+        raise ImageError(f"the archive's nginx changed while building ({nginx}): remove {cache} and try again")
     progress("compiling the nginx module")
     with tempfile.TemporaryDirectory(dir=builder, prefix="build-") as scratch:
         shutil.copytree(_HERE / "module", Path(scratch) / "module")

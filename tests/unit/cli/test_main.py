@@ -50,9 +50,12 @@ def test_wrong_usage_exits_with_2_and_says_so_on_stderr(
     assert "\nerror: " in captured.err
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_without_a_mesh_is_that_of_the_client(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NGINX_MESH_ROOT", "/nonexistent")
     assert run(["version"]) == 0
-    assert capsys.readouterr().out == f"nginx-meshctl v{version()}\n"
+    assert capsys.readouterr().out == f"nginx-meshctl - v{version()}\n"
 
 
 @pytest.mark.parametrize(("shell", "word"), [("zsh", "compdef"), ("fish", "complete"), ("bash", "complete")])

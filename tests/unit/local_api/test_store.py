@@ -158,8 +158,11 @@ def test_on_a_full_disk_what_is_not_durable_counts_at_once_and_is_written_later(
     with store.transaction(durable=False) as tx:
         tx.put(config_map("a", x=big))
     assert store.list("ConfigMap")[0]["data"] == {"x": big}
+    assert "full" in store.problem()
     assert open_store(path).list("ConfigMap")[0]["data"] == {"x": "old"}
     store._db.execute("PRAGMA max_page_count = 1000000")
+    assert store.problem() == ""
+    assert open_store(path).list("ConfigMap")[0]["data"] == {"x": big}
     with store.transaction() as tx:
         tx.put(config_map("b"))
     kept = {item["metadata"]["name"]: item["data"] for item in open_store(path).list("ConfigMap")}

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.compile.state import Cluster, Endpoint, Identity, Settings, StateEntry, Update
-from nginx_mesh.node.push import Pace, Pusher, StateRefusedError
+from nginx_mesh.node.push import Pace, Pusher, Standing, StateRefusedError
 
 POD = ObjectKey("Pod", "default", "web-0")
 OTHER = ObjectKey("Pod", "default", "web-1")
@@ -227,6 +227,39 @@ async def test_a_refused_state_is_reported_and_the_old_one_stays(
         pusher.changed([POD])
         assert await pusher.synced(POD) == sidecar.version > before
     assert "refused settings: mtls_mode" in caplog.text
+
+
+async def test_a_sidecars_standing_tells_whether_it_has_all_and_if_not_why_and_since_when(sidecar: Sidecar) -> None:
+    def state() -> str:
+        standing = pusher.standing(POD)
+        return "" if standing is None else standing.state
+
+    author = Author()
+    async with Pusher(author, pace=PACE) as pusher:
+        assert pusher.standing(POD) is None
+        pusher.serve(POD, sidecar.path)
+        assert state() == "pending"
+        await pusher.synced(POD)
+        assert pusher.standing(POD) == Standing("synced", author.version)
+
+        sidecar.malformed["settings"] = "mtls_mode is not one of off, permissive, strict"
+        author.extra = {"settings": _settings()}
+        author.grow()
+        pusher.changed([POD])
+        await eventually(lambda: state() == "refused")
+        standing = pusher.standing(POD)
+        assert standing is not None and standing.version == sidecar.version and "mtls_mode" in standing.reason
+        await asyncio.sleep(0.05)
+        later = pusher.standing(POD)
+        assert later is not None and later.behind >= standing.behind + 0.05
+
+        author.extra = {}
+        pusher.changed([POD])
+        await eventually(lambda: state() == "synced")
+        await sidecar.kill()
+        await eventually(lambda: state() == "unreachable")
+        await sidecar.start()
+        await eventually(lambda: state() == "synced")
 
 
 async def test_private_keys_do_not_reach_logs_or_exceptions(sidecar: Sidecar, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from prometheus_client import Counter
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -40,6 +41,8 @@ from .engine import opening
 from .migrate import migrate
 
 T = TypeVar("T")
+
+_errors = Counter("nginx_mesh_datastore_errors_total", "Transactions of the datastore that failed.")
 
 _KEEP_CHANGES: Final = 24 * 3600
 _PRUNE_EVERY: Final = 3600
@@ -285,14 +288,15 @@ class SqlDatastore:
         """The database's errors as ours."""
         if self._closed:
             raise DatastoreError(f"{self._where}: closed")
-        try:
-            yield
-        except DBAPIError as error:
-            raise DatastoreError(f"{self._where}: {_reason(error.orig)}") from error
-        except StatementError as error:  # a value that no column takes
-            raise DatastoreError(f"{self._where}: {error.orig}") from error
-        except (SQLAlchemyError, OverflowError) as error:
-            raise DatastoreError(f"{self._where}: {error}") from error
+        with _errors.count_exceptions(DatastoreError):
+            try:
+                yield
+            except DBAPIError as error:
+                raise DatastoreError(f"{self._where}: {_reason(error.orig)}") from error
+            except StatementError as error:  # a value that no column takes
+                raise DatastoreError(f"{self._where}: {error.orig}") from error
+            except (SQLAlchemyError, OverflowError) as error:
+                raise DatastoreError(f"{self._where}: {error}") from error
 
 
 _POSTGRES_LIMITS: Final = text(

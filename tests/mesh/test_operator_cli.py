@@ -1,0 +1,183 @@
+"""What operators ask of a real mesh: status, services, config, version, health and metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from nginx_mesh.cli import meshes
+from nginx_mesh.cli.client import ApiError, Client
+from nginx_mesh.version import version
+from tests.unit.observe.promtool import complaints
+
+from .localcli import LocalCli
+from .manifests import IDLE_CLIENT, SHOP, web
+
+pytestmark = pytest.mark.mesh
+
+CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()"]
+OUTSIDE = """
+apiVersion: v1
+kind: Service
+metadata: {name: outside, namespace: default}
+spec: {selector: {app: outside}, ports: [{port: 80}]}
+---
+"""
+APP = SHOP + OUTSIDE + web("10.96.6.6") + IDLE_CLIENT
+LIMIT = """
+apiVersion: specs.smi.nginx.com/v1alpha2
+kind: RateLimit
+metadata: {name: nobody, namespace: shop}
+spec: {name: ten, rate: 10r/s, destination: {kind: Service, name: nobody, namespace: shop}}
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalCli]:
+    with LocalCli() as found:
+        found.ok("up", "-f", "-", "--mtls-svid-ttl", "30m", stdin=APP.encode())
+        yield found
+
+
+def ctl(mesh: LocalCli, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run `nginx-meshctl BEFORE COMMAND --mesh NAME ARGUMENTS`."""
+    command, *rest = arguments
+    argv = [*CTL, *before, command, "--mesh", mesh.name, *rest]
+    return subprocess.run(argv, env=mesh.env, capture_output=True, text=True, check=False, timeout=60)
+
+
+def status(mesh: LocalCli, *arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ctl(mesh, "status", "-o", "json", *arguments).stdout)
+    return found
+
+
+def samples(mesh: LocalCli) -> dict[str, float]:
+    """Metrics of the daemon, by series."""
+    text = b"".join(Client(meshes.api_socket(mesh.paths)).stream("/metrics")).decode()
+    assert complaints(text) == ""
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {series: float(value) for series, _, value in lines}
+
+
+def test_a_mesh_that_is_well_says_so_with_every_sidecar_and_its_certificate(mesh: LocalCli) -> None:
+    found = ctl(mesh, "status", "--wait")
+    assert found.returncode == 0, found.stdout
+    assert found.stdout.startswith(f'mesh "{mesh.name}" is well\n')
+    document = status(mesh)
+    assert document["problems"] == []
+    sidecars = document["sidecars"]
+    assert (sidecars["total"], sidecars["states"]["synced"]) == (3, 3)
+    assert all(0 < item["version"] <= sidecars["state_version"] for item in sidecars["items"])
+    assert all(0 < item["not_after"] - document["daemon"]["since"] < 3600 for item in sidecars["items"])
+    wide = ctl(mesh, "status", "-o", "wide").stdout
+    assert len(re.findall(r"^shop +\S+ +synced +\d+ +2\dm +spiffe://example.org/ns/shop/sa/default$", wide, re.M)) == 3
+
+
+def test_a_policy_that_is_not_in_force_is_a_warning_and_the_mesh_is_well(mesh: LocalCli) -> None:
+    mesh.apply(LIMIT)
+    mesh.wait(lambda: any("ratelimit/nobody" in each["about"] for each in status(mesh)["warnings"]), 10)
+    found = ctl(mesh, "status")
+    assert found.returncode == 0
+    assert re.search(r"^policies +0 of 1 in force$", found.stdout, re.M)
+    assert samples(mesh)['nginx_mesh_policies{in_force="false"}'] == 1
+    mesh.ok("delete", "rl", "nobody", "-n", "shop")
+
+
+def test_services_are_those_with_sidecars(mesh: LocalCli) -> None:
+    found = ctl(mesh, "services")
+    assert [line.split()[0] for line in found.stdout.splitlines() if not line.startswith(" ")] == [
+        "Service",
+        "shop/web",
+    ]
+    assert len(found.stdout.splitlines()) == 3
+    (service,) = json.loads(ctl(mesh, "services", "-n", "shop", "-o", "json").stdout)
+    assert service["ports"] == [{"port": 80, "name": "", "protocol": "http", "target": 8080}]
+    assert {each["spiffe_id"] for each in service["upstreams"]} == {"spiffe://example.org/ns/shop/sa/default"}
+    nothing = ctl(mesh, "services", "-n", "default")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "No services of the mesh in namespace default" in nothing.stderr
+
+
+def test_config_shows_what_changed_since_the_mesh_was_made(mesh: LocalCli) -> None:
+    mesh.ok("up", "--nginx-lb-method", "random two")
+    found = json.loads(ctl(mesh, "config").stdout)
+    assert (found["nginxLBMethod"], found["mtls"]["svidTTL"], found["mtls"]["mode"]) == (
+        "random two",
+        "30m",
+        "permissive",
+    )
+
+
+def test_version_tells_that_of_the_daemon_and_of_the_sidecars_image(mesh: LocalCli) -> None:
+    lines = ctl(mesh, "version").stdout.splitlines()
+    assert lines[:2] == [f"nginx-meshctl - v{version()}", f"nginx-mesh-local - v{version()}"]
+    assert re.fullmatch(rf"nginx-mesh-sidecar - v{re.escape(version())} \([0-9a-f]{{16}}, nginx 1\..*\)", lines[2])
+
+
+def test_the_daemon_counts_pushes_rotations_and_sidecars(mesh: LocalCli) -> None:
+    before = samples(mesh)
+    assert before['nginx_mesh_sidecars{state="synced"}'] == 3
+    assert before["nginx_mesh_svid_rotations_total"] >= 3
+    mesh.ok("up", "--nginx-error-log-level", "notice")
+    mesh.wait(lambda: all(item["state"] == "synced" for item in status(mesh)["sidecars"]["items"]), 10)
+    after = samples(mesh)
+    accepted = 'nginx_mesh_pushes_total{result="accepted"}'
+    assert after[accepted] >= before[accepted] + 3
+    assert after["nginx_mesh_push_seconds_count"] == after[accepted]
+    assert after["nginx_mesh_state_version"] > before["nginx_mesh_state_version"]
+
+
+def test_a_store_that_cannot_be_written_makes_the_daemon_unready_and_the_mesh_unwell(mesh: LocalCli) -> None:
+    daemon = meshes.connect(mesh.paths)
+    assert daemon.get("/readyz")["ready"] is True
+    with closing(sqlite3.connect(mesh.paths.state / "store.db")) as database:
+        database.execute("ALTER TABLE objects RENAME TO away")
+    try:
+        with pytest.raises(ApiError, match="no such table"):
+            daemon.request("PATCH", "/mesh/settings", {"log_format": "json"})
+        with pytest.raises(ApiError, match=r'"ready":false.*no such table'):
+            daemon.get("/readyz")
+        found = ctl(mesh, "status")
+        assert found.returncode == 1
+        assert "daemon: store: cannot write" in found.stdout
+    finally:
+        with closing(sqlite3.connect(mesh.paths.state / "store.db")) as database:
+            database.execute("ALTER TABLE away RENAME TO objects")
+    assert ctl(mesh, "status", "--wait", "--timeout", "10s").returncode == 0
+
+
+def test_a_daemon_that_hangs_or_is_gone_makes_the_mesh_unwell_and_says_what_to_do(mesh: LocalCli) -> None:
+    os.kill(mesh.daemon_pid(), signal.SIGSTOP)
+    try:
+        found = ctl(mesh, "status", before=("-t", "1s"))
+    finally:
+        os.kill(mesh.daemon_pid(), signal.SIGCONT)
+    assert found.returncode == 1
+    assert "does not answer (timed out)" in found.stdout
+    os.kill(mesh.daemon_pid(), signal.SIGTERM)
+    mesh.wait(lambda: not meshes.is_running(mesh.paths), 10)
+    found = ctl(mesh, "status", "--wait", "--timeout", "1s")
+    assert (found.returncode, found.stderr) == (1, "")
+    assert "does not run (its pods go on): start it again with `nginx-meshctl local up`" in found.stdout
+    versions = ctl(mesh, "version")
+    assert (versions.returncode, versions.stdout) == (0, f"nginx-meshctl - v{version()}\n")
+    assert "Unable to get versions" in versions.stderr
+    mesh.ok("up")
+    assert ctl(mesh, "status", "--wait", "--timeout", "20s").returncode == 0
+
+
+def test_a_mesh_that_is_not_there_is_an_error(mesh: LocalCli) -> None:
+    for command in ("status", "services", "config"):
+        found = ctl(mesh.beside(), command)
+        assert (found.returncode, found.stdout) == (1, "")
+        assert "there is no mesh named" in found.stderr and "nginx-meshctl local up" in found.stderr

@@ -101,7 +101,7 @@ def test_every_refusal_is_explained() -> None:
     text = " ".join((ROOT / "docs/guides/troubleshooting.md").read_text().split())
     lua = "\n".join(path.read_text() for path in sorted((SIDECAR / "lua/mesh").glob("*.lua")))
     c = "\n".join(path.read_text() for path in sorted((SIDECAR / "module").glob("*.c")))
-    refusals = re.findall(r'\bdeny\(\d+, "([^"]+)"', lua)
+    refusals = re.findall(r'\b(?:deny\(|return |\{ )\d{3}, "([^"]+)"', lua)
     refusals += re.findall(r'_mesh_refuse\(s, mc, "([^"]+)"', c)
     assert len(refusals) > 15
     for refusal in refusals:

@@ -50,7 +50,7 @@ breaker_admit(breaker *b, uint64_t *ticket, int64_t now)
         return 1;
     }
 
-    if ((b->state == BREAKER_OPEN || b->trying) && now - b->since < b->timeout) {
+    if (breaker_wait(b, now)) {
         return 0;
     }
 
@@ -123,4 +123,13 @@ breaker_state
 breaker_seen(const breaker *b, int64_t now)
 {
     return b->state == BREAKER_OPEN && now - b->since >= b->timeout ? BREAKER_HALF_OPEN : b->state;
+}
+
+
+int64_t
+breaker_wait(const breaker *b, int64_t now)
+{
+    int64_t  left = b->since + b->timeout - now;
+
+    return (b->state == BREAKER_OPEN || b->trying) && left > 0 ? left : 0;
 }

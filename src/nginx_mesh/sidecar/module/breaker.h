@@ -53,4 +53,7 @@ void breaker_end(breaker *b, uint64_t ticket, breaker_outcome outcome, int64_t n
 /* The state that a request would meet. */
 breaker_state breaker_seen(const breaker *b, int64_t now);
 
+/* Milliseconds until a request may pass; 0: now. */
+int64_t breaker_wait(const breaker *b, int64_t now);
+
 #endif

@@ -181,10 +181,17 @@ lb_was_tried(const lb_endpoint *e, lb_tried tried)
 }
 
 
+int64_t
+lb_down(const lb_endpoint *e, int64_t now)
+{
+    return e->fails && now < e->down_until ? e->down_until - now : 0;
+}
+
+
 static int
 lb_usable(const lb_endpoint *e, lb_tried tried, int64_t now, int forgive)
 {
-    if (!forgive && e->fails && now < e->down_until) {
+    if (!forgive && lb_down(e, now)) {
         return 0;
     }
 

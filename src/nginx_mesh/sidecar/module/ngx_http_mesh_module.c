@@ -93,7 +93,7 @@ ngx_http_mesh_ffi_peer(ngx_http_request_t *r, const u_char **data, size_t *len)
 {
     ngx_str_t  id;
 
-    if (r->connection->ssl == NULL) {
+    if (!ngx_mesh_connection_is_tls(r->connection)) {
         return -1;
     }
 
@@ -243,15 +243,14 @@ ngx_http_mesh_ffi_body_limit(ngx_http_request_t *r, int64_t limit)
 }
 
 
-/* The policy for the request and the caller's ID, as far as it proved one. */
-static ngx_mesh_policy_t *
+ngx_mesh_policy_t *
 ngx_http_mesh_policy(ngx_http_request_t *r, ngx_str_t *id)
 {
     ngx_mesh_connection_t  *mc;
 
     mc = ngx_mesh_connection(r->connection);
 
-    if (r->connection->ssl == NULL || ngx_mesh_connection_peer(r->connection, id) != NGX_OK) {
+    if (!ngx_mesh_connection_is_tls(r->connection) || ngx_mesh_connection_peer(r->connection, id) != NGX_OK) {
         ngx_str_null(id);
     }
 

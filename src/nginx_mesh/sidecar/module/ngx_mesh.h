@@ -18,6 +18,9 @@
 #include "lb.h"
 #include "metric.h"
 
+/* In the preamble of a connection that asks: whom the other one proves, as the caller or (empty) nobody; absent: no TLS. */
+#define NGX_MESH_TLV_PEER    "0xE2"
+
 #define NGX_MESH_TRIES_MAX   5          /* endpoints that one request or connection may try */
 
 typedef enum {
@@ -122,6 +125,7 @@ typedef struct {
 
 ngx_mesh_destination_t *ngx_mesh_destination_find(const ngx_str_t *address);
 ngx_mesh_cluster_t *ngx_mesh_cluster_find(const ngx_str_t *name);
+ngx_mesh_endpoint_t *ngx_mesh_endpoint_find(ngx_mesh_cluster_t *cluster, const ngx_str_t *name);
 void ngx_mesh_cluster_release(ngx_mesh_cluster_t *cluster);
 void ngx_mesh_endpoint_release(ngx_mesh_endpoint_t *e);
 /* The returned bits say what the pod speaks on a container port; 0: not declared. */
@@ -142,6 +146,21 @@ ngx_uint_t ngx_mesh_policy_allows(ngx_mesh_policy_t *policy, const ngx_str_t *id
  * of the RateLimit that says so, as long as the policy lives.
  */
 ngx_int_t ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_str_t *by);
+/* A limit that a request would be taken into, as far as that lives; thousandths of requests, milliseconds. */
+typedef struct {
+    ngx_str_t            name;          /* under which it counts */
+    ngx_str_t            policy;
+    uint64_t             rate;          /* requests in 1000 s */
+    uint64_t             burst;
+    uint64_t             delay;
+    uint64_t             excess;        /* with the request, unless it is refused */
+    uint64_t             wait;
+    ngx_uint_t           admits;
+} ngx_mesh_dry_limit_t;
+
+/* The limits that concern the request, in the order in which they are asked, and how many: nothing is counted. */
+ngx_uint_t ngx_mesh_policy_look(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r,
+    ngx_mesh_dry_limit_t *found, ngx_uint_t max);
 void ngx_mesh_policy_free(ngx_mesh_policy_t *policy);
 /* While nginx.conf is read: the memory in which all workers count. */
 ngx_int_t ngx_mesh_limits_configure(ngx_conf_t *cf);
@@ -152,10 +171,29 @@ ngx_int_t ngx_mesh_limits_configure(ngx_conf_t *cf);
 typedef struct ngx_mesh_split_s  ngx_mesh_split_t;
 typedef struct ngx_mesh_guards_s  ngx_mesh_guards_t;
 
+/* What a dry run passes: breakers are looked at and not asked, and `branch` is what is chosen of a split. */
+typedef struct {
+    ngx_str_t            service;
+    ngx_uint_t           state;         /* breaker_state */
+    int64_t              wait;          /* milliseconds until it lets pass */
+} ngx_mesh_dry_breaker_t;
+
+typedef struct {
+    ngx_uint_t              branch;     /* set by the caller; one that is not there: the root */
+    ngx_uint_t              branches;   /* of the split that the request goes through; 0: of none */
+    uint32_t                weight;     /* of `branch` */
+    uint32_t                usable;
+    ngx_uint_t              nbreakers;
+    ngx_mesh_dry_breaker_t  breakers[2];
+    ngx_str_t               name;       /* of the service or cluster that decided */
+    ngx_str_t               cluster;    /* to call */
+} ngx_mesh_dry_t;
+
 typedef struct {
     ngx_mesh_cluster_t  *cluster;       /* to call */
     ngx_mesh_guards_t   *guards;        /* NULL: no breaker asks how it ends */
     const ngx_str_t     *name;          /* of the service or cluster that decided */
+    ngx_mesh_dry_t      *dry;           /* NULL: it is a request */
 } ngx_mesh_route_t;
 
 /*
@@ -164,10 +202,18 @@ typedef struct {
  */
 ngx_int_t ngx_mesh_route(ngx_mesh_route_t *route, const ngx_mesh_destination_t *d, ngx_http_request_t *r,
     ngx_pool_t *pool);
+/* The same of a request that is only asked about: nothing learns of it. */
+ngx_int_t ngx_mesh_route_dry(ngx_mesh_dry_t *dry, const ngx_mesh_destination_t *d, ngx_http_request_t *r);
 /* The answer has begun, and well. */
 void ngx_mesh_guards_begun(ngx_mesh_guards_t *guards);
 /* Once; without it, the pool's end says that the outcome is unknown. */
 void ngx_mesh_guards_end(ngx_mesh_guards_t *guards, breaker_outcome outcome);
+
+
+/* requests: ngx_http_mesh_module.c */
+
+/* The policy for the request and the caller's ID, as far as it proved one. */
+ngx_mesh_policy_t *ngx_http_mesh_policy(ngx_http_request_t *r, ngx_str_t *id);
 
 
 /* metrics: ngx_mesh_counts.c */
@@ -249,6 +295,11 @@ int64_t ngx_mesh_now_us(void);
 
 /* TCP from the wire: ngx_stream_mesh_module.c */
 
+/*
+ * Why the application gets nothing of a TCP connection, or what would be one; NULL: the caller may call. `by` is as with
+ * ngx_mesh_policy_allows.
+ */
+const char *ngx_mesh_tcp_judge(ngx_connection_t *c, ngx_uint_t tls, ngx_str_t *by);
 /* Who may do what has changed: connections that are open are judged anew, soon, and closed if they have no right. */
 void ngx_mesh_rights_changed(void);
 
@@ -290,12 +341,15 @@ typedef struct {
     in_port_t                port;
     ngx_str_t                peer_id;
     ngx_uint_t               peer_known;
+    ngx_uint_t               tls;       /* of a connection that only asks: whether the one in question has it */
     ngx_mesh_cluster_t      *cluster;   /* where TCP to a service goes, from when the connection was sorted */
     ngx_mesh_guards_t       *guards;
 } ngx_mesh_connection_t;
 
 /* Kept with the connection, also when it is passed from a stream listener to an HTTP one. NULL: out of memory. */
 ngx_mesh_connection_t *ngx_mesh_connection(ngx_connection_t *c);
+/* Whether what came on the connection came by TLS; of one that only asks (explain.sock), what is in question. */
+ngx_uint_t ngx_mesh_connection_is_tls(ngx_connection_t *c);
 /* ngx_mesh_identity_peer, asked once a connection; what it proved counts while its trust domain is believed. */
 ngx_int_t ngx_mesh_connection_peer(ngx_connection_t *c, ngx_str_t *id);
 /* Whether the original destination is an address of this pod's loopback: then the connection was not redirected. */

@@ -16,20 +16,57 @@ ngx_mesh_connection_mark(void *data)
 }
 
 
+/*
+ * A connection to explain.sock only asks what would become of another. Which one is said by the preamble (PROXY protocol,
+ * version 2; no other listener takes one), apart from the request: from and to where, and in NGX_MESH_TLV_PEER, whether
+ * by TLS and the SPIFFE ID that is proved there. -1: it does not say.
+ */
+static int
+ngx_mesh_connection_asked(ngx_connection_t *c, ngx_mesh_connection_t *mc)
+{
+    ngx_addr_t        to, from;
+    static ngx_str_t  peer = ngx_string(NGX_MESH_TLV_PEER);
+
+    if (ngx_parse_addr(c->pool, &to, c->proxy_protocol->dst_addr.data, c->proxy_protocol->dst_addr.len) != NGX_OK
+        || ngx_parse_addr(c->pool, &from, c->proxy_protocol->src_addr.data, c->proxy_protocol->src_addr.len) != NGX_OK)
+    {
+        return -1;
+    }
+
+    ngx_memcpy(&mc->original, to.sockaddr, to.socklen);
+    ngx_inet_set_port((struct sockaddr *) &mc->original, c->proxy_protocol->dst_port);
+
+    /* limits ask for it */
+    c->sockaddr = from.sockaddr;
+    c->socklen = from.socklen;
+
+    mc->peer_known = 1;
+    mc->tls = (ngx_proxy_protocol_get_tlv(c, &peer, &mc->peer_id) == NGX_OK);
+
+    return 0;
+}
+
+
+static int
+ngx_mesh_connection_redirected(ngx_connection_t *c, ngx_mesh_connection_t *mc)
+{
+    socklen_t  len = sizeof(mc->original);
+
+    if (c->sockaddr->sa_family == AF_INET6) {
+        return getsockopt(c->fd, IPPROTO_IPV6, NGX_MESH_IP6T_SO_ORIGINAL_DST, &mc->original, &len);
+    }
+
+    return getsockopt(c->fd, IPPROTO_IP, SO_ORIGINAL_DST, &mc->original, &len);
+}
+
+
 static void
 ngx_mesh_connection_original(ngx_connection_t *c, ngx_mesh_connection_t *mc)
 {
-    u_char     *p;
-    socklen_t   len;
-    ngx_int_t   rc;
+    u_char  *p;
+    int      rc;
 
-    len = sizeof(mc->original);
-
-    if (c->sockaddr->sa_family == AF_INET6) {
-        rc = getsockopt(c->fd, IPPROTO_IPV6, NGX_MESH_IP6T_SO_ORIGINAL_DST, &mc->original, &len);
-    } else {
-        rc = getsockopt(c->fd, IPPROTO_IP, SO_ORIGINAL_DST, &mc->original, &len);
-    }
+    rc = c->proxy_protocol ? ngx_mesh_connection_asked(c, mc) : ngx_mesh_connection_redirected(c, mc);
 
     if (rc == -1) {
         ngx_log_error(NGX_LOG_INFO, c->log, ngx_socket_errno, "connection was not redirected");
@@ -73,6 +110,21 @@ ngx_mesh_connection(ngx_connection_t *c)
     ngx_mesh_connection_original(c, mc);
 
     return mc;
+}
+
+
+ngx_uint_t
+ngx_mesh_connection_is_tls(ngx_connection_t *c)
+{
+    ngx_mesh_connection_t  *mc;
+
+    if (c->proxy_protocol == NULL) {
+        return c->ssl != NULL;
+    }
+
+    mc = ngx_mesh_connection(c);
+
+    return mc && mc->tls;
 }
 
 

@@ -368,15 +368,13 @@ ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
 }
 
 
-ngx_int_t
-ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r, ngx_str_t *by)
+/* Those of the result that have a `fit` concern the request; NULL: none does. */
+static const ngx_array_t *
+ngx_mesh_limits_concern(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r)
 {
-    ngx_int_t            wait;
     ngx_uint_t           i, any;
     ngx_mesh_limit_t   **limit;
     const ngx_array_t   *limits;
-
-    ngx_str_null(by);
 
     limits = ngx_mesh_limits_choose(named, others, r->connection->sockaddr);
     limit = limits->elts;
@@ -391,7 +389,20 @@ ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_ht
         any |= limit[i]->fit;
     }
 
-    if (!any) {
+    return any ? limits : NULL;
+}
+
+
+ngx_int_t
+ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r, ngx_str_t *by)
+{
+    ngx_int_t           wait;
+    const ngx_array_t  *limits;
+
+    ngx_str_null(by);
+
+    limits = ngx_mesh_limits_concern(named, others, r);
+    if (limits == NULL) {
         return 0;
     }
 
@@ -406,4 +417,64 @@ ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_ht
     }
 
     return wait < 0 ? NGX_BUSY : wait;
+}
+
+
+/* What limit_take would make of a bucket, on a copy of it. */
+static void
+ngx_mesh_limit_look(ngx_mesh_dry_limit_t *found, ngx_mesh_limit_t *limit, int64_t now)
+{
+    limit_bucket        bucket = { .used = 0 };
+    ngx_mesh_bucket_t  *b;
+
+    b = ngx_mesh_bucket_find(limit);
+    if (b) {
+        bucket = b->bucket;
+    }
+
+    found->name = limit->name;
+    found->policy = limit->policy;
+    found->rate = limit->rate.rate;
+    found->burst = limit->rate.burst;
+    found->delay = limit->rate.delay;
+    found->admits = limit_admits(&bucket, &limit->rate, now);
+    found->wait = limit_take(&bucket, &limit->rate, now);
+    found->excess = bucket.excess;
+}
+
+
+ngx_uint_t
+ngx_mesh_limits_look(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r,
+    ngx_mesh_dry_limit_t *found, ngx_uint_t max)
+{
+    ngx_uint_t           i, n;
+    ngx_mesh_limit_t   **limit;
+    const ngx_array_t   *limits;
+
+    limits = ngx_mesh_limits_concern(named, others, r);
+    if (limits == NULL) {
+        return 0;
+    }
+
+    limit = limits->elts;
+    n = 0;
+
+    ngx_shmtx_lock(&ngx_mesh_buckets_pool->mutex);
+
+    for (i = 0; i < limits->nelts; i++) {
+
+        if (!limit[i]->fit) {
+            continue;
+        }
+
+        if (n < max) {
+            ngx_mesh_limit_look(&found[n], limit[i], (int64_t) ngx_current_msec);
+        }
+
+        n++;
+    }
+
+    ngx_shmtx_unlock(&ngx_mesh_buckets_pool->mutex);
+
+    return n;
 }

@@ -26,5 +26,8 @@ ngx_mesh_limit_t *ngx_mesh_limit_new(ngx_pool_t *pool, const ngx_str_t *name, si
  * ID, NULL when it proved none; `others` are for whom none names.
  */
 ngx_int_t ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r, ngx_str_t *by);
+/* As ngx_mesh_policy_look. */
+ngx_uint_t ngx_mesh_limits_look(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r,
+    ngx_mesh_dry_limit_t *found, ngx_uint_t max);
 
 #endif

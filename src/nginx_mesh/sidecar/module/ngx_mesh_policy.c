@@ -245,3 +245,19 @@ ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_re
 
     return ngx_mesh_limits_wait(caller ? &caller->limits : NULL, &policy->others, r, by);
 }
+
+
+ngx_uint_t
+ngx_mesh_policy_look(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_mesh_dry_limit_t *found,
+    ngx_uint_t max)
+{
+    ngx_mesh_caller_t  *caller;
+
+    if (policy == NULL) {
+        return 0;
+    }
+
+    caller = ngx_mesh_policy_find(policy, id);
+
+    return ngx_mesh_limits_look(caller ? &caller->limits : NULL, &policy->others, r, found, max);
+}

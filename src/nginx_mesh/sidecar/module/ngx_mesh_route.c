@@ -284,9 +284,19 @@ ngx_mesh_split(ngx_mesh_route_t *route, const ngx_str_t *service, ngx_http_reque
                           && ngx_mesh_cluster_usable(ngx_mesh_split_cluster(split, i, route->cluster));
     }
 
-    i = split_pick(share, n, (uint64_t) ngx_random() << 31 ^ (uint64_t) ngx_random());
+    if (route->dry) {
+        i = route->dry->branch;
+        route->dry->branches = n;
+    } else {
+        i = split_pick(share, n, (uint64_t) ngx_random() << 31 ^ (uint64_t) ngx_random());
+    }
 
     if (i < n) {
+        if (route->dry) {
+            route->dry->weight = share[i].weight;
+            route->dry->usable = share[i].usable;
+        }
+
         route->cluster = ngx_mesh_split_cluster(split, i, route->cluster);
         route->name = (ngx_str_t *) split->clusters.elts + i;
     }
@@ -321,18 +331,11 @@ ngx_mesh_guards(ngx_pool_t *pool)
 }
 
 
-/* NGX_OK: the breaker of the service, if it has one, lets pass; NGX_DONE: its fallback takes over; NGX_ABORT: nobody. */
+/* NGX_OK: the breaker lets pass, and hears how it ends; NGX_DECLINED: it does not. */
 static ngx_int_t
-ngx_mesh_break(ngx_mesh_route_t *route, const ngx_str_t *service, ngx_pool_t *pool)
+ngx_mesh_breaker_ask(ngx_mesh_route_t *route, ngx_mesh_breaker_t *b, ngx_pool_t *pool)
 {
-    ngx_mesh_guard_t    *guard;
-    ngx_mesh_breaker_t  *b;
-
-    b = ngx_mesh_breaker_find(service);
-
-    if (b == NULL) {
-        return NGX_OK;
-    }
+    ngx_mesh_guard_t  *guard;
 
     if (route->guards == NULL) {
         route->guards = ngx_mesh_guards(pool);
@@ -343,11 +346,50 @@ ngx_mesh_break(ngx_mesh_route_t *route, const ngx_str_t *service, ngx_pool_t *po
 
     guard = &route->guards->guard[route->guards->n];
 
-    if (breaker_admit(&b->breaker, &guard->ticket, ngx_mesh_now_ms())) {
-        guard->breaker = b;
-        b->refs++;
-        route->guards->n++;
+    if (!breaker_admit(&b->breaker, &guard->ticket, ngx_mesh_now_ms())) {
+        return NGX_DECLINED;
+    }
+
+    guard->breaker = b;
+    b->refs++;
+    route->guards->n++;
+
+    return NGX_OK;
+}
+
+
+/* Whether it would let pass. */
+static ngx_int_t
+ngx_mesh_breaker_look(ngx_mesh_dry_t *dry, ngx_mesh_breaker_t *b)
+{
+    int64_t                  now = ngx_mesh_now_ms();
+    ngx_mesh_dry_breaker_t  *seen;
+
+    seen = &dry->breakers[dry->nbreakers++];
+    seen->service = b->node.str;
+    seen->state = breaker_seen(&b->breaker, now);
+    seen->wait = breaker_wait(&b->breaker, now);
+
+    return seen->wait ? NGX_DECLINED : NGX_OK;
+}
+
+
+/* NGX_OK: the breaker of the service, if it has one, lets pass; NGX_DONE: its fallback takes over; NGX_ABORT: nobody. */
+static ngx_int_t
+ngx_mesh_break(ngx_mesh_route_t *route, const ngx_str_t *service, ngx_pool_t *pool)
+{
+    ngx_int_t            rc;
+    ngx_mesh_breaker_t  *b;
+
+    b = ngx_mesh_breaker_find(service);
+
+    if (b == NULL) {
         return NGX_OK;
+    }
+
+    rc = route->dry ? ngx_mesh_breaker_look(route->dry, b) : ngx_mesh_breaker_ask(route, b, pool);
+    if (rc != NGX_DECLINED) {
+        return rc;
     }
 
     route->cluster = ngx_mesh_cluster_find(&b->fallback);
@@ -373,8 +415,8 @@ ngx_mesh_route_service(ngx_mesh_route_t *route, const ngx_str_t *service, ngx_ht
 }
 
 
-ngx_int_t
-ngx_mesh_route(ngx_mesh_route_t *route, const ngx_mesh_destination_t *d, ngx_http_request_t *r, ngx_pool_t *pool)
+static ngx_int_t
+ngx_mesh_route_find(ngx_mesh_route_t *route, const ngx_mesh_destination_t *d, ngx_http_request_t *r, ngx_pool_t *pool)
 {
     ngx_int_t  rc;
 
@@ -404,6 +446,39 @@ ngx_mesh_route(ngx_mesh_route_t *route, const ngx_mesh_destination_t *d, ngx_htt
 
     if (route->guards) {
         ngx_mesh_guards_end(route->guards, BREAKER_UNKNOWN);
+    }
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_mesh_route(ngx_mesh_route_t *route, const ngx_mesh_destination_t *d, ngx_http_request_t *r, ngx_pool_t *pool)
+{
+    route->dry = NULL;
+
+    return ngx_mesh_route_find(route, d, r, pool);
+}
+
+
+ngx_int_t
+ngx_mesh_route_dry(ngx_mesh_dry_t *dry, const ngx_mesh_destination_t *d, ngx_http_request_t *r)
+{
+    ngx_int_t         rc;
+    ngx_uint_t        branch = dry->branch;
+    ngx_mesh_route_t  route = { .dry = dry };
+
+    ngx_memzero(dry, sizeof(ngx_mesh_dry_t));
+    dry->branch = branch;
+
+    rc = ngx_mesh_route_find(&route, d, r, NULL);
+
+    if (route.name) {
+        dry->name = *route.name;
+    }
+
+    if (route.cluster) {
+        dry->cluster = route.cluster->node.str;
     }
 
     return rc;

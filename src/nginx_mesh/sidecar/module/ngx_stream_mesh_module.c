@@ -281,22 +281,24 @@ ngx_stream_mesh_ctx(ngx_stream_session_t *s)
 }
 
 
-/* Why the application gets nothing from this caller; NULL: it may call. `by` is as with ngx_mesh_policy_allows. */
-static const char *
-ngx_stream_mesh_judge(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf, ngx_mesh_connection_t *mc,
-    ngx_str_t *by)
+const char *
+ngx_mesh_tcp_judge(ngx_connection_t *c, ngx_uint_t tls, ngx_str_t *by)
 {
-    ngx_str_t  id = ngx_null_string;
+    ngx_str_t               id = ngx_null_string;
+    ngx_mesh_connection_t  *mc;
+
+    mc = ngx_mesh_connection(c);
+    ngx_str_null(by);
 
     if (!(ngx_mesh_inbound_find(mc->port) & NGX_MESH_PROTOCOL_TCP)) {
         return "no container declares this port for TCP";
     }
 
-    if (!mscf->tls && ngx_mesh_settings.mode == NGX_MESH_STRICT) {
+    if (!tls && ngx_mesh_settings.mode == NGX_MESH_STRICT) {
         return "the caller speaks plaintext and mTLS is strict";
     }
 
-    if (mscf->tls && ngx_mesh_connection_peer(s->connection, &id) != NGX_OK) {
+    if (tls && ngx_mesh_connection_peer(c, &id) != NGX_OK) {
         return "the caller proved no SPIFFE ID";
     }
 
@@ -331,7 +333,7 @@ ngx_stream_mesh_judge_carried(ngx_event_t *ev)
         c = ctx->session->connection;
         mc = ngx_mesh_connection(c);
         mscf = ngx_stream_get_module_srv_conf(ctx->session, ngx_stream_mesh_module);
-        why = ngx_stream_mesh_judge(ctx->session, mscf, mc, &by);
+        why = ngx_mesh_tcp_judge(c, mscf->tls, &by);
 
         if (why) {
             ngx_log_error(NGX_LOG_WARN, c->log, 0, "connection to \"%V\" is closed: %s", &mc->name, why);
@@ -399,7 +401,7 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
 
     if (mscf->role == NGX_MESH_INBOUND) {
 
-        why = ngx_stream_mesh_judge(s, mscf, mc, &by);
+        why = ngx_mesh_tcp_judge(s->connection, mscf->tls, &by);
         if (why) {
             return ngx_stream_mesh_refuse(s, mc, why);
         }

@@ -1,12 +1,6 @@
 -- Refusals, in the words of the protocol: a status and a line of text for HTTP, a status in trailers for gRPC.
 
--- HTTP status -> gRPC status code (https://grpc.github.io/grpc/core/md_doc_statuscodes.html)
-local GRPC_CODES = {
-    [400] = 16,                         -- UNAUTHENTICATED
-    [403] = 7,                          -- PERMISSION_DENIED
-    [413] = 8,                          -- RESOURCE_EXHAUSTED
-    [503] = 14,                         -- UNAVAILABLE
-}
+local GRPC_CODES = require "mesh.grpc_codes"
 
 
 -- Ends the request. `grpc_code` replaces the code that goes with `status`.

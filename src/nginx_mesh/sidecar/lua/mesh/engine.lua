@@ -75,6 +75,40 @@ size_t ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const char **data);
 intptr_t ngx_http_mesh_ffi_limit(ngx_http_request_t *r, const char **name, size_t *len);
 
 typedef struct {
+    ngx_mesh_ffi_str_t  service;
+    uintptr_t           state;
+    int64_t             wait;
+} ngx_mesh_dry_breaker_t;
+
+typedef struct {
+    uintptr_t               branch;
+    uintptr_t               branches;
+    uint32_t                weight;
+    uint32_t                usable;
+    uintptr_t               nbreakers;
+    ngx_mesh_dry_breaker_t  breakers[2];
+    ngx_mesh_ffi_str_t      name;
+    ngx_mesh_ffi_str_t      cluster;
+} ngx_mesh_dry_t;
+
+typedef struct {
+    ngx_mesh_ffi_str_t  name;
+    ngx_mesh_ffi_str_t  policy;
+    uint64_t            rate;
+    uint64_t            burst;
+    uint64_t            delay;
+    uint64_t            excess;
+    uint64_t            wait;
+    uintptr_t           admits;
+} ngx_mesh_dry_limit_t;
+
+intptr_t ngx_http_mesh_ffi_explain(ngx_http_request_t *r);
+intptr_t ngx_http_mesh_ffi_explain_route(ngx_http_request_t *r, uintptr_t tcp, ngx_mesh_dry_t *dry);
+const char *ngx_http_mesh_ffi_explain_tcp(ngx_http_request_t *r, ngx_mesh_ffi_str_t *by);
+uintptr_t ngx_http_mesh_ffi_explain_limits(ngx_http_request_t *r, ngx_mesh_dry_limit_t *found, uintptr_t max);
+int64_t ngx_mesh_ffi_endpoint_down(const char *cluster, size_t cluster_len, const char *name, size_t len);
+
+typedef struct {
     uint64_t    sum;
     uint32_t    buckets[14];
 } metric_histogram;
@@ -107,6 +141,8 @@ ngx_mesh_ffi_counts_t *ngx_mesh_ffi_counts_take(void);
 ngx_mesh_ffi_status_t *ngx_mesh_ffi_status_take(void);
 int64_t ngx_mesh_now_us(void);
 ]]
+
+local UINT64_MAX = 0xffffffffffffffffULL
 
 local data = ffi.new "const char *[1]"
 local len = ffi.new "size_t[1]"
@@ -155,7 +191,10 @@ _M.LB_METHODS = {
     ["random two least_time=last_byte"] = 9,
 }
 
+_M.BREAKER_STATES = { [0] = "closed", [1] = "open", [2] = "half-open" }
+
 local OK, BUSY, DECLINED, ABORT = 0, -3, -5, -6
+local SELECTED = { [OK] = "ok", [DECLINED] = "unknown", [BUSY] = "empty", [ABORT] = "open" }
 
 
 local function check(rc)
@@ -334,7 +373,7 @@ function _M.breaker_delete(service)
 end
 
 
--- 0: closed, 1: open, 2: half-open, of the breaker of a service in use.
+-- Of the breaker of a service in use: a key of BREAKER_STATES.
 function _M.breaker_state(service)
     return tonumber(C.ngx_mesh_ffi_breaker_state(service, #service))
 end
@@ -427,25 +466,14 @@ end
 -- Where the request at hand goes: "ok"; "unknown": its cluster is not loaded; "empty" and the cluster without an
 -- endpoint; "open" and the service with an open circuit and no fallback.
 function _M.select()
-    local rc = C.ngx_http_mesh_ffi_select(get_request(), data, len)
+    local rc = tonumber(C.ngx_http_mesh_ffi_select(get_request(), data, len))
+    local selected = SELECTED[rc] or error("out of memory")
 
-    if rc == OK then
-        return "ok"
+    if selected == "empty" or selected == "open" then
+        return selected, ffi_str(data[0], len[0])
     end
 
-    if rc == DECLINED then
-        return "unknown"
-    end
-
-    if rc == BUSY then
-        return "empty", ffi_str(data[0], len[0])
-    end
-
-    if rc == ABORT then
-        return "open", ffi_str(data[0], len[0])
-    end
-
-    error("out of memory")
+    return selected
 end
 
 
@@ -486,6 +514,89 @@ function _M.limit()
     end
 
     return wait > 0 and wait or nil, ffi_str(data[0], len[0])
+end
+
+
+-- Makes the request at hand one that is only asked about. Whether its connection says what is asked.
+function _M.explain()
+    return C.ngx_http_mesh_ffi_explain(get_request()) == OK
+end
+
+
+local function str(s)
+    return ffi_str(s.data, s.len)
+end
+
+
+-- Where it would go, if branch number `branch` (from 0 on) of a split is chosen: as select(), and what it would pass.
+function _M.explain_route(tcp, branch)
+    local dry = ffi.new("ngx_mesh_dry_t", { branch = branch })
+    local rc = tonumber(C.ngx_http_mesh_ffi_explain_route(get_request(), tcp and 1 or 0, dry))
+    local breakers = {}
+
+    for i = 0, tonumber(dry.nbreakers) - 1 do
+        local b = dry.breakers[i]
+        local state = _M.BREAKER_STATES[tonumber(b.state)]
+
+        breakers[i + 1] = { service = str(b.service), state = state, wait = tonumber(b.wait) }
+    end
+
+    return {
+        selected = SELECTED[rc],
+        name = str(dry.name),
+        cluster = str(dry.cluster),
+        branches = tonumber(dry.branches),
+        weight = dry.weight,
+        usable = dry.usable ~= 0,
+        breakers = breakers,
+    }
+end
+
+
+-- Of a TCP connection from the wire: why it would be closed; or nil, and the grant that allows it, if one is needed.
+function _M.explain_tcp()
+    local by = ffi.new "ngx_mesh_ffi_str_t"
+    local why = C.ngx_http_mesh_ffi_explain_tcp(get_request(), by)
+
+    if why ~= nil then
+        return ffi_str(why)
+    end
+
+    return nil, by.len > 0 and str(by) or nil
+end
+
+
+-- The limits that it would be taken into, in order; thousandths of requests (a `delay` of nodelay is -1), milliseconds.
+function _M.explain_limits()
+    local request = get_request()
+    local n = C.ngx_http_mesh_ffi_explain_limits(request, nil, 0)
+    local found = ffi.new("ngx_mesh_dry_limit_t[?]", n)
+    local limits = {}
+
+    C.ngx_http_mesh_ffi_explain_limits(request, found, n)
+
+    for i = 0, tonumber(n) - 1 do
+        local limit = found[i]
+
+        limits[i + 1] = {
+            name = str(limit.name),
+            ratelimit = str(limit.policy),
+            rate = tonumber(limit.rate),
+            burst = tonumber(limit.burst),
+            delay = limit.delay == UINT64_MAX and -1 or tonumber(limit.delay),
+            excess = tonumber(limit.excess),
+            wait = tonumber(limit.wait),
+            admits = limit.admits ~= 0,
+        }
+    end
+
+    return limits
+end
+
+
+-- Milliseconds for which an endpoint of a cluster in use is passed over, as it failed.
+function _M.endpoint_down(cluster, address)
+    return tonumber(C.ngx_mesh_ffi_endpoint_down(cluster, #cluster, address, #address))
 end
 
 

@@ -8,40 +8,83 @@ local state = require "mesh.state"
 local _M = {}
 
 
--- Ends the request if it may not pass.
-local function judge()
-    local settings = state.settings()
+local function lacks_state(settings)
     if not settings then
-        return deny(503, "the sidecar has no state yet")
+        return 503, "the sidecar has no state yet"
     end
+end
 
-    local peer = engine.peer()
 
-    if peer == false then
-        return deny(400, "the client's certificate does not prove a SPIFFE ID of the mesh")
+local function lacks_identity()
+    if engine.peer() == false then
+        return 400, "the client's certificate does not prove a SPIFFE ID of the mesh"
     end
+end
 
-    if peer == nil and settings.mtls_mode == "strict" then
-        return deny(400, "plaintext request to a pod with strict mTLS")
+
+local function lacks_mtls(settings)
+    if engine.peer() == nil and settings.mtls_mode == "strict" then
+        return 400, "plaintext request to a pod with strict mTLS"
     end
+end
 
+
+local function lacks_port()
     engine.disown_identity()
 
     local _, port = engine.original()
 
     if not port or not state.inbound(port) then
-        return deny(503, "no container declares this port")
+        return 503, "no container declares this port"
     end
+end
 
+
+local function lacks_right()
     if not engine.allowed() then
-        metrics.denied()
-        return deny(403, "access denied")
+        return 403, "access denied"
     end
+end
 
-    local body_size = settings.client_max_body_size
 
-    if body_size > 0 and not engine.limit_body(body_size) then
-        return deny(413, "the body is larger than " .. body_size .. " bytes")
+local function is_too_long(settings)
+    local limit = settings.client_max_body_size
+
+    if limit > 0 and not engine.limit_body(limit) then
+        return 413, "the body is larger than " .. limit .. " bytes"
+    end
+end
+
+
+-- What a request has to pass before its rate limits, in this order: each gives nothing, or the HTTP status and the
+-- reason of its refusal.
+_M.CHECKS = {
+    { name = "state", refuses = lacks_state },
+    { name = "identity", refuses = lacks_identity },
+    { name = "mode", refuses = lacks_mtls },
+    { name = "port", refuses = lacks_port },
+    { name = "access", refuses = lacks_right },
+    { name = "body", refuses = is_too_long },
+}
+
+-- What a request over a rate limit gets: HTTP status, reason, gRPC status code (RESOURCE_EXHAUSTED).
+_M.LIMITED = { 503, "rate limit exceeded", 8 }
+
+
+-- Ends the request if it may not pass.
+local function judge()
+    local settings = state.settings()
+
+    for _, check in ipairs(_M.CHECKS) do
+        local status, reason = check.refuses(settings)
+
+        if status then
+            if check.name == "access" then
+                metrics.denied()
+            end
+
+            return deny(status, reason)
+        end
     end
 end
 
@@ -53,7 +96,7 @@ function _M.access()
 
     if not wait then
         metrics.rate("limited", ratelimit)
-        return deny(503, "rate limit exceeded", 8)      -- RESOURCE_EXHAUSTED
+        return deny(unpack(_M.LIMITED))
     end
 
     if wait > 0 then

@@ -6,8 +6,8 @@ collectgarbage("collect")
 require("cjson").encode_sparse_array(true)
 
 for _, name in ipairs {
-    "engine", "schema", "state", "control", "deny", "families", "series", "metrics", "outbound", "inbound", "probe",
-    "status",
+    "engine", "schema", "state", "control", "grpc_codes", "deny", "families", "series", "metrics", "outbound",
+    "inbound", "probe", "status", "explain",
 } do
     require("mesh." .. name)
 end

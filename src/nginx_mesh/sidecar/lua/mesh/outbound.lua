@@ -8,6 +8,18 @@ local state = require "mesh.state"
 local _M = {}
 
 
+-- The HTTP status and the reason of what engine.select() found nowhere to send; nothing for what goes somewhere.
+function _M.refusal(selected, name)
+    if selected == "open" then
+        return 503, "the circuit of " .. name .. " is open and there is no fallback to call"
+    end
+
+    if selected ~= "ok" then
+        return 503, "no endpoint of " .. name .. " may be called"
+    end
+end
+
+
 function _M.access()
     local address = engine.original()
     local destination = address and state.destination(address)
@@ -22,12 +34,10 @@ function _M.access()
         selected, name = engine.select()
     end
 
-    if selected == "open" then
-        return deny(503, "the circuit of " .. name .. " is open and there is no fallback to call")
-    end
+    local status, reason = _M.refusal(selected, name or destination.cluster)
 
-    if selected ~= "ok" then
-        return deny(503, "no endpoint of " .. (name or destination.cluster) .. " may be called")
+    if status then
+        return deny(status, reason)
     end
 end
 

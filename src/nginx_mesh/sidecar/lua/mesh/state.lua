@@ -582,6 +582,14 @@ function _M.breakers()
 end
 
 
+-- An entry of the state as it came, whether or not it is in use; nil: there is none.
+function _M.entry(key)
+    local raw = dict:get(key)
+
+    return raw and cjson.decode(raw)
+end
+
+
 -- What the state has of a cluster or a breaker, without taking it into use.
 function _M.peek(name)
     local raw = not clusters[name] and dict:get("cluster/" .. name)

@@ -6,15 +6,13 @@ local state = require "mesh.state"
 
 local _M = {}
 
-local BREAKER_STATES = { [0] = "closed", [1] = "open", [2] = "half-open" }
-
 
 -- Of the services that this sidecar calls.
 local function breakers()
     local out = {}
 
     for service, breaker in pairs(state.breakers()) do
-        out[service] = { breaker = breaker.breaker, state = BREAKER_STATES[engine.breaker_state(service)] }
+        out[service] = { breaker = breaker.breaker, state = engine.BREAKER_STATES[engine.breaker_state(service)] }
     end
 
     return out

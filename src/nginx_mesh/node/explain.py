@@ -11,9 +11,8 @@ import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -23,6 +22,7 @@ from .control import UnreachableError
 
 Direction = Literal["outbound", "inbound"]
 Carried = Literal["http", "tcp"]
+A = TypeVar("A", bound="Asked")
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _PROXY, _TCP4, _TCP6 = 0x21, 0x11, 0x21
@@ -102,10 +102,10 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What a request gets that does not pass."""
+    """What a request gets that does not pass; TCP connections are closed, without a `status`."""
 
-    status: int
     reason: str
+    status: int | None = None
     grpc_status: int | None = None
 
 
@@ -266,20 +266,24 @@ def _preamble(question: Question) -> bytes:
     source = ipaddress.ip_address(question.source)
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     origin = str(source) if source.version == family else {4: "0.0.0.0", 6: "::"}[family]  # noqa: S104 - nobody's
-    addresses = socket.inet_pton(kind, origin) + socket.inet_pton(kind, question.ip) + struct.pack("!HH", 0, question.port)
-    told = [(_DIRECTION, question.direction), (_PROTOCOL, question.carried)]
+    addresses = (
+        socket.inet_pton(kind, origin) + socket.inet_pton(kind, question.ip) + struct.pack("!HH", 0, question.port)
+    )
+    told: list[tuple[int, str]] = [(_DIRECTION, question.direction), (_PROTOCOL, question.carried)]
     if question.peer is not None:
         told.append((_PEER, question.peer))
     body = addresses + b"".join(struct.pack("!BH", type_, len(text)) + text.encode() for type_, text in told)
     return _SIGNATURE + struct.pack("!BBH", _PROXY, _TCP4 if family == 4 else _TCP6, len(body)) + body
 
 
-async def _ask(path: Path, question: Question, kind: type[Any]) -> Any:
+async def _ask(path: Path, question: Question, kind: type[A]) -> A:
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             status, content = await _exchange(path, encode(question))
     except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
         raise UnreachableError(str(error) or type(error).__name__) from None
+    if status != 200 and content.startswith(b"{"):
+        raise UnreachableError(f"it does not understand the question: {content[:200]!r}")
     if status != 200:
         raise NotUnderstoodError(status)
     try:

@@ -59,7 +59,8 @@ local function branch_of(destination, number)
     local cluster = route.cluster ~= "" and state.peek(route.cluster) or nil
     local status, reason = outbound.refusal(route.selected, name)
 
-    route.refusal = status and refused(status, reason)
+    -- a TCP connection is closed without words
+    route.refusal = status and (tcp and { reason = reason } or refused(status, reason))
 
     for _, breaker in ipairs(route.breakers) do
         local entry = state.entry("breaker/" .. breaker.service) or {}

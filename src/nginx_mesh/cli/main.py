@@ -77,6 +77,7 @@ COMMANDS: Final = {
     "completion": ("nginx_mesh.cli.completion:completion", "Generate the completion script of a shell."),
     "config": ("nginx_mesh.cli.config:config", "Display the settings in force."),
     "dashboard": ("nginx_mesh.cli.dashboard:dashboard", "Show the mesh in a web browser."),
+    "explain": ("nginx_mesh.cli.explain:explain", "Say what would become of a request, and what decides it."),
     "identity": ("nginx_mesh.cli.identity:identity", "Show and manage who has which identity."),
     "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),
     "local": ("nginx_mesh.cli.local:local", "Run a mesh on this machine."),

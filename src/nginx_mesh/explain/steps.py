@@ -315,7 +315,8 @@ def _limits(answer: Incoming, *, grpc: bool) -> list[Step]:
 
 
 def _rate(limit: Limit) -> str:
-    rate = f"{limit.rate / 1000:g} r/s" if limit.rate >= 1000 else f"{limit.rate * 60 / 1000:g} r/m"
+    # what is written as 10r/m counts as 166 in 1000 s
+    rate = f"{limit.rate / 1000:g} r/s" if limit.rate >= 1000 else f"{round(limit.rate * 60 / 1000, 1):g} r/m"
     burst = f", burst {limit.burst // 1000}" if limit.burst else ""
     return f"{rate}{burst}; with this one {limit.excess / 1000:g} requests above it"
 

@@ -229,6 +229,18 @@ class Mesh:
             if pod.sidecar:
                 yield Sidecar(key, pod.uid, key in self._live, self._pusher.standing(key))
 
+    @property
+    def settings(self) -> MeshSettings:
+        """The settings in force."""
+        return self._settings
+
+    def explain_socket(self, key: ObjectKey) -> Path | None:
+        """Where the live sidecar of a pod says what would become of requests; None when there is none."""
+        pod = self._pods.get(key)
+        if pod is None or not pod.sidecar or key not in self._live:
+            return None
+        return self._control_socket(pod.uid).with_name("explain.sock")
+
     async def synced(self, timeout: float) -> None:
         """Wait until every live sidecar acknowledged all that was applied so far, at most `timeout` seconds."""
         waiting = [asyncio.ensure_future(self._acknowledged(key)) for key in self._live]

@@ -17,8 +17,10 @@ from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.changes import Delete, Upsert
+from nginx_mesh.explain import Explainer
 from nginx_mesh.sidecar.image import image_version
 
+from . import registry
 from .events import EventLog
 from .exec_server import ExecAnswer, ExecRequest
 from .identity import LocalIdentity
@@ -46,7 +48,8 @@ SIDECAR_IMAGE = "nginx-mesh/sidecar"
 class Runtime:
     """Owns everything of one mesh but its sockets. Made and used on one event loop, inside the node's namespace.
 
-    `objects` is what its API reads and changes; `scraper` knows the traffic, `operator` how the mesh is.
+    `objects` is what its API reads and changes; `scraper` knows the traffic, `operator` how the mesh is, `explainer` what
+    would become of requests.
     """
 
     def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity) -> None:
@@ -76,6 +79,9 @@ class Runtime:
         self.scraper = Scraper(self._mesh.control_sockets)
         self.overview = Overview(
             paths.name, self.objects, self._mesh, self.scraper, self._events, self.identities, self._clock
+        )
+        self.explainer = Explainer(
+            self._mesh.catalog, lambda: self._mesh.settings, self._mesh.explain_socket, self._lookup, _kind_named
         )
         self._workload_apis = WorkloadApis(paths, identity.agent)
         self._pods = PodKeeper(
@@ -270,3 +276,8 @@ def _decode(resource: Resource) -> Object:
 
 def _decode_pod(resource: Resource) -> Pod:
     return msgspec.convert(resource, Pod)
+
+
+def _kind_named(title: str) -> str | None:
+    kind = registry.find(title)
+    return None if kind is None else kind.KIND

@@ -9,6 +9,7 @@
 | PATCH `/mesh/settings` | settings that may change while the mesh runs |
 | GET `/mesh/readiness?object=kind/name,…&namespace=` | what is not ready and why |
 | GET `/mesh/identities` | who has which SVID |
+| POST `/mesh/explain` | what would become of a request: `explain.Inquiry` (local/explain.py) |
 | GET `/mesh/identity` | where the authority is, and its trust domain |
 | GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | the mesh as people look at it (overview.py) |
 | GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
@@ -38,6 +39,7 @@ from nginx_mesh.traffic import documents
 from nginx_mesh.traffic.server import TrafficMetrics
 
 from . import registry
+from .explain import explaining
 from .logs import earlier, read_from, start_of_tail
 from .objects import RefusedError
 from .runtime import Runtime
@@ -84,6 +86,7 @@ class ApiServer:
         app.router.add_get("/mesh/identities", self._identities)
         app.router.add_get("/mesh/identity", self._identity)
         app.router.add_routes(runtime.overview.routes())
+        app.router.add_post("/mesh/explain", explaining(runtime.explainer))
         if runtime.identity.admin is not None:
             app.add_subapp("/identity", runtime.identity.admin)
         else:

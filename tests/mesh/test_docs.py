@@ -29,7 +29,7 @@ pytestmark = pytest.mark.mesh
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^<!-- test -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What is still on its way may be asked for again. Other commands are run once.
-_ASKING = re.compile(r"nginx-meshctl (local (exec|get|describe|logs|list)|services|status|top)\b")
+_ASKING = re.compile(r"nginx-meshctl (local (exec|get|describe|logs|list)|explain|services|status|top)\b")
 _PATIENCE = 15.0
 
 # Gives `nginx-meshctl local`, and the other commands that ask a mesh, a mesh name with this run's prefix.
@@ -44,7 +44,7 @@ if words[1:2] == ["local"] and words[2:3] not in (["list"], ["--help"]):
         words[words.index("--name") + 1] = prefix + words[words.index("--name") + 1]
     else:
         words[3:3] = ["--name", prefix + "local"]
-if words[1:2] and words[1] in ("config", "dashboard", "identity", "services", "status", "top", "version"):
+if words[1:2] and words[1] in ("config", "dashboard", "explain", "identity", "services", "status", "top", "version"):
     words += ["--mesh", prefix + "local"]
 main()
 """

@@ -48,8 +48,8 @@ SIDECAR_IMAGE = "nginx-mesh/sidecar"
 class Runtime:
     """Owns everything of one mesh but its sockets. Made and used on one event loop, inside the node's namespace.
 
-    `objects` is what its API reads and changes; `scraper` knows the traffic, `operator` how the mesh is, `explainer` what
-    would become of requests.
+    `objects` is what its API reads and changes; `scraper` knows the traffic, `operator` how the mesh is, `explainer`
+    what would become of requests.
     """
 
     def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity) -> None:

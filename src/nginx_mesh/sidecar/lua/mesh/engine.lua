@@ -523,8 +523,8 @@ function _M.explain()
 end
 
 
-local function str(s)
-    return ffi_str(s.data, s.len)
+local function str(from)
+    return ffi_str(from.data, from.len)
 end
 
 
@@ -609,11 +609,6 @@ local function histogram(from)
     end
 
     return { sum = tonumber(from.sum), count = n, buckets = buckets }
-end
-
-
-local function str(from)
-    return ffi_str(from.data, from.len)
 end
 
 

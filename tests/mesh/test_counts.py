@@ -247,6 +247,13 @@ def test_every_metric_has_help_and_type_and_promtool_finds_only_the_names_of_the
     assert found == accepted
 
 
+def test_a_sidecar_without_a_state_has_metrics_that_can_be_read(mesh: Mesh) -> None:
+    found = counted(mesh.world.pod("new"))
+    assert found.total("state_version") == found.total("http_requests_total") == 0
+    assert found.total("connections_accepted") > 0
+    assert "certificate_expiry" not in found.text
+
+
 def test_what_fails_is_counted_where_it_fails(mesh: Mesh) -> None:
     client, server = mesh.client, mesh.servers[0]
     mesh.web.pods[:] = [server]

@@ -9,14 +9,9 @@ local state = require "mesh.state"
 local pairs, ipairs = pairs, ipairs
 
 local FLUSH_INTERVAL = 1
-local LINES = 2000                                      -- are written at once; then requests have their turn
+local LINES = 500                                       -- are written at once; then requests have their turn
+local EXACT = 1e14                                      -- numbers below are written with all their digits
 local BOUNDS = engine.LATENCY_BOUNDS
-
-local KNOWN = {}
-
-for _, family in ipairs(families) do
-    KNOWN[family[1]] = true
-end
 
 local STARTED = ngx.time()                              -- loaded by the master, whose memory the counters are in
 
@@ -229,108 +224,179 @@ function _M.rate(what, ratelimit)
 end
 
 
--- The exposition: samples by family.
+-- The exposition. A line is put together of fragments that most lines share, and never is a text of its own: there may
+-- be tens of thousands. After some of them requests have their turn.
 
-local function number(value)
-    return string.format("%d", value)
+local Out = {}
+Out.__index = Out
+
+
+function Out:flush()
+    ngx.print(self.fragments)
+    self.fragments, self.n, self.lines = {}, 0, 0
+    ngx.flush(true)
+    ngx.sleep(0)
 end
 
 
-local Samples = {}
-Samples.__index = Samples
+-- `name` and `suffix` are one; so are `own`, `more` and `last`, labels with a comma before each.
+function Out:line(name, suffix, own, more, last, value)
+    local fragments, n = self.fragments, self.n
 
+    fragments[n + 1] = name
+    fragments[n + 2] = suffix
+    fragments[n + 3] = self.pod
+    fragments[n + 4] = own
+    fragments[n + 5] = more
+    fragments[n + 6] = last
+    fragments[n + 7] = "} "
+    fragments[n + 8] = value < EXACT and value or string.format("%d", value)
+    fragments[n + 9] = "\n"
 
--- `family` has a sample; labels as texts, with a comma before each.
-function Samples:add(family, own, value, suffix)
-    local lines = self[family]
+    self.n = n + 9
+    self.lines = self.lines + 1
 
-    if not lines then
-        assert(KNOWN[family], family)
-        lines = {}
-        self[family] = lines
+    if self.lines == LINES then
+        self:flush()
     end
-
-    local text = self.own .. own
-
-    lines[#lines + 1] = family .. (suffix or "") .. "{" .. text:gsub("^,", "") .. "} " .. value
 end
 
 
--- `counters` are stored by bucket, and are added up here, as Prometheus wants them.
-function Samples:histogram(family, own, counters, prefix)
+local LE = {}
+
+for i = 1, #BOUNDS + 1 do
+    LE[i] = ',le="' .. (BOUNDS[i] or "+Inf") .. '"'
+end
+
+
+-- `buckets` are stored apart, and are added up here, as Prometheus wants them.
+function Out:histogram(name, own, more, histogram)
     local n = 0
 
-    for i = 1, #BOUNDS + 1 do
-        n = n + (counters[prefix .. ":" .. i] or 0)
-        self:add(family, own .. ',le="' .. (BOUNDS[i] or "+Inf") .. '"', number(n), "_bucket")
+    for i = 1, #LE do
+        n = n + (histogram[i] or 0)
+        self:line(name, "_bucket", own, more, LE[i], n)
     end
 
-    self:add(family, own, number(counters[prefix .. ":sum"] or 0), "_sum")
-    self:add(family, own, number(n), "_count")
-
-    return n
+    self:line(name, "_sum", own, more, "", histogram.sum or 0)
+    self:line(name, "_count", own, more, "", n)
 end
 
 
-local EXPOSE = {}
+local function with_label(name, value)
+    return "," .. name .. '="' .. value .. '"'
+end
 
 
-function EXPOSE.http(samples, own, counters)
-    local server = "nginxplus_upstream_server_"
-    local classes, statuses, all = {}, {}, 0
+-- Counters "<prefix>:<bucket>" and "<prefix>:sum" as histograms by prefix, with their number of entries.
+local function histograms_of(counters)
+    local found = {}
 
-    for name in pairs(counters) do
-        local status = name:match("^(%d+):")
+    for name, n in pairs(counters) do
+        local prefix, part = name:match("^(.*):(.*)$")
 
-        if status then
-            statuses[status] = true
+        if prefix then
+            local histogram = found[prefix] or { n = 0 }
+            found[prefix] = histogram
+
+            if part == "sum" then
+                histogram.sum = n
+            else
+                histogram[tonumber(part)] = n
+                histogram.n = histogram.n + n
+            end
         end
     end
 
-    for status in pairs(statuses) do
-        local code = ',code="' .. status .. '"'
-        local n = samples:histogram(server .. "response_latency_ms", own .. code, counters, status)
-        local class = status:sub(1, 1) .. "xx"
+    return found
+end
 
-        classes[class] = (classes[class] or 0) + n
-        all = all + n
+
+local function sorted(map)
+    local keys = {}
+
+    for key in pairs(map) do
+        keys[#keys + 1] = key
     end
 
-    for class, n in pairs(classes) do
-        samples:add(server .. "responses", own .. ',code="' .. class .. '"', number(n))
-    end
+    table.sort(keys)
 
-    samples:add(server .. "requests", own, number(all))
-    samples:add(server .. "mtls_requests", own, number(counters.mtls or 0))
+    return keys
+end
 
-    for _, name in ipairs(engine.HTTP_NUMBERS) do
-        samples:add(server .. name, own, number(counters[name] or 0))
+
+-- What the lines of a group need. Groups are of one of the kinds below.
+local function prepare(group)
+    group.labels = "," .. group.labels
+    group.histograms = histograms_of(group.counters)
+
+    if group.kind == "http" then
+        group.classes, group.all = {}, 0
+
+        for status, histogram in pairs(group.histograms) do
+            local class = status:sub(1, 1) .. "xx"
+
+            group.classes[class] = (group.classes[class] or 0) + histogram.n
+            group.all = group.all + histogram.n
+        end
     end
 end
 
 
-function EXPOSE.tcp(samples, own, counters)
-    local server = "nginxplus_stream_upstream_server_"
+-- Families that have lines for each group of a kind: family -> kind, and what writes them.
+local OF_GROUPS = {}
 
-    for _, name in ipairs(engine.TCP_NUMBERS) do
-        samples:add(server .. name, own, number(counters[name] or 0))
+
+local function of_groups(kind, family, write)
+    OF_GROUPS[family] = { kind = kind, write = write }
+end
+
+
+local function of_counter(kind, family, counter)
+    of_groups(kind, family, function(out, group)
+        out:line(family, "", group.labels, "", "", group.counters[counter] or 0)
+    end)
+end
+
+
+local HTTP, TCP = "nginxplus_upstream_server_", "nginxplus_stream_upstream_server_"
+
+of_groups("http", HTTP .. "requests", function(out, group)
+    out:line(HTTP, "requests", group.labels, "", "", group.all)
+end)
+
+of_counter("http", HTTP .. "mtls_requests", "mtls")
+
+of_groups("http", HTTP .. "responses", function(out, group)
+    for _, class in ipairs(sorted(group.classes)) do
+        out:line(HTTP, "responses", group.labels, with_label("code", class), "", group.classes[class])
     end
+end)
 
-    for _, name in ipairs(engine.TCP_TIMES) do
-        samples:histogram(server .. name, own, counters, name)
+of_groups("http", HTTP .. "response_latency_ms", function(out, group)
+    for _, status in ipairs(sorted(group.histograms)) do
+        local code = with_label("code", status)
+        out:histogram(HTTP .. "response_latency_ms", group.labels, code, group.histograms[status])
     end
+end)
+
+for _, name in ipairs(engine.HTTP_NUMBERS) do
+    of_counter("http", HTTP .. name, name)
 end
 
-
-function EXPOSE.ratelimit(samples, own, counters)
-    samples:add("nginxplus_rate_limited_total", own, number(counters.limited or 0))
-    samples:add("nginxplus_rate_delayed_total", own, number(counters.delayed or 0))
+for _, name in ipairs(engine.TCP_NUMBERS) do
+    of_counter("tcp", TCP .. name, name)
 end
 
-
-function EXPOSE.breaker(samples, own, counters)
-    samples:add("nginxplus_circuit_breaker_trips_total", own, number(counters.trips or 0))
+for _, name in ipairs(engine.TCP_TIMES) do
+    of_groups("tcp", TCP .. name, function(out, group)
+        out:histogram(TCP .. name, group.labels, "", group.histograms[name] or {})
+    end)
 end
+
+of_counter("ratelimit", "nginxplus_rate_limited_total", "limited")
+of_counter("ratelimit", "nginxplus_rate_delayed_total", "delayed")
+of_counter("breaker", "nginxplus_circuit_breaker_trips_total", "trips")
 
 
 -- Bytes: all of the workers, and what is theirs alone.
@@ -352,119 +418,130 @@ local function memory()
 end
 
 
-local function add_connections(samples)
-    local connections = "nginxplus_connections_"
+-- Families of the sidecar itself, as they are now: family -> pairs of labels and value.
+local function own_values()
+    local found = {}
+
+    local function add(family, value, own)
+        found[family] = found[family] or {}
+        table.insert(found[family], { own or "", tonumber(value) })
+    end
+
+    local rss, private = memory()
     local accepted, handled = engine.connections()
+    local expires = engine.identity_expires()
+    local requests = 0
 
-    samples:add(connections .. "accepted", "", number(accepted))
-    samples:add(connections .. "handled", "", number(handled))
-    samples:add(connections .. "dropped", "", number(accepted - handled))
-    samples:add(connections .. "active", "", ngx.var.connections_active)
-    samples:add(connections .. "reading", "", ngx.var.connections_reading)
-    samples:add(connections .. "writing", "", ngx.var.connections_writing)
-    samples:add(connections .. "waiting", "", ngx.var.connections_waiting)
-    samples:add(connections .. "idle", "", ngx.var.connections_waiting)
-end
+    add("process_start_time_seconds", STARTED)
+    add("nginxplus_state_version", state.version())
+    add("nginxplus_workers_mem_rss", rss)
+    add("nginxplus_workers_mem_private", private)
+    add("nginxplus_connections_accepted", accepted)
+    add("nginxplus_connections_handled", handled)
+    add("nginxplus_connections_dropped", accepted - handled)
+    add("nginxplus_connections_active", ngx.var.connections_active)
+    add("nginxplus_connections_reading", ngx.var.connections_reading)
+    add("nginxplus_connections_writing", ngx.var.connections_writing)
+    add("nginxplus_connections_waiting", ngx.var.connections_waiting)
+    add("nginxplus_connections_idle", ngx.var.connections_waiting)
+    add("nginxplus_access_denied_total", series.total("requests_denied") + series.total("denied"))
+    add("nginxplus_metrics_dropped_total", series.total("dropped"))
 
+    if expires > 0 then
+        add("nginxplus_certificate_expiry_timestamp_seconds", expires)
+    end
 
-local function add_received(samples)
-    local latency = {}
-
-    for _, name in ipairs(totals()) do
-        if name:find("^latency:") then
-            latency[name] = series.total(name)
+    for _, side in ipairs { "client", "server" } do
+        for _, result in ipairs { "ok", "failed" } do
+            add("nginxplus_tls_handshakes_total", series.total(side .. "_" .. result),
+                with_label("side", side) .. with_label("result", result))
         end
     end
 
     for class = 1, 5 do
-        local code = class .. "xx"
-        samples:add("nginxplus_http_responses_total", ',code="' .. code .. '"', number(series.total(code)))
+        local n = series.total(class .. "xx")
+
+        requests = requests + n
+        add("nginxplus_http_responses_total", n, with_label("code", class .. "xx"))
     end
 
-    local n = samples:histogram("nginxplus_http_response_latency_ms", "", latency, "latency")
-    samples:add("nginxplus_http_requests_total", "", number(n))
+    add("nginxplus_http_requests_total", requests)
 
     for _, name in ipairs(engine.TOTALS) do
         local status = name:match("^session_(%d+)$")
 
         if status then
-            samples:add("nginxplus_stream_connections_total", ',status="' .. status .. '"', number(series.total(name)))
+            add("nginxplus_stream_connections_total", series.total(name), with_label("status", status))
         end
     end
-end
-
-
-local function add_plain(samples)
-    local rss, private = memory()
-    local expires = engine.identity_expires()
-
-    samples:add("process_start_time_seconds", "", number(STARTED))
-    samples:add("nginxplus_state_version", "", number(state.version()))
-    samples:add("nginxplus_workers_mem_rss", "", number(rss))
-    samples:add("nginxplus_workers_mem_private", "", number(private))
-
-    if expires > 0 then
-        samples:add("nginxplus_certificate_expiry_timestamp_seconds", "", number(expires))
-    end
-
-    for _, side in ipairs { "client", "server" } do
-        for _, result in ipairs { "ok", "failed" } do
-            samples:add("nginxplus_tls_handshakes_total", ',side="' .. side .. '",result="' .. result .. '"',
-                        number(series.total(side .. "_" .. result)))
-        end
-    end
-
-    samples:add("nginxplus_access_denied_total", "", number(series.total("requests_denied") + series.total("denied")))
-    samples:add("nginxplus_metrics_dropped_total", "", number(series.total("dropped")))
 
     for service, breaker in pairs(state.breakers()) do
-        samples:add("nginxplus_circuit_breaker_state",
-                    "," .. labels { upstream = service, breaker = breaker.breaker },
-                    number(engine.breaker_state(service)))
+        add("nginxplus_circuit_breaker_state", engine.breaker_state(service),
+            "," .. labels { upstream = service, breaker = breaker.breaker })
     end
+
+    return found
 end
 
 
--- All that is exposed, as it is now: numbers that belong together are of one moment.
-local function collect()
-    flush()
+local function received_latency()
+    local counters = {}
 
-    local settings = state.settings()
-    local own = settings and labels(settings.labels) or ""
-    local samples = setmetatable({ own = own ~= "" and "," .. own or "" }, Samples)
-
-    add_plain(samples)
-    add_connections(samples)
-    add_received(samples)
-
-    for _, group in ipairs(series.groups()) do
-        EXPOSE[group.kind](samples, "," .. group.labels, group.counters)
+    for _, name in ipairs(totals()) do
+        if name:find("^latency:") then
+            counters[name] = series.total(name)
+        end
     end
 
-    return samples
+    return histograms_of(counters).latency
+end
+
+
+local function head(out, family)
+    local fragments, n = out.fragments, out.n
+
+    fragments[n + 1] = "# HELP " .. family[1] .. " " .. family[4] .. "\n"
+    fragments[n + 2] = "# TYPE " .. family[1] .. " " .. family[2] .. "\n"
+
+    out.n = n + 2
 end
 
 
 function _M.expose()
-    local samples = collect()
-    local written = 0
+    flush()
+
+    local settings = state.settings()
+    -- before there is a state, a label that is empty: to Prometheus it is not there
+    local pod = settings and next(settings.labels) and labels(settings.labels) or 'pod=""'
+    local out = setmetatable({ pod = "{" .. pod, fragments = {}, n = 0, lines = 0 }, Out)
+    local values, latency = own_values(), received_latency()
+    local groups = series.groups(prepare)
 
     ngx.header["Content-Type"] = "text/plain; version=0.0.4"
 
     for _, family in ipairs(families) do
-        local name, kind, _, help = unpack(family)
-        local lines = samples[name]
+        local name = family[1]
+        local of = OF_GROUPS[name]
 
-        if lines then
-            ngx.say("# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n", table.concat(lines, "\n"))
-            written = written + #lines
+        if of and groups[of.kind] then
+            head(out, family)
 
-            if written > LINES then
-                written = 0
-                ngx.flush(true)
+            for _, group in ipairs(groups[of.kind]) do
+                of.write(out, group)
+            end
+        elseif name == "nginxplus_http_response_latency_ms" then
+            head(out, family)
+            out:histogram(name, "", "", latency)
+        elseif values[name] then
+            head(out, family)
+
+            for _, value in ipairs(values[name]) do
+                out:line(name, "", value[1], "", "", value[2])
             end
         end
     end
+
+    out:flush()
 end
 
 

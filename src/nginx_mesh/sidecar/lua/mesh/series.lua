@@ -13,6 +13,7 @@ local engine = require "mesh.engine"
 local dict = ngx.shared.mesh_metrics
 local pairs, ipairs = pairs, ipairs
 
+local AT_ONCE = 100                                     -- groups that are read while requests wait
 local SHARE = 0.1                                       -- of the groups that make room for another, at most
 
 local _M = {
@@ -225,33 +226,57 @@ function _M.group(kind, subject, member, labels)
 end
 
 
--- All groups, by their labels' order: { kind =, labels =, counters = {} }.
-function _M.groups()
-    local found, list = {}, {}
-
-    for id, group in pairs(numbers()) do
-        local kind, labels = group:match("^([^\n]*)\n[^\n]*\n[^\n]*\n(.*)$")
-        found[id] = { kind = kind, labels = labels, counters = {} }
-        list[#list + 1] = found[id]
-    end
+-- All groups by kind, in the order of their labels: { kind =, labels =, counters = {} }. Each is of one moment, and is
+-- given to `prepare`; requests have their turn in between.
+function _M.groups(prepare)
+    local names, found = {}, {}
 
     for _, key in ipairs(dict:get_keys(0)) do
         local id, counter = key:match("^(%d+):(.*)$")
 
-        if id and found[id] then
-            found[id].counters[counter] = dict:get(key) or 0
+        if id then
+            names[id] = names[id] or {}
+            table.insert(names[id], counter)
+        elseif key:find("^%d+$") then
+            names[key] = names[key] or {}
         end
     end
 
-    table.sort(list, function(a, b) return a.labels < b.labels end)
+    local n = 0
 
-    return list
+    for id, counters in pairs(names) do
+        local kind, labels = (dict:get(id) or ""):match("^([^\n]*)\n[^\n]*\n[^\n]*\n(.*)$")
+
+        if kind then
+            local group = { kind = kind, labels = labels, counters = {} }
+
+            for _, counter in ipairs(counters) do
+                group.counters[counter] = dict:get(id .. ":" .. counter)
+            end
+
+            prepare(group)
+            found[kind] = found[kind] or {}
+            table.insert(found[kind], group)
+        end
+
+        n = n + 1
+
+        if n % AT_ONCE == 0 then
+            ngx.sleep(0)
+        end
+    end
+
+    for _, groups in pairs(found) do
+        table.sort(groups, function(a, b) return a.labels < b.labels end)
+    end
+
+    return found
 end
 
 
--- Removes the groups whose subjects are gone for long. `is_there(kind, subject, member, group)`.
+-- Removes the groups whose subjects are gone for long: of which not `is_there(group, kind, subject, member)`.
 function _M.sweep(is_there)
-    local now, old = engine.now(), {}
+    local now, old, n = engine.now(), {}, 0
 
     for id, group in pairs(numbers()) do
         local mark = id .. "!"
@@ -265,6 +290,12 @@ function _M.sweep(is_there)
             dict:safe_add(mark, now)
         elseif now - math.max(since, dict:get(id .. "@") or 0) >= _M.GONE_AFTER then
             old[id] = group
+        end
+
+        n = n + 1
+
+        if n % AT_ONCE == 0 then
+            ngx.sleep(0)
         end
     end
 

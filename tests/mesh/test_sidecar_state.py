@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -16,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nginx_mesh.compile.state import Endpoint, Update
+from nginx_mesh.compile.state import Breaker, Cluster, Destination, Endpoint, Update
 
-from .world import JSON, Pod, Service, World, wait_until
+from .world import JSON, Pod, Service, World, cpu, wait_until
 
 pytestmark = pytest.mark.mesh
 
@@ -204,6 +205,32 @@ def test_endpoints_change_one_by_one(mesh: Mesh) -> None:
     assert mesh.client.update(Update(base=version, version=version + 1, endpoints=change))[0] == 200
     answer = mesh.client.get(f"http://{mesh.web.vip}/echo")
     assert answer["body"]["name"] == "second"
+
+
+def test_a_whole_state_is_taken_in_once_though_all_of_it_is_in_use(mesh: Mesh) -> None:
+    """Clusters of TCP are in use at once. Time grows with the state, and what is as it was costs next to nothing."""
+    state: dict[str, Any] = dict(mesh.client.state())
+    endpoint = Endpoint(tls=False, labels={"dst_pod": "x"})
+
+    def push(number: int) -> float:
+        """CPU seconds that it takes to push so many services, of which all have another endpoint than before."""
+        turn = next(turns)
+        for at in range(number):
+            name = f"test/many-{at}:90"
+            address = f"10.96.{1 + at // 250}.{at % 250}:90"
+            state[f"destination/{address}"] = Destination(protocol="tcp", cluster=name)
+            state[f"breaker/{name}"] = Breaker(breaker="test/cb", errors=1, timeout_ms=1000)
+            state[f"cluster/{name}"] = Cluster(lb_method="random", endpoints={f"10.97.0.1:{turn}": endpoint})
+        before = cpu(mesh.client)
+        for _ in range(2):
+            version = mesh.world.next_version()
+            answer = mesh.client.update(Update(base=None, version=version, set_=state))
+            assert answer == (200, {"version": version})
+        return cpu(mesh.client) - before
+
+    turns = count(1)
+    push(2000)
+    assert push(2000) < 1
 
 
 def test_an_endpoint_of_an_unknown_cluster_is_refused(running: Mesh) -> None:

@@ -32,7 +32,15 @@ local limits = {}                                       -- port -> list of limit
 local sequence = 0
 local before_changes = function() end
 local metric_labels = function() return "" end
+local announced = false                                 -- the changes at hand were
 local load_cluster
+
+
+local function announce()
+    if not announced then
+        before_changes()
+    end
+end
 
 
 -- What a split or a breaker names is there when it is needed.
@@ -67,7 +75,7 @@ local function load_breaker(service)
     local raw = dict:get("breaker/" .. service)
 
     if breakers[service] then
-        before_changes()
+        announce()
         breakers[service] = nil
     end
 
@@ -126,7 +134,7 @@ function load_cluster(name)
     local old = clusters[name]
 
     if old then
-        before_changes()
+        announce()
     end
 
     local new = raw and cjson.decode(raw) or nil
@@ -404,8 +412,12 @@ local function plan(update)
         end
     end
 
+    -- What is as it was is left alone; but not where nobody knows how far an update that failed has come.
+    local sure = _M.version() ~= 0
+
     for key, value in pairs(set) do
-        changes[key] = cjson.encode(value)
+        local raw = cjson.encode(value)
+        changes[key] = not (sure and raw == dict:get(key)) and raw or nil
     end
 
     return changes
@@ -469,6 +481,9 @@ end
 local function follow_all(changes)
     local touched = {}
 
+    announce()
+    announced = true
+
     for key in pairs(changes) do
         touched[#touched + 1] = key
         follow(key)
@@ -510,6 +525,8 @@ function _M.apply(update)
     end
 
     local followed, touched = pcall(follow_all, changes)
+    announced = false
+
     if not followed then
         disown(touched)
         return 500, { error = tostring(touched) }

@@ -11,12 +11,10 @@ export function filter(workloads, page, { idle = false } = {}) {
   const { q = "", namespace = "" } = page.query;
   const namespaces = [...new Set([...workloads.map((each) => each.namespace), ...(namespace ? [namespace] : [])])].sort();
   return h("form", { class: "filter", role: "search", "aria-label": "Workloads", on: { submit: (event) => event.preventDefault() } },
-    h("label", {}, h("span", { class: "hidden" }, "Filter by name"),
-      h("input", { type: "search", placeholder: "Filter by name", value: q, on: { input: (event) => page.ask({ q: event.target.value }) } })),
-    h("label", {}, h("span", { class: "hidden" }, "Namespace"),
-      h("select", { on: { change: (event) => page.ask({ namespace: event.target.value }) } },
-        h("option", { key: "", value: "", selected: !namespace }, "All namespaces"),
-        namespaces.map((name) => h("option", { key: name, value: name, selected: name === namespace }, name)))),
+    h("input", { type: "search", "aria-label": "Filter by name", placeholder: "Filter by name", value: q, on: { input: (event) => page.ask({ q: event.target.value }) } }),
+    h("select", { "aria-label": "Namespace", on: { change: (event) => page.ask({ namespace: event.target.value }) } },
+      h("option", { key: "", value: "", selected: !namespace }, "All namespaces"),
+      namespaces.map((name) => h("option", { key: name, value: name, selected: name === namespace }, name))),
     idle ? h("label", { class: "check" },
       h("input", { type: "checkbox", checked: Boolean(page.query.idle), on: { change: (event) => page.ask({ idle: event.target.checked ? "1" : "" }) } }), "Idle workloads") : null);
 }

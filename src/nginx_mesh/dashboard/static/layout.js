@@ -34,9 +34,10 @@ export function layout(nodes, edges) {
   for (const stop of stops) stop.x = MARGIN + LANE.pad + stop.rank * (NODE.width + COLUMN);
   ports(links);
   const drawn = links.map((edge) => ({ ...draw(edge), edge }));
-  labels(drawn, stops.filter((stop) => !stop.edge));
+  labels(drawn, stops.filter((stop) => !stop.edge), width);
+  const lowest = Math.max(last ? last.y + last.height + back : 0, ...drawn.map(({ label }) => label.y + label.height));
   return {
-    width, height: (last ? last.y + last.height : 0) + MARGIN + back,
+    width, height: lowest + MARGIN,
     nodes: stops.filter((stop) => !stop.edge).map(({ id, x, y, height }) => ({ id, x, y, width: NODE.width, height })),
     groups: lanes.map(({ name, y, height }) => ({ name, x: MARGIN, y, width: width - 2 * MARGIN, height })),
     edges: drawn.map(({ edge, path, label }) => ({ from: edge.from, to: edge.to, path, label })),
@@ -209,7 +210,7 @@ function pointOn([a, b, c, d], t) {
 }
 
 /** A place for each label on its edge, clear of nodes and of other labels where there is one. */
-function labels(drawn, nodes) {
+function labels(drawn, nodes, width) {
   const taken = nodes.map((node) => ({ x: node.x, y: node.y, width: NODE.width, height: node.height }));
   const overlap = (a, b) =>
     Math.max(0, Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x) + 4) *
@@ -223,7 +224,8 @@ function labels(drawn, nodes) {
       for (const share of shares) {
         const [x, y] = pointOn(one, share);
         for (const shift of [0, -14, 14, -28, 28]) {
-          const box = { x: round(x - LABEL.width / 2), y: round(y - height / 2 + shift), width: LABEL.width, height };
+          const left = Math.max(MARGIN, Math.min(width - MARGIN - LABEL.width, x - LABEL.width / 2));
+          const box = { x: round(left), y: round(Math.max(MARGIN, y - height / 2 + shift)), width: LABEL.width, height };
           const cost = taken.reduce((sum, other) => sum + overlap(box, other), 0) + Math.abs(shift) * 2;
           if (!best || cost < best.cost) best = { box, cost };
         }

@@ -56,7 +56,10 @@ def breaker_key(port: ServicePort) -> str:
 
 
 def destination(catalog: Catalog, address: Address) -> Destination | None:
-    """What dialling an address means, None when the mesh does not know it. Services that disagree make it TCP."""
+    """What dialling an address means, None when the mesh does not know it.
+
+    Where Services disagree, it is the protocol that takes in the others: HTTP is also gRPC, and TCP is anything.
+    """
     service = catalog.topology.service_at(address)
     if service is not None:
         port = service.ports[address.port]
@@ -64,9 +67,8 @@ def destination(catalog: Catalog, address: Address) -> Destination | None:
     found = catalog.topology.pod_at(address)
     if found is None:
         return _remote_destination(catalog, address)
-    protocols = found[1].protocols
     return Destination(
-        protocol=protocols[0] if len(protocols) == 1 else "tcp",
+        protocol=max(found[1].protocols, key=("grpc", "http", "tcp").index),
         cluster=socket_address(*address),
         service=_meant(catalog, found[1].headless),
     )

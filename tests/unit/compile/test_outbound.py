@@ -217,6 +217,16 @@ def test_services_that_disagree_make_a_pods_port_tcp() -> None:
     assert protocol(state, "destination/10.96.0.2:81") == "tcp"
 
 
+def test_services_that_disagree_about_grpc_only_leave_a_pods_port_http() -> None:
+    """Its sidecar takes both for HTTP, and would refuse TCP."""
+    state = compiled(
+        service("web", port(80, target=8080)),
+        service("api", port(81, "grpc", target=8080), vips=["10.96.0.2"], selector=WEB),
+        pod("web-0", labels=WEB),
+    )
+    assert protocol(state, "destination/10.0.0.1:8080") == "http"
+
+
 def test_udp_is_left_out() -> None:
     state = compiled(service("dns", port(53, protocol="UDP"), port(53, "dns-tcp"), selector=WEB), pod("a", labels=WEB))
     assert protocol(state, "destination/10.96.0.1:53") == "tcp"

@@ -125,7 +125,9 @@ def library() -> ctypes.CDLL:
         ctypes.POINTER(PoolStruct),
         ctypes.POINTER(Endpoint),
     )
-    loaded.lb_begin.argtypes = (ctypes.POINTER(Endpoint), ctypes.c_int64)
+    loaded.lb_down.restype = ctypes.c_int64
+    for function in (loaded.lb_begin, loaded.lb_down):
+        function.argtypes = (ctypes.POINTER(Endpoint), ctypes.c_int64)
     loaded.lb_first_byte.argtypes = (
         ctypes.POINTER(PoolStruct),
         ctypes.POINTER(Endpoint),
@@ -156,7 +158,9 @@ def library() -> ctypes.CDLL:
     loaded.breaker_admit.argtypes = (breaker, ticket, ctypes.c_int64)
     loaded.breaker_begun.argtypes = (breaker, ticket)
     loaded.breaker_end.argtypes = (breaker, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64)
-    loaded.breaker_seen.argtypes = (breaker, ctypes.c_int64)
+    loaded.breaker_wait.restype = ctypes.c_int64
+    for function in (loaded.breaker_seen, loaded.breaker_wait):
+        function.argtypes = (breaker, ctypes.c_int64)
     loaded.split_pick.restype = ctypes.c_size_t
     loaded.split_pick.argtypes = (ctypes.POINTER(Share), ctypes.c_size_t, ctypes.c_uint64)
     return loaded
@@ -186,6 +190,9 @@ class Breaker:
 
     def seen(self, now: int) -> str:
         return ("closed", "open", "half-open")[library().breaker_seen(self._breaker, now)]
+
+    def wait(self, now: int) -> int:
+        return int(library().breaker_wait(self._breaker, now))
 
     @property
     def trips(self) -> int:
@@ -221,6 +228,9 @@ class Pool:
             return None
         address = ctypes.addressof(found.contents)
         return next(name for name, e in self._endpoints.items() if ctypes.addressof(e) == address)
+
+    def down(self, name: int, now: int) -> int:
+        return int(library().lb_down(self._endpoints[name], now))
 
     def begin(self, name: int, now: int) -> None:
         library().lb_begin(self._endpoints[name], now)

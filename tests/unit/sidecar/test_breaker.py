@@ -64,6 +64,17 @@ def test_it_stays_open_for_its_timeout_and_then_lets_one_try() -> None:
     assert [breaker.admit(START + 1001) for _ in range(5)] == [None] * 5
 
 
+def test_it_tells_how_long_it_lets_nothing_pass_without_being_asked_to() -> None:
+    breaker = opened()
+    assert [breaker.wait(START + after) for after in (0, 999, 1000)] == [1000, 1, 0]
+    assert breaker.wait(START + 1000) == 0, "to look is no trial"
+    trial = breaker.admit(START + 1000)
+    assert trial is not None
+    assert breaker.wait(START + 1400) == 600, "then the trial counts as lost"
+    breaker.end(trial, SUCCEEDED, START + 1500)
+    assert breaker.wait(START + 1500) == 0
+
+
 def test_a_trial_that_succeeds_closes_it_with_nothing_held_against_it() -> None:
     breaker = opened()
     trial = breaker.admit(START + 1000)
@@ -193,8 +204,9 @@ def test_it_does_as_the_model_does(errors: int, timeout: int, steps: list[tuple[
     for pause, ending in steps:
         now += pause
         if ending is None:
-            ticket, request = breaker.admit(now), model.admit(now)
+            wait, ticket, request = breaker.wait(now), breaker.admit(now), model.admit(now)
             assert (ticket is None) == (request is None)
+            assert (ticket is None) == (wait > 0)
             if ticket is not None and request is not None:
                 running.append((ticket, request))
         elif running:

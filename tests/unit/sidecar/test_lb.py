@@ -120,6 +120,7 @@ def test_a_failed_endpoint_rests_and_is_tried_by_one_request(method: str) -> Non
     pool.begin(1, now)
     pool.end(1, FAILED, now, now)
     assert 1 not in {pool.pick(method, now + 9 * SECOND) for _ in range(60)}
+    assert [pool.down(name, now + 9 * SECOND) for name in (0, 1)] == [0, SECOND]
     later = [pool.pick(method, now + 11 * SECOND) for _ in range(200)]
     assert later.count(1) == 1, "one trial, then the others wait for what it shows"
     picks = set()

@@ -2,8 +2,9 @@
 
 A block of the guides that is to be run stands after `<!-- test -->`. In it, `$ ` begins a command; the lines up to the
 next one are what it prints, `...` standing for anything. A command without such lines only has to succeed. One whose
-expected output begins with `error:` has to fail. Commands of one guide run one after the other, from the project's
-directory, in meshes whose names and files are this run's own.
+expected output begins with `error:` or `Error from server` has to fail. One that ends with `&` goes on until the guide
+does. Commands of one guide run one after the other, from the project's directory, in meshes whose names and files are
+this run's own.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^<!-- test -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What is still on its way may be asked for again. Other commands are run once.
 _ASKING = re.compile(r"nginx-meshctl (local (exec|get|describe|logs|list)|explain|services|status|top)\b")
-_PATIENCE = 15.0
+_PATIENCE = 30.0
 
 # Gives `nginx-meshctl local`, and the other commands that ask a mesh, a mesh name with this run's prefix.
 _WRAPPER = """#!{python}
@@ -44,7 +47,8 @@ if words[1:2] == ["local"] and words[2:3] not in (["list"], ["--help"]):
         words[words.index("--name") + 1] = prefix + words[words.index("--name") + 1]
     else:
         words[3:3] = ["--name", prefix + "local"]
-if words[1:2] and words[1] in ("config", "dashboard", "explain", "identity", "services", "status", "top", "version"):
+named = ("config", "dashboard", "explain", "identity", "services", "status", "top", "version")
+if words[1:2] and words[1] in named and "--prometheus" not in words:
     words += ["--mesh", prefix + "local"]
 main()
 """
@@ -91,26 +95,27 @@ class Shell:
         wrapper.write_text(_WRAPPER.format(python=sys.executable, prefix=self._prefix))
         wrapper.chmod(0o755)
         path = f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._behind: list[subprocess.Popen[str]] = []
         self._env = {**os.environ, "NGINX_MESH_ROOT": str(self._root), "PATH": path}
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command line; names of meshes are in it and in its output as the guides have them."""
         # A guide that looks for a mesh's files finds those of this run.
         command = command.replace("/run/nginx-mesh/", f"/run/nginx-mesh/{self._prefix}")
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env=self._env,
-            timeout=150,
-        )
+        argv = ["bash", "-o", "pipefail", "-c", command]
+        if command.endswith("&"):
+            # In a process group of its own, which outlives the shell.
+            self._behind.append(subprocess.Popen(argv, text=True, cwd=ROOT, env=self._env, start_new_session=True))
+            return subprocess.CompletedProcess(command, self._behind[-1].wait(), "", "")
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, env=self._env, timeout=150)
         out, err = (text.replace(self._prefix, "") for text in (done.stdout, done.stderr))
         return subprocess.CompletedProcess(command, done.returncode, out, err)
 
     def close(self) -> None:
         """Leave nothing behind."""
+        for shell in self._behind:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
         done = subprocess.run(
             [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "local", "down", "--all"],
             env=self._env,
@@ -145,7 +150,7 @@ def test_a_guide_does_what_it_says(shell: Shell, guide: Path) -> None:
 def _problem(shell: Shell, step: Step) -> str | None:
     """What is not as the guide says."""
     done = shell.run(step.command)
-    fails = step.expected.startswith("error:")
+    fails = step.expected.startswith(("error:", "Error from server"))
     if (done.returncode != 0) != fails:
         return f"exit code {done.returncode}:\n{done.stdout}{done.stderr}"
     printed = done.stderr if fails else done.stdout

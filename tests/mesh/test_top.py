@@ -84,9 +84,10 @@ def mesh() -> Iterator[LocalCli]:
         yield found
 
 
-def top(mesh: LocalCli, *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [*TOP, "--mesh", mesh.name, *arguments]
-    return subprocess.run(argv, env=mesh.env, capture_output=True, text=True, check=False, timeout=30)
+def top(paths: LocalCli, *arguments: str, mesh: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `nginx-meshctl top`, of this mesh unless the arguments say otherwise."""
+    argv = [*TOP, *(["--mesh", paths.name] if mesh else []), *arguments]
+    return subprocess.run(argv, env=paths.env, capture_output=True, text=True, check=False, timeout=30)
 
 
 def documents(mesh: LocalCli, what: str) -> dict[tuple[str, str], dict[str, str]]:

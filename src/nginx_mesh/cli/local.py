@@ -14,6 +14,7 @@ import click
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.values import HostPort, parse_host_port
 from nginx_mesh.local import networks, registry
 from nginx_mesh.local.networks import PodNetworks
 from nginx_mesh.local.paths import MeshPaths
@@ -484,6 +485,39 @@ def disconnect(one: MeshPaths, other: MeshPaths) -> None:
 
     _on_links(links.disconnect, one, other)
     click.echo(f'meshes "{one.name}" and "{other.name}" are no longer connected')
+
+
+@local.command()
+@_name_option
+@click.option(
+    "--listen",
+    type=Parsed("address", parse_host_port),
+    default="127.0.0.1:9887",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to serve them.",
+)
+def metrics(paths: MeshPaths, listen: HostPort) -> None:
+    """Serve the metrics of all sidecars to a Prometheus on this machine, until Ctrl-C.
+
+    It finds them by http_sd_configs at http://HOST:PORT/targets. They are served to whoever can connect.
+
+    \b
+    Examples:
+      nginx-meshctl local metrics
+      nginx-meshctl local metrics --listen 127.0.0.1:9999
+    """
+    import asyncio
+
+    from .scraped import serve
+
+    require_root()
+    meshes.connect(paths)
+    listening = functools.partial(click.echo, f"serving the metrics of mesh {paths.name} at http://{listen}/targets")
+    try:
+        asyncio.run(serve(meshes.api_socket(paths), listen, listening))
+    except OSError as error:
+        raise Failure(f"cannot listen at {listen}: {error.strerror or error}") from None
 
 
 @local.command("list")

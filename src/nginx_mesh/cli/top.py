@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from nginx_mesh.api.values import HostPort, parse_host_port
 from nginx_mesh.local.paths import MeshPaths
-from nginx_mesh.traffic.documents import API_VERSION, parse_quantity
-from nginx_mesh.traffic.measure import KINDS, Kind
+from nginx_mesh.traffic.documents import API_VERSION, Document, parse_quantity
+from nginx_mesh.traffic.measure import KINDS, Kind, Question
 
 from . import meshes
 from .failure import Failure
 from .group import MeshCommand, require_root
-from .options import mesh_option
+from .options import Parsed, mesh_option
 from .table import Resource, render, whole
 
 _SHORT_NAMES = {"deploy": "deployments", "sts": "statefulsets", "ds": "daemonsets", "po": "pods", "ns": "namespaces"}
@@ -27,27 +29,45 @@ _CLEAR = "\x1b[H\x1b[2J"
 @click.argument("what", default="deployments", metavar="[KIND[/NAME]]")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the resources.")
 @mesh_option
+@click.option(
+    "--prometheus",
+    type=Parsed("address", parse_host_port),
+    metavar="HOST:PORT",
+    help="Ask this Prometheus, and no mesh.",
+)
 @click.option("-w", "--watch", is_flag=True, help="Go on, anew every 5 seconds.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The TrafficMetricsList as it is.")
-def top(what: str, namespace: str, paths: MeshPaths, watch: bool, output: str | None) -> None:
+@click.pass_context
+def top(
+    ctx: click.Context,
+    what: str,
+    namespace: str,
+    paths: MeshPaths,
+    prometheus: HostPort | None,
+    watch: bool,
+    output: str | None,
+) -> None:
     """Display traffic statistics of the last 30 seconds.
 
     Of a kind: requests and success of what its resources received and sent. Of one resource: the same by peers, with
     latencies. Kinds are pods, deployments (the default), statefulsets, daemonsets and namespaces. Callers' sidecars
-    count; answers of 1xx and 2xx are success.
+    count; answers of 1xx and 2xx are success. A local mesh's daemon knows them without a Prometheus; where the mesh is
+    configured with one (--prometheus-address), it asks that.
 
     \b
     Examples:
       nginx-meshctl top
       nginx-meshctl top pods -n shop
       nginx-meshctl top deployments/web -n shop --watch
+      nginx-meshctl top --prometheus 127.0.0.1:9090
     """
     kind, name = _resource(what)
-    require_root()
-    client = meshes.connect(paths)
-    path = _path(kind, name, namespace)
+    if prometheus is not None and ctx.get_parameter_source("paths") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--mesh and --prometheus cannot be used together", ctx)
+    ask = _asking_prometheus(prometheus) if prometheus is not None else _asking_mesh(paths)
+    question = Question(kind, namespace if kind.namespaced else "", name, edges=bool(name))
     while True:
-        found = client.get(path)
+        found = ask(question)
         text = whole(found, output) if output else (_edges if name else _totals)(found, kind) + "\n"
         click.echo(f"{_CLEAR if watch and not output else ''}{text}", nl=False)
         if not watch:
@@ -67,11 +87,36 @@ def _resource(what: str) -> tuple[Kind, str]:
     return kind, name
 
 
-def _path(kind: Kind, name: str, namespace: str) -> str:
+def _asking_mesh(paths: MeshPaths) -> Callable[[Question], Document]:
+    require_root()
+    client = meshes.connect(paths)
+    return lambda question: client.get(_path(question))
+
+
+def _asking_prometheus(address: HostPort) -> Callable[[Question], Document]:
+    import asyncio
+
+    from nginx_mesh.traffic.prometheus import Prometheus
+    from nginx_mesh.traffic.server import SourceError, answer
+
+    async def ask(question: Question) -> Document:
+        client = Prometheus(address)
+        try:
+            return await answer(client.flows, question, _path(question), time.time())
+        except SourceError as error:
+            raise Failure(str(error)) from None
+        finally:
+            await client.close()
+
+    return lambda question: asyncio.run(ask(question))
+
+
+def _path(question: Question) -> str:
     from urllib.parse import quote
 
-    inside = f"namespaces/{quote(namespace, safe='')}/{kind.plural}" if kind.namespaced else kind.plural
-    return f"/apis/{API_VERSION}/{inside}" + (f"/{quote(name, safe='')}/edges" if name else "")
+    kind, name = question.kind, quote(question.name, safe="")
+    inside = f"namespaces/{quote(question.namespace, safe='')}/{kind.plural}" if kind.namespaced else kind.plural
+    return f"/apis/{API_VERSION}/{inside}" + (f"/{name}/edges" if name else "")
 
 
 def _totals(found: Any, kind: Kind) -> str:

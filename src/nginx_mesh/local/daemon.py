@@ -21,7 +21,7 @@ from nginx_mesh.identity.server import START_ERRORS
 
 from .exec_server import ExecServer
 from .identity import LocalIdentity, read_kept_config
-from .netns import enter_node
+from .netns import enter_node, own
 from .paths import MeshPaths
 from .pidlock import DaemonError, held
 from .runtime import Runtime
@@ -31,14 +31,14 @@ from .store import StoreError
 log = logging.getLogger(__name__)
 
 
-async def serve(paths: MeshPaths, image: Path | None) -> None:
-    """Run the mesh until SIGTERM or SIGINT."""
+async def serve(paths: MeshPaths, image: Path | None, machine: int) -> None:
+    """Run the mesh until SIGTERM or SIGINT. `machine` is a descriptor of the machine's own network."""
     settings = msgspec.json.decode((paths.state / "settings.json").read_bytes(), type=MeshSettings)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     identity = await asyncio.to_thread(LocalIdentity, paths, read_kept_config(paths), settings)
-    runtime = Runtime(paths, settings, image, identity)
+    runtime = Runtime(paths, settings, image, identity, machine)
     await runtime.start()
     api = ApiServer(runtime, paths.run / "api.sock")
     commands = ExecServer(paths.run / "exec.sock", runtime.exec)
@@ -65,8 +65,9 @@ def main() -> None:
     paths.make()
     try:
         with held(paths.run / "daemon.lock"):
+            machine = own()
             enter_node(paths.name)
-            asyncio.run(serve(paths, arguments.image))
+            asyncio.run(serve(paths, arguments.image, machine))
     except (DaemonError, StoreError, *START_ERRORS) as error:
         log.critical("%s", error)
         sys.exit(1)

@@ -19,6 +19,7 @@ from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Event, Upsert
+from nginx_mesh.catalog.records import Workload
 from nginx_mesh.compile.check import ObjectWarning
 from nginx_mesh.compile.dnsnames import DnsNames
 from nginx_mesh.compile.engine import Compiler, Touched
@@ -240,6 +241,13 @@ class Mesh:
         if pod is None or not pod.sidecar or key not in self._live:
             return None
         return self._control_socket(pod.uid).with_name("explain.sock")
+
+    def scraped(self) -> list[tuple[Workload, Path]]:
+        """Pods with a live sidecar, and where that listens."""
+        found = (
+            (self._catalog.topology.pod(self._keys[uid]), socket) for uid, socket in self.control_sockets().items()
+        )
+        return [(pod, socket) for pod, socket in found if pod is not None]
 
     async def synced(self, timeout: float) -> None:
         """Wait until every live sidecar acknowledged all that was applied so far, at most `timeout` seconds."""

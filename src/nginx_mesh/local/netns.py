@@ -61,13 +61,21 @@ def delete(name: str) -> None:
     path(name).unlink(missing_ok=True)
 
 
-def enter(name: str) -> None:
-    """Move the calling thread, and so the threads and processes it will start, into the namespace."""
-    fd = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
+def enter(namespace: str | int) -> None:
+    """Move the calling thread, and so the threads and processes it will start, into a namespace: a name, or `own`'s."""
+    if isinstance(namespace, int):
+        linux.setns(namespace, linux.CLONE_NEWNET)
+        return
+    fd = os.open(path(namespace), os.O_RDONLY | os.O_CLOEXEC)
     try:
         linux.setns(fd, linux.CLONE_NEWNET)
     finally:
         os.close(fd)
+
+
+def own() -> int:
+    """A descriptor of the caller's namespace, to come back to."""
+    return os.open(_THREAD_NETNS, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def enter_node(name: str) -> None:
@@ -89,8 +97,8 @@ def identity(namespace: Path = _THREAD_NETNS) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def run_in_thread(function: Callable[[], T], namespace: str | None = None) -> T:
-    """Call `function` in a thread of its own, in the named namespace if one is given, and wait for the result.
+def run_in_thread(function: Callable[[], T], namespace: str | int | None = None) -> T:
+    """Call `function` in a thread of its own, in a namespace (as `enter`) if one is given, and wait for the result.
 
     What namespaces `function` takes the thread to dies with it.
     """

@@ -38,6 +38,8 @@ from .reconcile import PLANNERS, Reconciler
 from .scraper import Scraper
 from .services import ServiceEntry, resolve_services
 from .store import Change, Resource, Store, key_of
+from .targets import Targets
+from .traffic import LocalTraffic
 from .workloadapis import WorkloadApis
 
 log = logging.getLogger(__name__)
@@ -48,11 +50,14 @@ SIDECAR_IMAGE = "nginx-mesh/sidecar"
 class Runtime:
     """Owns everything of one mesh but its sockets. Made and used on one event loop, inside the node's namespace.
 
-    `objects` is what its API reads and changes; `scraper` knows the traffic, `operator` how the mesh is, `explainer`
-    what would become of requests.
+    `objects` is what its API reads and changes; `scraper` and `traffic` know the traffic, `targets` who counts it;
+    `operator` knows how the mesh is, `explainer` what would become of requests. `machine` is a descriptor of the
+    machine's own network.
     """
 
-    def __init__(self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity) -> None:
+    def __init__(
+        self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity, machine: int
+    ) -> None:
         self._paths = paths
         self.identity = identity
         self._clock: Callable[[], float] = time.time
@@ -83,6 +88,10 @@ class Runtime:
         self.explainer = Explainer(
             self._mesh.catalog, lambda: self._mesh.settings, self._mesh.explain_socket, self._lookup, _kind_named
         )
+        self.traffic = LocalTraffic(
+            self.scraper, lambda: self.objects.settings().prometheus_address, self._store.get, machine
+        )
+        self.targets = Targets(self._mesh.scraped)
         self._workload_apis = WorkloadApis(paths, identity.agent)
         self._pods = PodKeeper(
             self._store, self._kubelet, self._mesh, self._workload_apis, self._events, self._clock, _decode_pod
@@ -126,6 +135,7 @@ class Runtime:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.traffic.close()
         await self._pods.close()
         await self._workload_apis.close_all()
         await self._mesh.close()

@@ -12,6 +12,7 @@
 | POST `/mesh/explain` | what would become of a request: `explain.Inquiry` (local/explain.py) |
 | GET `/mesh/identity` | where the authority is, and its trust domain |
 | GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | the mesh as people look at it (overview.py) |
+| GET `/mesh/targets`, `/mesh/pods/…/metrics` | the sidecars and what they count, for Prometheus (targets.py) |
 | GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
 | `/identity/…` | the identity authority, where it is in this process (identity/admin.py) |
 | GET `/mesh/status`, `/mesh/services`, …, `/metrics`, `/healthz`, `/readyz` | the mesh as a whole (operator.py) |
@@ -87,11 +88,12 @@ class ApiServer:
         app.router.add_get("/mesh/identity", self._identity)
         app.router.add_routes(runtime.overview.routes())
         app.router.add_post("/mesh/explain", explaining(runtime.explainer))
+        app.router.add_routes(runtime.targets.routes())
         if runtime.identity.admin is not None:
             app.add_subapp("/identity", runtime.identity.admin)
         else:
             app.router.add_route("*", "/identity{rest:.*}", self._elsewhere)
-        app.add_subapp(documents.ROOT, TrafficMetrics(runtime.scraper.flows).application())
+        app.add_subapp(documents.ROOT, TrafficMetrics(runtime.traffic.flows).application())
         for prefix in ("/api/{version}", "/apis/{group}/{version}"):
             for scope in ("/namespaces/{namespace}/{plural}", "/{plural}"):
                 app.router.add_get(prefix + scope, self._list)
@@ -215,7 +217,7 @@ async def _statuses(request: web.Request, handler: Handler) -> web.StreamRespons
     except StoreError as error:
         return _status(500, "InternalError", str(error))
     except web.HTTPException as error:
-        return _status(error.status, "BadRequest", error.text or error.reason)
+        return _status(error.status, error.reason.replace(" ", ""), error.text or error.reason)
     except ConnectionError:
         raise  # the client went away
     except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .flows import Counts, Flow
 
@@ -46,6 +46,33 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What somebody wants to know: of a kind, of one namespace and of one name, where they are given.
+
+    With `edges` by peers, which are of the same kind; those of a workload are workloads of any kind.
+    """
+
+    kind: Kind
+    namespace: str = ""
+    name: str = ""
+    edges: bool = False
+
+    @property
+    def peers(self) -> tuple[Kind, ...]:
+        """What the other ends may be."""
+        return _WORKLOADS if self.edges and self.kind in _WORKLOADS else (self.kind,)
+
+    @property
+    def resource(self) -> Reference:
+        """What it is about; empty parts are any."""
+        return Reference(self.kind.kind, self.namespace, self.name)
+
+    def is_about(self, resource: Reference) -> bool:
+        """Whether a resource of the kind is meant."""
+        return self.namespace in ("", resource.namespace) and self.name in ("", resource.name)
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """Requests of a resource to others or from them: all, or (with `peer`) those of one edge."""
 
@@ -55,33 +82,25 @@ class Measured:
     counts: Counts
 
 
-def totals(flows: Iterable[Flow], kind: Kind, namespace: str = "", name: str = "") -> list[Measured]:
-    """What came from and went to each resource of a kind; of one namespace, and of one name, where they are given."""
-    found: dict[tuple[Reference, Direction], Counts] = {}
-    for flow in flows:
-        for direction, own, _ in _ends(flow):
-            resource = _reference(own, kind)
-            if resource is not None and _is_asked(resource, namespace, name):
-                found.setdefault((resource, direction), Counts()).add(flow.counts)
-    return [Measured(resource, direction, None, found[resource, direction]) for resource, direction in sorted(found)]
-
-
-def edges(flows: Iterable[Flow], kind: Kind, namespace: str, name: str) -> list[Measured]:
-    """What came from and went to each peer of one resource.
-
-    Peers are of its kind; those of a workload are workloads of any kind.
-    """
-    found: dict[tuple[Reference, Direction, Reference], Counts] = {}
+def measure(flows: Iterable[Flow], question: Question) -> list[Measured]:
+    """The answer to a question, in the order of resources, directions and peers."""
+    found: dict[tuple[Reference, Direction, Reference | None], Counts] = {}
     for flow in flows:
         for direction, own, other in _ends(flow):
-            resource = _reference(own, kind)
-            if resource is None or not _is_asked(resource, namespace, name):
+            resource, peer = _reference(own, question.kind), None
+            if resource is None or not question.is_about(resource):
                 continue
-            kinds = _WORKLOADS if kind in _WORKLOADS else (kind,)
-            peer = next(filter(None, (_reference(other, peer_kind) for peer_kind in kinds)), None)
-            if peer is not None:
-                found.setdefault((resource, direction, peer), Counts()).add(flow.counts)
-    return [Measured(*edge, found[edge]) for edge in sorted(found)]
+            if question.edges:
+                peer = next(filter(None, (_reference(other, kind) for kind in question.peers)), None)
+                if peer is None:
+                    continue
+            found.setdefault((resource, direction, peer), Counts()).add(flow.counts)
+    return [Measured(*key, found[key]) for key in sorted(found, key=_order)]
+
+
+def _order(key: tuple[Reference, Direction, Reference | None]) -> tuple[Any, ...]:
+    resource, direction, peer = key
+    return resource, direction, peer or resource
 
 
 def _ends(flow: Flow) -> tuple[tuple[Direction, Mapping[str, str], Mapping[str, str]], ...]:
@@ -93,7 +112,3 @@ def _reference(labels: Mapping[str, str], kind: Kind) -> Reference | None:
     if not name:
         return None
     return Reference(kind.kind, labels.get("namespace", "") if kind.namespaced else "", name)
-
-
-def _is_asked(resource: Reference, namespace: str, name: str) -> bool:
-    return (not namespace or resource.namespace == namespace) and (not name or resource.name == name)

@@ -23,12 +23,12 @@ from aiohttp import web
 
 from . import documents
 from .flows import Flow
-from .measure import KINDS, NAMESPACES, Kind, Measured, Reference, edges, totals
+from .measure import KINDS, NAMESPACES, Question, measure
 
 WINDOW = 30.0
 
-Source = Callable[[float], Awaitable[Sequence[Flow]]]
-"""The flows of the last so many seconds. Raises SourceError."""
+Source = Callable[[Question], Awaitable[Sequence[Flow]]]
+"""The flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
 
 
 class SourceError(Exception):
@@ -62,27 +62,25 @@ class TrafficMetrics:
         return app
 
     async def _totals(self, request: web.Request) -> web.Response:
-        kind, asked = _asked(request)
-        measured = totals(await self._source(WINDOW), kind, asked.namespace, asked.name)
-        return self._list(request, measured, asked)
+        return await self._answer(request, edges=False)
 
     async def _edges(self, request: web.Request) -> web.Response:
-        kind, asked = _asked(request)
-        measured = edges(await self._source(WINDOW), kind, asked.namespace, asked.name)
-        return self._list(request, measured, asked)
+        return await self._answer(request, edges=True)
 
-    def _list(self, request: web.Request, measured: Sequence[Measured], asked: Reference) -> web.Response:
-        timestamp = datetime.fromtimestamp(int(self._clock()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return _json(documents.metrics_list(measured, asked, request.path, timestamp, WINDOW))
+    async def _answer(self, request: web.Request, *, edges: bool) -> web.Response:
+        match = request.match_info
+        kind = KINDS.get(match.get("plural", NAMESPACES.plural))
+        if kind is None or (not kind.namespaced and match.get("namespace")):
+            raise web.HTTPNotFound
+        question = Question(kind, match.get("namespace", ""), match.get("name", ""), edges)
+        return _json(await answer(self._source, question, request.path, self._clock()))
 
 
-def _asked(request: web.Request) -> tuple[Kind, Reference]:
-    match = request.match_info
-    plural = match.get("plural", NAMESPACES.plural)
-    kind = KINDS.get(plural)
-    if kind is None or (not kind.namespaced and match.get("namespace")):
-        raise web.HTTPNotFound(text="the server could not find the requested resource")
-    return kind, Reference(kind.kind, match.get("namespace", ""), match.get("name", ""))
+async def answer(source: Source, question: Question, path: str, now: float) -> documents.Document:
+    """The TrafficMetricsList that answers a question. `now` is seconds since the epoch. Raises SourceError."""
+    timestamp = datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    measured = measure(await source(question), question)
+    return documents.metrics_list(measured, question.resource, path, timestamp, WINDOW)
 
 
 def _constant(document: documents.Document) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -224,6 +224,11 @@ class Mesh:
         """The version of the newest state."""
         return self._compiler.version
 
+    def state(self, pod: ObjectKey) -> Mapping[str, StateEntry | msgspec.Raw]:
+        """The newest state of a pod's sidecar, its private key included; empty when there is none."""
+        update = self._compiler.update_for(pod, None)
+        return {} if update is None else update.set_
+
     def sidecars(self) -> Iterator[Sidecar]:
         """Every sidecar, and how far it is."""
         for key, pod in self._pods.items():

@@ -6,6 +6,7 @@
 | GET `/mesh/services?namespace=` | Services and what is behind them (meshservices.py) |
 | GET `/mesh/config` | the settings in force, without secrets |
 | GET `/mesh/version` | what runs: this process, and the sidecars' image |
+| GET `/mesh/supportpkg` | the states of sidecars, a line of JSON each (support.py) |
 | GET `/metrics`, `/healthz`, `/readyz` | observe/endpoints.py |
 """
 
@@ -33,6 +34,7 @@ from .meshservices import services
 from .meshstatus import Facts, findings, policy_facts, sidecar_facts, sidecars_facts, unix_time
 from .objects import Objects
 from .store import Resource, Store
+from .support import states
 from .telemetry import MeshMetrics
 
 
@@ -68,6 +70,7 @@ class Operator:
             web.get("/mesh/services", self._services),
             web.get("/mesh/config", self._config),
             web.get("/mesh/version", self._version),
+            web.get("/mesh/supportpkg", self._support),
         ]
 
     async def status(self) -> Facts:
@@ -120,6 +123,13 @@ class Operator:
 
     async def _version(self, _: web.Request) -> web.Response:
         return _json({"nginx-mesh-local": version(), "nginx-mesh-sidecar": self._sidecar_version})
+
+    async def _support(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+        await response.prepare(request)
+        for line in states(self._parts.mesh):
+            await response.write(line)
+        return response
 
 
 def _json(content: Any) -> web.Response:

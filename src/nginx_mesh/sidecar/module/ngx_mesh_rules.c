@@ -20,6 +20,12 @@
 #define NGX_MESH_VALUES_MAX   64                /* of a header */
 
 typedef struct {
+    ngx_str_node_t      node;           /* the pattern */
+    ngx_uint_t          refs;
+    pcre2_code         *code;           /* NULL: it is none */
+} ngx_mesh_regex_t;
+
+typedef struct {
     ngx_str_t           name;
     pcre2_code         *regex;          /* NULL: it does not compile, and matches nothing */
 } ngx_mesh_header_match_t;
@@ -32,6 +38,7 @@ typedef struct {
     ngx_array_t         headers;        /* ngx_mesh_header_match_t */
 } ngx_mesh_match_t;
 
+static ngx_mesh_names_t         ngx_mesh_regexes;
 static pcre2_match_data        *ngx_mesh_match_data;
 static pcre2_match_context     *ngx_mesh_match_context;
 
@@ -63,18 +70,54 @@ ngx_mesh_str_push(ngx_array_t *strings, const u_char *data, size_t len)
 
 
 static void
-ngx_mesh_regex_free(void *data)
+ngx_mesh_regex_release(void *data)
 {
-    pcre2_code_free(data);
+    ngx_mesh_regex_t  *regex = data;
+
+    if (--regex->refs == 0) {
+        ngx_mesh_names_delete(&ngx_mesh_regexes, &regex->node);
+        pcre2_code_free(regex->code);
+        ngx_free(regex);
+    }
 }
 
 
-/* NULL when it is no pattern. */
+/* Without a reference. NULL: out of memory. */
+static ngx_mesh_regex_t *
+ngx_mesh_regex_new(const ngx_str_t *text)
+{
+    int                error;
+    size_t             offset;
+    ngx_mesh_regex_t  *regex;
+
+    regex = ngx_mesh_alloc(sizeof(ngx_mesh_regex_t), text->len);
+    if (regex == NULL) {
+        return NULL;
+    }
+
+    (void) ngx_mesh_copy(&regex->node.str, (u_char *) (regex + 1), text->data, text->len);
+    ngx_mesh_names_insert(&ngx_mesh_regexes, &regex->node);
+
+    regex->code = pcre2_compile(text->data, text->len, 0, &error, &offset, NULL);
+
+    if (regex->code) {
+        /* without it patterns are interpreted */
+        (void) pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE);
+    }
+
+    return regex;
+}
+
+
+/*
+ * As long as the pool lives. A pattern is compiled once, however many rules have it: a thousand may share a few, and a
+ * policy is built while the one that it replaces still has most of its patterns.
+ */
 static ngx_int_t
 ngx_mesh_regex_compile(pcre2_code **code, ngx_pool_t *pool, const u_char *data, size_t len)
 {
-    int                  error;
-    size_t               offset;
+    ngx_str_t            text = { len, (u_char *) data };
+    ngx_mesh_regex_t    *regex;
     ngx_pool_cleanup_t  *cln;
 
     cln = ngx_pool_cleanup_add(pool, 0);
@@ -82,15 +125,19 @@ ngx_mesh_regex_compile(pcre2_code **code, ngx_pool_t *pool, const u_char *data, 
         return NGX_ERROR;
     }
 
-    *code = pcre2_compile(data, len, 0, &error, &offset, NULL);
+    regex = (ngx_mesh_regex_t *) ngx_mesh_names_find(&ngx_mesh_regexes, &text);
 
-    if (*code) {
-        cln->handler = ngx_mesh_regex_free;
-        cln->data = *code;
-
-        /* without it patterns are interpreted */
-        (void) pcre2_jit_compile(*code, PCRE2_JIT_COMPLETE);
+    if (regex == NULL) {
+        regex = ngx_mesh_regex_new(&text);
+        if (regex == NULL) {
+            return NGX_ERROR;
+        }
     }
+
+    regex->refs++;
+    cln->handler = ngx_mesh_regex_release;
+    cln->data = regex;
+    *code = regex->code;
 
     return NGX_OK;
 }

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
+
+from nginx_mesh.local.store import Store
 
 from .localcli import LocalCli
 from .manifests import IDLE_CLIENT, SHOP, web
@@ -164,3 +168,86 @@ def test_a_policy_is_in_force_again_after_the_daemon_was_killed(mesh: LocalCli) 
     mesh.wait_ready()
     mesh.wait(lambda: get(mesh, "ratelimit", "limit")["status"]["stateVersion"] > version, 20)
     reaches(mesh, "ratelimit", "limit", ("True", "Acknowledged", "2/2"))
+
+
+# policies that cannot both count
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: %(name)s, namespace: shop}
+spec: {clusterIP: %(ip)s, selector: {app: web}, ports: [{port: 80, targetPort: %(target)s}]}
+---
+"""
+SPLIT = """
+apiVersion: split.smi-spec.io/v1alpha3
+kind: TrafficSplit
+metadata: {name: %(name)s, namespace: shop}
+spec: {service: api, backends: [{service: %(to)s, weight: 1}]}
+---
+"""
+BREAKER = """
+apiVersion: specs.smi.nginx.com/v1alpha1
+kind: CircuitBreaker
+metadata: {name: %(name)s, namespace: shop}
+spec: {destination: {kind: Service, name: api}, errors: 9, timeoutSeconds: 30}
+---
+"""
+# Who asks is one of the limits' sources.
+ASK = """
+import http.client
+for host, path in [("10.96.5.6:80", "/")] * 4 + [("127.0.0.1:8886", "/status")]:
+    connection = http.client.HTTPConnection(host, timeout=5)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    print(body if path == "/status" else answer.status)
+"""
+SOURCES = "  sources: [{kind: Pod, name: client}]\n"
+
+
+def slip_in(mesh: LocalCli, manifest: str) -> None:
+    """Store an object that nobody judges, as where a webhook was away. The daemon must not run."""
+    store = Store(mesh.paths.state / "store.db", time.time)
+    with store.transaction() as tx:
+        tx.put(yaml.safe_load(manifest))
+    store.close()
+
+
+def test_of_policies_that_cannot_both_count_the_oldest_does_then_the_first_by_name_whatever_restarts(
+    mesh: LocalCli,
+) -> None:
+    mesh.ok("delete", "-n", "shop", "rl", "limit")
+    mesh.apply(
+        SERVICE % {"name": "api", "ip": "10.96.5.6", "target": 8080}
+        + SERVICE % {"name": "good", "ip": "10.96.5.7", "target": 8080}
+        + SERVICE % {"name": "bad", "ip": "10.96.5.8", "target": 9999}
+        # of one second; the order in a file says nothing
+        + "".join(SPLIT % {"name": name, "to": to} for name, to in (("split-n", "bad"), ("split-m", "good")))
+        + "".join(BREAKER % {"name": f"breaker-{letter}"} for letter in "nm")
+        + LIMIT % {"name": "limit-m", "to": "api", "rate": "1r/m"}
+        + SOURCES
+    )
+    second = int(time.time())
+    mesh.wait(lambda: int(time.time()) > second)
+    mesh.apply(SPLIT % {"name": "split-a", "to": "bad"} + BREAKER % {"name": "breaker-a"})
+    young = LIMIT % {"name": "limit-a", "to": "api", "rate": "1000r/s"} + SOURCES
+    assert "RateLimit shop/limit-m limits" in mesh.fails("apply", "-f", "-", stdin=young.encode())
+    os.kill(mesh.daemon_pid(), signal.SIGKILL)
+    slip_in(mesh, young)
+    for _ in range(2):
+        mesh.wait_ready()
+        for kind, prefix, letters in (("ts", "split", "mna"), ("cb", "breaker", "mna"), ("rl", "limit", "ma")):
+            counts = "2/2" if kind == "rl" else "3/3"
+            reaches(mesh, kind, f"{prefix}-m", ("True", "Acknowledged", counts))
+            for letter in letters[1:]:
+                reaches(mesh, kind, f"{prefix}-{letter}", ("False", "WithoutEffect", counts))
+                said = mesh.ok("describe", kind, f"{prefix}-{letter}", "-n", "shop")
+                assert re.search(rf"Upsert\w+Failed .*{prefix}-m .* already", said), said
+        *statuses, status = mesh.ok("exec", "client", "-n", "shop", "--", "python3", "-c", ASK).split("\n", 4)
+        # each of the two pods takes one request a minute from the client, whatever restarts
+        assert set(statuses) <= {"200", "503"}
+        assert statuses.count("503") >= 2
+        assert json.loads(status)["circuit_breakers"]["shop/api:80"]["breaker"] == "shop/breaker-m"
+        os.kill(mesh.daemon_pid(), signal.SIGKILL)
+    mesh.wait_ready()

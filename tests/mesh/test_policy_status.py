@@ -149,10 +149,14 @@ def test_a_clash_is_refused_and_names_the_field(mesh: LocalCli) -> None:
 
 
 def test_what_a_policy_names_and_is_not_there_is_an_event_until_it_comes(mesh: LocalCli) -> None:
-    mesh.apply(LIMIT % {"name": "early", "to": "later", "rate": "10r/s"})
+    early = LIMIT % {"name": "early", "to": "later", "rate": "10r/s"}
+    applied = mesh.run("apply", "-f", "-", stdin=early.encode())
+    warning = "spec.destination: there is no Service shop/later in the mesh"
+    assert applied.stdout.endswith("/early created\n")
+    assert applied.stderr == f"Warning: stdin document 1: RateLimit shop/early: {warning}\n"
     described = mesh.ok("describe", "rl", "early", "-n", "shop")
     assert "UnknownReference" in described
-    assert "spec.destination: there is no Service shop/later" in described
+    assert warning in described
     reaches(mesh, "ratelimit", "early", ("False", "NoSidecars", "0/0"))
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: later, namespace: shop}\n"
     mesh.apply(service + "spec: {selector: {app: web}, ports: [{port: 81, targetPort: 8080}]}\n")

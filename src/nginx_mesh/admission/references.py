@@ -9,10 +9,12 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit, RateLimitRule, WorkloadReference
 from nginx_mesh.api.smi import HTTPRouteGroup, RouteRule, Subject, TrafficSplit, TrafficTarget
+from nginx_mesh.catalog.words import absent, no_fallback, without_match, without_port
 
 Lookup = Callable[[ObjectKey], Object | None]
 _Reference = tuple[str, ObjectKey]
 _ALWAYS_THERE = "default"
+_FALLBACK = "spec.fallback.service"
 
 
 def references(policy: Object) -> Iterator[_Reference]:
@@ -40,14 +42,14 @@ def references(policy: Object) -> Iterator[_Reference]:
         destination, fallback = policy.spec.destination, policy.spec.fallback
         yield "spec.destination", ObjectKey(Service.KIND, destination.namespace or own, destination.name)
         if fallback is not None:
-            yield "spec.fallback.service", ObjectKey(Service.KIND, fallback.namespace, fallback.name)
+            yield _FALLBACK, ObjectKey(Service.KIND, fallback.namespace, fallback.name)
 
 
 def missing(policy: Object, lookup: Lookup) -> Iterator[FieldError]:
     """What a policy names and is not there: objects, matches of route groups, the fallback's port."""
     for field, key in references(policy):
         if lookup(key) is None and not (key.kind == "ServiceAccount" and key.name == _ALWAYS_THERE):
-            yield FieldError(field, f"there is no {key.kind} {key.namespace}/{key.name}")
+            yield FieldError(field, no_fallback(absent(key)) if field == _FALLBACK else absent(key))
     if isinstance(policy, TrafficTarget | RateLimit):
         rules: Sequence[RouteRule | RateLimitRule] = policy.spec.rules
         for index, rule in enumerate(rules):
@@ -56,15 +58,17 @@ def missing(policy: Object, lookup: Lookup) -> Iterator[FieldError]:
                 yield from _missing_matches(f"spec.rules[{index}].matches", group, rule.matches)
     if isinstance(policy, CircuitBreaker) and (fallback := policy.spec.fallback) is not None:
         service = lookup(ObjectKey(Service.KIND, fallback.namespace, fallback.name))
-        if isinstance(service, Service) and all(port.port != fallback.port for port in service.spec.ports):
-            yield FieldError("spec.fallback.port", f"{service.key} has no port {fallback.port}")
+        if isinstance(service, Service):
+            ports = {port.port for port in service.spec.ports if port.protocol == "TCP"}
+            if fallback.port not in ports:
+                yield FieldError("spec.fallback.port", no_fallback(without_port(service.key, fallback.port)))
 
 
 def _missing_matches(field: str, group: HTTPRouteGroup, names: Sequence[str]) -> Iterator[FieldError]:
     known = {match.name for match in group.spec.matches}
     for name in names:
         if name not in known:
-            yield FieldError(field, f'HTTPRouteGroup {group.metadata.name} has no match "{name}"')
+            yield FieldError(field, without_match(group.metadata.name, name))
 
 
 def _account(subject: Subject, own: str) -> ObjectKey:

@@ -605,6 +605,8 @@ def _apply(client: Client, files: list[dict[str, str]], namespace: str) -> int:
     """Apply manifests; how many objects they hold."""
     outcomes = client.request("POST", "/mesh/apply", {"files": files, "namespace": namespace}) if files else []
     for outcome in outcomes:
+        for warning in outcome["warnings"]:
+            click.echo(f"Warning: {warning}", err=True)
         click.echo(f"{outcome['object']} {outcome['outcome']}")
     return len(outcomes)
 

@@ -14,6 +14,7 @@ from nginx_mesh.api.nsm import CircuitBreaker, Fallback
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import ServicePort
 from nginx_mesh.catalog.diversions import breaker_ends
+from nginx_mesh.catalog.words import absent, no_fallback, without_port
 
 from .state import Breaker, cluster_name
 
@@ -44,7 +45,7 @@ def breaker_problems(catalog: Catalog, policy: CircuitBreaker) -> Iterator[tuple
     spec, key = policy.spec, breaker_ends(policy).start
     service = catalog.topology.service(key)
     if service is None:
-        yield "spec.destination.name", f"the mesh knows no {key}"
+        yield "spec.destination", absent(key)
     counts = catalog.policies.breakers.at(key)
     if counts is not None and counts.key != policy.key:
         yield "spec.destination", f"{counts.key} breaks circuits to {key} already, and is older"
@@ -60,7 +61,7 @@ def breaker_problems(catalog: Catalog, policy: CircuitBreaker) -> Iterator[tuple
         return
     problem = _unusable(catalog, policy, spec.fallback)
     if problem is not None:
-        yield problem[0], f"{problem[1]}: callers are refused while the circuit is open"
+        yield problem[0], no_fallback(problem[1])
     elif service is not None:
         fallback = catalog.topology.service(_key(spec.fallback))
         answers = None if fallback is None else fallback.ports[spec.fallback.port].protocol
@@ -78,9 +79,9 @@ def _unusable(catalog: Catalog, policy: CircuitBreaker, fallback: Fallback) -> t
     if key.namespace != destination.namespace:
         return "spec.fallback.service", f"{key} is not in the namespace of {destination}"
     if service is None:
-        return "spec.fallback.service", f"the mesh knows no {key}"
+        return "spec.fallback.service", absent(key)
     if fallback.port not in service.ports:
-        return "spec.fallback.port", f"{key} has no TCP port {fallback.port}"
+        return "spec.fallback.port", without_port(key, fallback.port)
     return None
 
 

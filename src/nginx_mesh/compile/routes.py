@@ -10,6 +10,7 @@ from nginx_mesh.api.nsm import RateLimitRule
 from nginx_mesh.api.pcre2 import pattern_fault
 from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, RouteRule, TCPRoute
 from nginx_mesh.catalog.policies import Policies
+from nginx_mesh.catalog.words import absent, without_match
 
 from .state import PathRule
 
@@ -43,7 +44,7 @@ def resolve(
             for problem in _resolve_group(route, rule.matches, routes.http):
                 routes.problems.append((f"{where}.matches", problem))
         else:
-            routes.problems.append((f"{where}.name", f"there is no {rule.kind} {namespace}/{rule.name}"))
+            routes.problems.append((f"{where}.name", absent(ObjectKey(rule.kind, namespace, rule.name))))
     return routes
 
 
@@ -52,7 +53,7 @@ def _resolve_group(group: HTTPRouteGroup, names: Sequence[str], rules: list[Path
     matches = {match.name: match for match in group.spec.matches}
     for name in names:
         if name not in matches:
-            yield f'HTTPRouteGroup {group.metadata.name} has no match "{name}"'
+            yield without_match(group.metadata.name, name)
     for match in [matches[name] for name in names if name in matches] if names else group.spec.matches:
         rule = _rule(match)
         if rule is None:

@@ -14,6 +14,7 @@ from nginx_mesh.api.smi import RouteRule, TrafficSplit
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import ServicePort
 from nginx_mesh.catalog.records import Balanced, Port
+from nginx_mesh.catalog.words import absent
 
 from .routes import Routes, resolve
 from .state import Split, SplitBackend, cluster_name
@@ -47,7 +48,7 @@ def split_problems(catalog: Catalog, policy: TrafficSplit) -> Iterator[tuple[str
     spec, key = policy.spec, _service(policy, policy.spec.service)
     root = catalog.topology.service(key)
     if root is None:
-        yield "spec.service", f"the mesh knows no {key}"
+        yield "spec.service", absent(key)
     counts = catalog.policies.splits.at(key)
     if counts is not None and counts.key != policy.key:
         yield "spec.service", f"{counts.key} splits {key} already, and is older"
@@ -59,7 +60,7 @@ def split_problems(catalog: Catalog, policy: TrafficSplit) -> Iterator[tuple[str
             yield f"{where}.weight", "is negative, and counts as 0"
         service = catalog.topology.service(_service(policy, backend.service))
         if service is None:
-            yield f"{where}.service", f"the mesh knows no {_service(policy, backend.service)}"
+            yield f"{where}.service", absent(_service(policy, backend.service))
         elif root is not None:
             for reason in _port_problems(root, service):
                 yield f"{where}.service", reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,14 @@ _ORDER = ("Namespace", "ServiceAccount", "ConfigMap", "Secret", "Service")
 
 Files = Iterable[tuple[str, bytes]]
 """Manifests: where each came from, and its content."""
+
+
+class Outcome(NamedTuple):
+    """What became of an applied object: created, configured or unchanged. `warnings` name it, and what to look at."""
+
+    key: ObjectKey
+    what: str
+    warnings: tuple[str, ...] = ()
 
 
 class RefusedError(Exception):
@@ -89,7 +97,7 @@ class Objects:
         """All objects of a kind, of one namespace or all."""
         return self._events.list(namespace) if kind == "Event" else self._store.list(kind, namespace)
 
-    async def apply(self, files: Files, namespace: str) -> list[tuple[ObjectKey, str]]:
+    async def apply(self, files: Files, namespace: str) -> list[Outcome]:
         """Create or replace all objects of the manifests or, raising RefusedError, none; what became of each."""
         parsed = await asyncio.to_thread(_parse, files, namespace)
         unmet = validate_references(
@@ -152,28 +160,30 @@ class Objects:
             lifecycle.settle(tx, self._clock())
         return found
 
-    def _put(self, resources: list[tuple[Resource, Callable[[FieldError], str]]]) -> list[tuple[ObjectKey, str]]:
+    def _put(self, resources: list[tuple[Resource, Callable[[FieldError], str]]]) -> list[Outcome]:
         """Store objects, all or none; each comes with how to word what is wrong with it."""
         faults: list[str] = []
-        outcomes: dict[int, tuple[ObjectKey, str]] = {}
+        outcomes: dict[int, Outcome] = {}
         doubts: list[tuple[ObjectKey, FieldError]] = []
         with self._store.transaction() as tx:
             admission = self.admission(tx)
             for number in sorted(range(len(resources)), key=lambda n: _rank(resources[n][0])):
                 resource, worded = resources[number]
                 try:
-                    outcomes[number] = key_of(resource), tx.put(admission.admit(resource))
+                    outcomes[number] = Outcome(key_of(resource), tx.put(admission.admit(resource)))
                 except FieldError as error:
                     faults.append(worded(error))
             # All of them together: none is judged by an object that another is about to replace.
             others = Others(tx)
-            for number, (key, outcome) in sorted(outcomes.items()):
-                if key.kind in POLICIES and outcome != "unchanged":
+            for number, (key, what, _) in sorted(outcomes.items()):
+                if key.kind in POLICIES and what != "unchanged":
+                    resource, worded = resources[number]
                     before = self._store.get(key)
-                    obj, old = kinds.decode(resources[number][0]), None if before is None else kinds.decode(before)
+                    obj, old = kinds.decode(resource), None if before is None else kinds.decode(before)
                     verdict = review(obj, old, others)
-                    faults += map(resources[number][1], verdict.errors)
+                    faults += map(worded, verdict.errors)
                     doubts += [(key, warning) for warning in verdict.warnings]
+                    outcomes[number] = Outcome(key, what, tuple(map(worded, verdict.warnings)))
             if faults:
                 raise RefusedError("Invalid", faults[0], faults)
             lifecycle.settle(tx, self._clock())

@@ -120,8 +120,16 @@ class ApiServer:
     async def _apply(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)
         outcomes = await self._runtime.objects.apply(manifests.contents(), manifests.namespace)
-        named = [(f"{registry.title(registry.by_kind(key.kind))}/{key.name}", outcome) for key, outcome in outcomes]
-        return _json([{"object": name, "outcome": outcome} for name, outcome in named])
+        return _json(
+            [
+                {
+                    "object": f"{registry.title(registry.by_kind(outcome.key.kind))}/{outcome.key.name}",
+                    "outcome": outcome.what,
+                    "warnings": outcome.warnings,
+                }
+                for outcome in outcomes
+            ]
+        )
 
     async def _delete_all(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)

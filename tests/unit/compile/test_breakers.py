@@ -55,7 +55,7 @@ def test_numbers_that_no_sidecar_takes_are_brought_into_range() -> None:
         ("default/web", 80, "spec.fallback.service is the destination itself"),
         ("web", 81, "spec.fallback.service is the destination itself"),
         ("prod/spare", 80, "spec.fallback.service Service prod/spare is not in the namespace of Service default/web"),
-        ("default/none", 80, "spec.fallback.service the mesh knows no Service default/none"),
+        ("default/none", 80, "spec.fallback.service there is no Service default/none in the mesh"),
         ("default/spare", 81, "spec.fallback.port Service default/spare has no TCP port 81"),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_fallback_of_another_protocol_is_told() -> None:
 
 
 def test_a_breaker_without_its_service_is_told() -> None:
-    assert problems(breaker("b", "web")) == ["spec.destination.name the mesh knows no Service default/web"]
+    assert problems(breaker("b", "web")) == ["spec.destination there is no Service default/web in the mesh"]
 
 
 def test_calls_of_a_headless_services_pods_have_its_circuit_and_its_fallback_a_cluster() -> None:

@@ -137,8 +137,8 @@ def test_a_split_in_order_is_no_problem() -> None:
 @pytest.mark.parametrize(
     ("policy", "objects", "problem"),
     [
-        (split("s", "web", {"one": 1}), BACKENDS, "spec.service the mesh knows no Service default/web"),
-        (split("s", "web", {"no": 1}), (ROOT,), "spec.backends[0].service the mesh knows no Service default/no"),
+        (split("s", "web", {"one": 1}), BACKENDS, "spec.service there is no Service default/web in the mesh"),
+        (split("s", "web", {"no": 1}), (ROOT,), "spec.backends[0].service there is no Service default/no in the mesh"),
         (split("s", "web", {"one": 0}), (ROOT, *BACKENDS), "spec.backends no weight is above 0"),
         (split("s", "web", {}), (ROOT,), "spec.backends no weight is above 0"),
         (

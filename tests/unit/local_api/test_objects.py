@@ -158,19 +158,22 @@ async def test_two_rate_limits_for_the_same_source_are_refused_in_one_manifest_o
 async def test_rate_limits_can_swap_their_sources_in_one_manifest(objects: Objects) -> None:
     await objects.apply([("f", rate_limit("one", A)), ("g", rate_limit("two", B))], "default")
     outcomes = await objects.apply([("f", rate_limit("one", B)), ("g", rate_limit("two", A))], "default")
-    assert [outcome for _, outcome in outcomes] == ["configured", "configured"]
+    assert [outcome.what for outcome in outcomes] == ["configured", "configured"]
 
 
 async def test_what_a_policy_names_and_is_not_there_is_a_warning_once(objects: Objects) -> None:
     def warnings() -> list[tuple[str, str, int]]:
         return [(event["reason"], event["message"], event["count"]) for event in objects.of_kind("Event", None)]
 
-    await objects.apply([("f", rate_limit("one", A))], "default")
+    (applied,) = await objects.apply([("f", rate_limit("one", A))], "default")
     expected = [
-        ("UnknownReference", "spec.destination: there is no Service default/web", 1),
+        ("UnknownReference", "spec.destination: there is no Service default/web in the mesh", 1),
         ("UnknownReference", "spec.sources[0]: there is no Deployment default/a", 1),
     ]
     assert warnings() == expected
-    await objects.apply([("f", rate_limit("one", A))], "default")
+    about = "f document 1: RateLimit default/one: "
+    assert applied.warnings == tuple(about + message for _, message, _ in expected)
+    (applied,) = await objects.apply([("f", rate_limit("one", A))], "default")
+    assert (applied.what, applied.warnings) == ("unchanged", ())
     await objects.apply([("f", rate_limit("one", A, rate="2r/s"))], "default")
     assert warnings() == expected

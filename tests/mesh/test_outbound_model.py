@@ -415,6 +415,7 @@ def judge(field: Field, chance: Chance, about: str) -> Counter[str]:
     return seen
 
 
+@pytest.mark.timeout(max(300, MESHES))
 def test_a_sidecar_calls_whom_the_reference_model_would(field: Field) -> None:
     """Splits, breakers, modes, HTTP and TCP, Services and pods, endpoints that fail, changes under open circuits."""
     seen: Counter[str] = Counter()

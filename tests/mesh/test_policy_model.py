@@ -349,6 +349,7 @@ def verdict(call: Call, answer: str) -> Verdict | str:
     return refusal or ("allowed" if answer.startswith(("200 ", "404 ")) and "nginx" not in answer else answer)
 
 
+@pytest.mark.timeout(max(300, MESHES))
 def test_sidecars_decide_as_the_reference_model(field: Field) -> None:
     """Access control and rate limits, every mode, kind of caller, destination and source."""
     seen: Counter[str] = Counter()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
@@ -251,6 +252,29 @@ def test_a_port_that_no_container_declares_is_closed(mesh: Mesh) -> None:
     )
     answer = asyncio.run(ask_incoming(mesh.server.socket_dir / "explain.sock", question))
     assert answer.closed == "no container declares this port"
+
+
+def test_a_port_of_another_protocol_is_told_as_connections_are_sorted(mesh: Mesh) -> None:
+    def asked(carried: Literal["http", "tcp"], port: int, peer: str | None) -> Incoming:
+        question = Question(
+            direction="inbound",
+            ip=mesh.server.address,
+            port=port,
+            source=mesh.client.address,
+            carried=carried,
+            peer=peer,
+            request=PLAIN,
+        )
+        return asyncio.run(ask_incoming(mesh.server.socket_dir / "explain.sock", question))
+
+    own = str(mesh.client.spiffe_id)
+    assert "the port speaks HTTP" in (asked("tcp", HTTP, own).closed or "")
+    assert "the port speaks TCP" in (asked("http", TCP, own).closed or "")
+    assert asked("http", TCP, None).closed is None
+    mesh.world.mode = "strict"
+    mesh.world.push()
+    assert asked("http", TCP, own).closed is None
+    assert asked("http", TCP, None).closed == "the caller speaks plaintext and mTLS is strict"
 
 
 def test_limits_are_told_with_what_is_left_of_them_and_the_right_one_for_the_caller(mesh: Mesh) -> None:

@@ -43,7 +43,7 @@ while True:
 GREETED = "import socket; print(socket.create_connection(('clock.shop', 7000), 5).recv(10).decode() or 'closed')"
 
 
-def workload(name: str, code: str, port: str, *, sidecar: bool = True) -> str:
+def workload(name: str, code: str, port: str, *, sidecar: bool = True, annotation: str = "") -> str:
     """A Deployment of one pod, with an account of its own."""
     inject = "" if sidecar else ", injector.nsm.nginx.com/auto-inject: disabled"
     return f"""
@@ -57,7 +57,7 @@ metadata: {{name: {name}, namespace: shop}}
 spec:
   selector: {{matchLabels: {{app: {name}}}}}
   template:
-    metadata: {{labels: {{app: {name}{inject}}}}}
+    metadata: {{labels: {{app: {name}{inject}}}, annotations: {{{annotation}}}}}
     spec:
       serviceAccountName: {name}
       terminationGracePeriodSeconds: 1
@@ -65,6 +65,15 @@ spec:
       - name: {name}
         command: [python3, -u, -c, {json.dumps(code)}, {name}]
         ports: [{{containerPort: {port}}}]
+---
+"""
+
+
+OUTSIDE = """
+apiVersion: v1
+kind: Service
+metadata: {name: outside, namespace: shop}
+spec: {ports: [{name: http, port: 80}]}
 ---
 """
 
@@ -104,13 +113,17 @@ APP = (
     + workload("web", SERVER, "8080")
     + workload("next", SERVER, "8080")
     + workload("bare", SERVER, "8080", sidecar=False)
+    + workload("open", SERVER, "8080", annotation='config.nsm.nginx.com/ignore-incoming-ports: "8080"')
+    + workload("past", SERVER, "8080", annotation='config.nsm.nginx.com/ignore-outgoing-ports: "80"')
     + workload("clock", GREETER, "7000")
     + service("web", 80, 8080, "web")
     + service("grpc", 50051, 8080, "web", protocol="grpc")
     + service("heads", 80, 8080, "web", headless=True)
     + service("next", 80, 8080, "next")
     + service("bare", 80, 8080, "bare")
+    + service("open", 80, 8080, "open")
     + service("empty", 80, 8080, "nothing")
+    + OUTSIDE
     + service("clock", 7000, 7000, "clock", protocol="tcp")
     + caller("client")
     + caller("outsider", "default")
@@ -233,10 +246,12 @@ class Explained:
         self.mesh.wait(told)
         return found
 
-    def really(self, host: str, *arguments: str, pod: str = "client", namespace: str = "shop") -> tuple[int, str]:
+    def really(
+        self, host: str, *arguments: str, pod: str = "client", namespace: str = "shop", container: str = ""
+    ) -> tuple[int, str]:
         """The status that a request gets, and who answered."""
         command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %header{x-served-by}", *arguments, host]
-        out = self.mesh.ok("exec", pod, "-n", namespace, "-c", pod, "--", *command)
+        out = self.mesh.ok("exec", pod, "-n", namespace, "-c", container or pod, "--", *command)
         status, _, served = out.strip().partition(" ")
         return int(status), served
 
@@ -332,6 +347,34 @@ def test_a_pod_without_a_sidecar_judges_nothing(explained: Explained) -> None:
     (called,) = found["ways"][0]["called"]
     assert [step["step"] for step in called["steps"]] == ["sidecar"]
     assert explained.really("http://bare.shop/") == (200, "bare")
+
+
+def test_ports_that_pass_sidecars_by_are_judged_by_none(explained: Explained) -> None:
+    explained.apply(target("open", "next") + target("web", "next"))
+    explained.until("refused", "", "shop/web")
+    found = explained.of("shop/open")
+    assert (found["verdict"], [step["step"] for step in found["ways"][0]["called"][0]["steps"]]) == (
+        "allowed",
+        ["sidecar"],
+    )
+    assert explained.really("http://open.shop/") == (200, "open")
+    past = explained.of("shop/web", origin="shop/past")
+    assert (past["caller"]["sidecar"], past["deciding"]["step"], past["deciding"]["status"]) == (False, "access", 403)
+    pod = past["caller"]["pod"].partition("/")[2]
+    assert explained.really("http://web.shop/", pod=pod, container="past")[0] == 403
+
+
+def test_what_is_outside_of_the_mesh_is_told_and_refused_in_strict_mode(explained: Explained) -> None:
+    found = explained.of("shop/outside")
+    assert found["verdict"] == "unknown", "whoever answers there cannot be asked"
+    assert "is nothing that the mesh knows" in found["steps"][0]["message"]
+    assert explained.of("shop/outside", origin="default/outsider")["verdict"] == "unknown"
+    explained.mesh.apply(STRICT % "strict")
+    try:
+        found = explained.until("refused", "MeshConfig mtls.mode", "shop/outside")
+        assert (found["deciding"]["step"], found["deciding"]["status"]) == ("mode", None)
+    finally:
+        explained.mesh.apply(STRICT % "permissive")
 
 
 def test_a_split_is_followed_where_its_match_forces_it(explained: Explained) -> None:

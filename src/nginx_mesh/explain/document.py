@@ -26,12 +26,16 @@ class Step(Part, frozen=True, kw_only=True):
 
 
 class Called(Part, frozen=True, kw_only=True):
-    """What happens at a called pod, and at `pods` of them alike. `spiffe_id` is what its sidecar proves."""
+    """What happens at a called pod, and at `pods` of them alike. `spiffe_id` is what its sidecar proves.
+
+    `state_version` is that of the state which its sidecar has, 0 where none was asked.
+    """
 
     pod: str
     pods: int
     verdict: Verdict
     spiffe_id: str = ""
+    state_version: int = 0
     steps: list[Step]
 
 
@@ -46,13 +50,17 @@ class Way(Part, frozen=True, kw_only=True):
 
 
 class Caller(Part, frozen=True, kw_only=True):
-    """The pod that calls: of `pods` of the workload that was named, this one stands for all."""
+    """The pod that calls: of `pods` of the workload that was named, this one stands for all.
+
+    `state_version` is that of the state which its sidecar has, 0 where none was asked.
+    """
 
     pod: str
     workload: str
     pods: int
     sidecar: bool
     spiffe_id: str = ""
+    state_version: int = 0
 
 
 class Destination(Part, frozen=True, kw_only=True):

@@ -105,6 +105,7 @@ class _Journey:
         self._request = request
         self._protocol = target.protocol
         self._identity = ""
+        self._version = 0
 
     async def explain(self) -> Explanation:
         """The whole of it."""
@@ -163,6 +164,7 @@ class _Journey:
             return [words.not_understood(error.status)], []
         except UnreachableError as error:
             return [_silent(pod, f"does not answer: {error}")], []
+        self._version = answer.version
         if answer.spiffe_id and answer.svid_expires > self._mesh.now():
             self._identity = answer.spiffe_id
         if answer.destination is not None:
@@ -205,16 +207,16 @@ class _Journey:
         pod, address = pod_behind(self._catalog, endpoint.address), address_of(endpoint.address)
         if pod is None:
             outside = Step(step="sidecar", outcome="unknown", message="it is no pod of this mesh, and cannot be asked")
-            return _called(endpoint.address, "", [outside])
+            return _called(endpoint.address, [outside])
         name = name_of(pod)
         if not pod.meshed:
-            return _called(name, "", [Step(step="sidecar", message="it has none: nothing is judged there")])
+            return _called(name, [Step(step="sidecar", message="it has none: nothing is judged there")])
         if address.port in ALWAYS_IGNORED_INCOMING_PORTS or address.port in _ignored(pod):
             passed = f"port {address.port} passes it by: nothing is judged there"
-            return _called(name, "", [Step(step="sidecar", message=passed)])
+            return _called(name, [Step(step="sidecar", message=passed)])
         socket = self._mesh.sockets(pod.key)
         if socket is None:
-            return _called(name, "", [_silent(pod, "has not got its first state yet")])
+            return _called(name, [_silent(pod, "has not got its first state yet")])
         question = Question(
             direction="inbound",
             ip=address.ip,
@@ -227,13 +229,13 @@ class _Journey:
         try:
             answer = await ask_incoming(socket, question)
         except NotUnderstoodError as error:
-            return _called(name, "", [words.not_understood(error.status)])
+            return _called(name, [words.not_understood(error.status)])
         except UnreachableError as error:
-            return _called(name, "", [_silent(pod, f"does not answer: {error}")])
+            return _called(name, [_silent(pod, f"does not answer: {error}")])
         steps = words.handshake(endpoint.spiffe_id, answer, self._mesh.now()) if endpoint.tls else []
         if words.verdict(steps) == "allowed":
             steps += self._judged(answer, pod, address.port, tls=endpoint.tls)
-        return _called(name, answer.spiffe_id, steps)
+        return _called(name, steps, answer)
 
     def _judged(self, answer: Incoming, pod: Workload, port: int, *, tls: bool) -> list[Step]:
         heard = {target.target for target in answer.targets}
@@ -267,6 +269,7 @@ class _Journey:
                 pods=origin.pods,
                 sidecar=sidecar,
                 spiffe_id=self._identity,
+                state_version=self._version,
             ),
             destination=Destination(
                 service=f"{target.service.namespace}/{target.service.name}",
@@ -311,8 +314,15 @@ def _silent(pod: Workload, why: str) -> Step:
     return Step(step="sidecar", outcome="unknown", message=f"the sidecar of {name_of(pod)} {why}")
 
 
-def _called(pod: str, spiffe_id: str, steps: list[Step]) -> Called:
-    return Called(pod=pod, pods=1, verdict=words.verdict(steps), spiffe_id=spiffe_id, steps=steps)
+def _called(pod: str, steps: list[Step], answer: Incoming | None = None) -> Called:
+    return Called(
+        pod=pod,
+        pods=1,
+        verdict=words.verdict(steps),
+        spiffe_id="" if answer is None else answer.spiffe_id,
+        state_version=0 if answer is None else answer.version,
+        steps=steps,
+    )
 
 
 def _grouped(called: Sequence[Called]) -> list[Called]:

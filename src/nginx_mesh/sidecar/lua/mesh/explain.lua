@@ -201,9 +201,17 @@ local function coming_in(port, tcp)
     end
 
     if not speaks(entry, tcp) then
-        about.closed = tcp and "the port speaks HTTP, the caller's sidecar TCP"
-                       or "the port speaks TCP, the caller's sidecar HTTP"
-        return about
+        if tcp then
+            about.closed = "the port speaks HTTP, the caller's sidecar TCP"
+            return about
+        end
+
+        if peer ~= nil and state.settings().mtls_mode ~= "strict" then
+            about.closed = "the port speaks TCP, where TLS is the application's own unless the mode is strict"
+            return about
+        end
+
+        tcp = true                                      -- which takes anything
     end
 
     if tcp then

@@ -120,8 +120,8 @@ def reduced(configuration: str, features: Features) -> str:
     if features.metrics:
         return configuration
     quiet, count = re.subn(r"^ *mesh_count on;\n", "", configuration, flags=re.MULTILINE)
-    if not count:
-        raise ValueError("the sidecar's nginx.conf has no mesh_count to take away")
+    if not count or "mesh_count" in quiet:
+        raise ValueError("the sidecar's nginx.conf has no mesh_count to take away, or more than these")
     return quiet
 
 

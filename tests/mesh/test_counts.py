@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,37 @@ pytestmark = pytest.mark.mesh
 HTTP, TCP = 8080, 9000
 MIXED = ("/200/100", "/200/2000", "/201/0", "/204/0", "/301/0", "/404/9", "/200/100", "/429/20", "/500/50", "/503/0")
 BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+
+# A handshake that begins and then ends in one of many ways.
+BREAKS_OFF = """
+import socket, ssl, struct, sys
+host, port, alpn, how = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+context.set_alpn_protocols([alpn])
+if how == "old":
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+try:
+    context.wrap_bio(received, to_send).do_handshake()
+except ssl.SSLWantReadError:
+    pass
+peer = socket.create_connection((host, int(port)), 10)
+peer.sendall(to_send.read())
+peer.recv(100)
+if how == "reset":
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+elif how == "garbage":
+    peer.sendall(b"x" * 100)
+    try:
+        while peer.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+peer.close()
+"""
 
 
 class Counted:
@@ -323,6 +355,26 @@ def changed_conf(world: World, old: str, new: str) -> str:
     conf = world.image.joinpath("etc/nginx-mesh/nginx.conf").read_text()
     assert conf.count(old) == 1
     return conf.replace(old, new)
+
+
+@pytest.mark.parametrize(("port", "alpn"), [(HTTP, "http/1.1"), (TCP, "nginx-mesh-tcp")])
+def test_every_handshake_that_breaks_off_is_a_failed_one(mesh: Mesh, port: int, alpn: str) -> None:
+    server = mesh.servers[0]
+    before = counted(server)
+    ways = ("close", "reset", "garbage", "old")
+    for way in ways:
+        mesh.client.output(
+            "setpriv", "--reuid=2102", sys.executable, "-c", BREAKS_OFF, server.address, str(port), alpn, way
+        )
+    name = "tls_handshakes_total"
+    wait_until(
+        lambda: added([before], [counted(server)])(name, side="server", result="failed") == len(ways),
+        "they are counted",
+    )
+    grown = added([before], [counted(server)])
+    assert grown(name) == len(ways)
+    assert grown("stream_connections_total", status="500") == (len(ways) if port == TCP else 0)
+    assert grown("http_requests_total") == 0
 
 
 def test_what_left_the_state_goes_from_the_metrics_and_comes_back_from_zero(mesh: Mesh) -> None:

@@ -18,6 +18,7 @@ struct ngx_mesh_counts_s {
     ngx_mesh_endpoint_t      *endpoint;
     ngx_queue_t               queue;    /* in ngx_mesh_counted while there is something to take: it holds the endpoint */
     ngx_uint_t                counted;
+    ngx_uint_t                tcp;      /* TCP is among what there is to take */
     ngx_mesh_status_count_t  *statuses;
     uint64_t                  numbers[NGX_MESH_NUMBERS];
     metric_histogram          times[NGX_MESH_TIMES];
@@ -35,6 +36,7 @@ typedef struct {
     ngx_str_t                 endpoint;
     ngx_str_t                 labels;   /* empty: as the state has it */
     ngx_uint_t                tls;
+    ngx_uint_t                tcp;      /* else its numbers and times are 0 */
     uint64_t                  numbers[NGX_MESH_NUMBERS];
     metric_histogram          times[NGX_MESH_TIMES];
 } ngx_mesh_ffi_counts_t;
@@ -115,6 +117,7 @@ ngx_mesh_count_number(ngx_mesh_endpoint_t *e, ngx_mesh_number_e number, uint64_t
 
     if (counts) {
         counts->numbers[number] += n;
+        counts->tcp |= number >= NGX_MESH_TCP_CONNECTIONS;
     }
 }
 
@@ -128,6 +131,7 @@ ngx_mesh_count_time(ngx_mesh_endpoint_t *e, ngx_mesh_time_e time, uint64_t ms)
 
     if (counts) {
         metric_observe(&counts->times[time], ms);
+        counts->tcp = 1;
     }
 }
 
@@ -222,9 +226,11 @@ ngx_mesh_ffi_counts_take(void)
     taken.endpoint = ngx_mesh_taken->name;
     taken.labels = ngx_mesh_taken->labels;
     taken.tls = ngx_mesh_taken->tls;
+    taken.tcp = counts->tcp;
     ngx_memcpy(taken.numbers, counts->numbers, sizeof(taken.numbers));
     ngx_memcpy(taken.times, counts->times, sizeof(taken.times));
 
+    counts->tcp = 0;
     ngx_memzero(counts->numbers, sizeof(counts->numbers));
     ngx_memzero(counts->times, sizeof(counts->times));
 

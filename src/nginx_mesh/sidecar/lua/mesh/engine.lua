@@ -123,6 +123,7 @@ typedef struct {
     ngx_mesh_ffi_str_t  endpoint;
     ngx_mesh_ffi_str_t  labels;
     uintptr_t           tls;
+    uintptr_t           tcp;
     uint64_t            numbers[7];
     metric_histogram    times[3];
 } ngx_mesh_ffi_counts_t;
@@ -600,34 +601,59 @@ function _M.endpoint_down(cluster, address)
 end
 
 
+-- The buckets that have something, by number, and "sum".
 local function histogram(from)
-    local buckets, n = {}, 0
+    local found = { sum = tonumber(from.sum) }
 
     for i = 1, #_M.LATENCY_BOUNDS + 1 do
-        buckets[i] = from.buckets[i - 1]
-        n = n + buckets[i]
+        local n = from.buckets[i - 1]
+
+        if n > 0 then
+            found[i] = n
+        end
     end
 
-    return { sum = tonumber(from.sum), count = n, buckets = buckets }
+    return found
+end
+
+
+local function numbers(from, names, first)
+    local found = {}
+
+    for i, name in ipairs(names) do
+        found[name] = tonumber(from[first + i - 1])
+    end
+
+    return found
 end
 
 
 -- What was counted since the last call: numbers by the names of TOTALS, and the latency of requests from the wire.
 function _M.take_totals()
-    local numbers = {}
-
     C.ngx_mesh_ffi_totals_take(totals)
 
-    for i, name in ipairs(_M.TOTALS) do
-        numbers[name] = tonumber(totals.numbers[i - 1])
-    end
+    return numbers(totals.numbers, _M.TOTALS, 0), histogram(totals.latency)
+end
 
-    return numbers, histogram(totals.latency)
+
+local function take_statuses()
+    local statuses = {}
+
+    while true do
+        local status = C.ngx_mesh_ffi_status_take()
+
+        if status == nil then
+            return statuses
+        end
+
+        statuses[tonumber(status.status)] = histogram(status.latency)
+    end
 end
 
 
 -- What was counted of one endpoint since it was last taken; nil: there is no more. `labels` are nil when the state has
--- them. `http` and `tcp` are numbers by their names, `statuses` histograms by status, `times` by name.
+-- them. `http` and, when there was any TCP, `tcp` are numbers by their names, `statuses` histograms by status, `times`
+-- by name.
 function _M.take_counts()
     local counts = C.ngx_mesh_ffi_counts_take()
 
@@ -640,33 +666,20 @@ function _M.take_counts()
         endpoint = str(counts.endpoint),
         labels = counts.labels.len > 0 and str(counts.labels) or nil,
         tls = counts.tls ~= 0,
-        http = {},
-        tcp = {},
-        times = {},
-        statuses = {},
+        http = numbers(counts.numbers, _M.HTTP_NUMBERS, 0),
+        statuses = take_statuses(),
     }
 
-    for i, name in ipairs(_M.HTTP_NUMBERS) do
-        taken.http[name] = tonumber(counts.numbers[i - 1])
-    end
+    if counts.tcp ~= 0 then
+        taken.tcp = numbers(counts.numbers, _M.TCP_NUMBERS, #_M.HTTP_NUMBERS)
+        taken.times = {}
 
-    for i, name in ipairs(_M.TCP_NUMBERS) do
-        taken.tcp[name] = tonumber(counts.numbers[#_M.HTTP_NUMBERS + i - 1])
-    end
-
-    for i, name in ipairs(_M.TCP_TIMES) do
-        taken.times[name] = histogram(counts.times[i - 1])
-    end
-
-    while true do
-        local status = C.ngx_mesh_ffi_status_take()
-
-        if status == nil then
-            return taken
+        for i, name in ipairs(_M.TCP_TIMES) do
+            taken.times[name] = histogram(counts.times[i - 1])
         end
-
-        taken.statuses[tonumber(status.status)] = histogram(status.latency)
     end
+
+    return taken
 end
 
 

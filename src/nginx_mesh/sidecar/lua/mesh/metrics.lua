@@ -75,24 +75,34 @@ local function counted_group(kind, counts)
 end
 
 
+-- Returns the number of its entries.
 local function put_histogram(counters, prefix, histogram)
-    for i, n in ipairs(histogram.buckets) do
-        counters[prefix .. ":" .. i] = n
+    local all = 0
+
+    for bucket, n in pairs(histogram) do
+        counters[prefix .. ":" .. bucket] = n
+        all = all + (bucket ~= "sum" and n or 0)
     end
 
-    counters[prefix .. ":sum"] = histogram.sum
+    return all
 end
 
 
 local function add_http(counts)
-    local counters = counts.http
+    local counters, all = counts.http, 0
 
     for status, histogram in pairs(counts.statuses) do
-        put_histogram(counters, status, histogram)
-        counters.mtls = (counters.mtls or 0) + (counts.tls and histogram.count or 0)
+        all = all + put_histogram(counters, status, histogram)
     end
 
-    series.add(counted_group("http", counts), counters)
+    counters.mtls = counts.tls and all or 0
+
+    for _, n in pairs(counters) do
+        if n > 0 then
+            series.add(counted_group("http", counts), counters)
+            return
+        end
+    end
 end
 
 
@@ -104,21 +114,6 @@ local function add_tcp(counts)
     end
 
     series.add(counted_group("tcp", counts), counters)
-end
-
-
-local function has_any(numbers, histograms)
-    for _, n in pairs(numbers) do
-        if n > 0 then
-            return true
-        end
-    end
-
-    for _, histogram in pairs(histograms) do
-        if histogram.count > 0 then
-            return true
-        end
-    end
 end
 
 
@@ -148,11 +143,9 @@ local function flush()
             break
         end
 
-        if has_any(counts.http, counts.statuses) then
-            add_http(counts)
-        end
+        add_http(counts)
 
-        if has_any(counts.tcp, counts.times) then
+        if counts.tcp then
             add_tcp(counts)
         end
     end

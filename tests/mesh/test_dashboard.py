@@ -38,8 +38,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args): pass
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
+ECHO = """
+import socketserver
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(self.request.recv(100))
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("", 8080), Handler).serve_forever()
+"""
 CLIENT = """
-import http.client, time
+import http.client, socket, time
 names = ("web.shop", "orders.data")
 connections = {name: http.client.HTTPConnection(name) for name in names}
 while True:
@@ -49,6 +57,12 @@ while True:
             connection.getresponse().read()
         except (OSError, http.client.HTTPException):
             connection.close()
+    try:
+        with socket.create_connection(("ledger.data", 80), 5) as peer:
+            peer.sendall(b"hello")
+            peer.recv(5)
+    except OSError:
+        pass
     time.sleep(0.05)
 """
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -87,14 +101,14 @@ spec:
 """
 
 
-def service(name: str, namespace: str, selector: str) -> str:
+def service(name: str, namespace: str, selector: str, protocol: str = "http") -> str:
     return f"""
 apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   selector: {{{selector}}}
-  ports: [{{name: http, port: 80, targetPort: 8080}}]
+  ports: [{{name: {protocol}, port: 80, targetPort: 8080}}]
 ---
 """
 
@@ -111,6 +125,8 @@ APP = "".join(
         service("web-v1", "shop", "name: web-v1"),
         service("web-v2", "shop", "name: web-v2"),
         service("orders", "data", "app: orders"),
+        deployment("ledger", "data", ECHO, "app: ledger"),
+        service("ledger", "data", "app: ledger", "tcp"),
     )
 )
 SPLIT = """
@@ -143,7 +159,7 @@ metadata: {name: nginx-mesh-config, namespace: nginx-mesh}
 spec: {meshConfigClassName: nginx-mesh-config-class, mtls: {mode: "MODE"}}
 """
 CLIENT_ID, WEB_V1, WEB_V2 = "shop/deployment/client", "shop/deployment/web-v1", "shop/deployment/web-v2"
-ORDERS = "data/deployment/orders"
+ORDERS, LEDGER = "data/deployment/orders", "data/deployment/ledger"
 
 
 class Dashboard:
@@ -235,7 +251,9 @@ def test_the_graph_shows_who_calls_whom_how_often_and_that_it_is_by_mtls(dashboa
     for target in (WEB_V1, WEB_V2, ORDERS):
         expect(label(page, CLIENT_ID, target)).to_have_attribute("data-security", "mtls", timeout=SLOW)
         expect(row(page, CLIENT_ID, target)).to_contain_text("mTLS")
-    assert page.locator(".drawing a.node").count() == 4
+    expect(label(page, CLIENT_ID, LEDGER)).to_have_attribute("data-security", "mtls", timeout=SLOW)
+    expect(row(page, CLIENT_ID, LEDGER)).to_contain_text(re.compile(r"[\d.]+ conn/s.*TCP, \d+ B/s.*100%.*mTLS"))
+    assert page.locator(".drawing a.node").count() == 5
     assert page.locator(".drawing .group text").all_text_contents() == ["shop", "data"]
     # what it shows is what the callers' sidecar counted, and what `top` says of it
     name = label(page, CLIENT_ID, ORDERS).get_attribute("aria-label")

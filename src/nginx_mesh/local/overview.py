@@ -26,8 +26,9 @@ from nginx_mesh.api.smi import TrafficSplit
 from nginx_mesh.catalog.records import Workload
 from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.compile.state import Settings
+from nginx_mesh.traffic.connections import Connections
 from nginx_mesh.traffic.flows import Counts
-from nginx_mesh.traffic.graph import Link, Node, links, node_of, security
+from nginx_mesh.traffic.graph import Link, Node, node_of, security
 from nginx_mesh.traffic.server import WINDOW
 
 from .events import EventLog
@@ -53,6 +54,8 @@ _KINDS = {
 _CIRCUITS = {0.0: "closed", 1.0: "open", 2.0: "half_open"}
 
 Document = dict[str, Any]
+_Links = Mapping[tuple[Node, Node], tuple[Link, Link]]
+"""Links of the whole window, each with what was counted of it lately."""
 
 
 class Overview:
@@ -173,13 +176,9 @@ class Overview:
                 metadata = resource["metadata"]
                 yield Node(metadata["namespace"], kind.lower(), metadata["name"]), resource
 
-    def _links(self) -> dict[tuple[Node, Node], tuple[Link, Counts]]:
-        """Links, each with what is counted of it lately."""
-        lately = links(self._scraper.rates(_LATELY))
-        return {
-            ends: (link, lately[ends].counts if ends in lately else link.counts)
-            for ends, link in links(self._scraper.rates(WINDOW)).items()
-        }
+    def _links(self) -> _Links:
+        lately = self._scraper.links(_LATELY)
+        return {ends: (link, lately.get(ends, link)) for ends, link in self._scraper.links(WINDOW).items()}
 
     def _summary(
         self,
@@ -206,11 +205,11 @@ class Overview:
         entry = self._mesh.own_state(pod).get("settings")
         return entry if isinstance(entry, Settings) else None
 
-    def _edges(self, found: Mapping[tuple[Node, Node], tuple[Link, Counts]]) -> list[Document]:
+    def _edges(self, found: _Links) -> list[Document]:
         circuits = self._circuits()
         splits = self._splits()
         quiet = {
-            ends: (Link(), Counts())
+            ends: (Link(), Link())
             for ends, states in circuits.items()
             if ends not in found and any(state["open"] or state["half_open"] for state in states)
         }
@@ -220,7 +219,8 @@ class Overview:
                 "to": str(destination),
                 "services": sorted(link.services),
                 **(_numbers(link.counts) or {"rate": 0.0, "success": None, **dict.fromkeys(_QUANTILES)}),
-                "security": security(lately),
+                "tcp": _connections(link.tcp),
+                "security": security(link) if security(lately) == "unknown" else security(lately),
                 "splits": [part for service in sorted(link.services) for part in splits.get(service, ())],
                 "circuits": circuits.get((source, destination), []),
             }
@@ -307,9 +307,7 @@ class Overview:
             )
         return members
 
-    def _policies(
-        self, node: Node, pods: AbstractSet[ObjectKey], found: Mapping[tuple[Node, Node], object]
-    ) -> list[Document]:
+    def _policies(self, node: Node, pods: AbstractSet[ObjectKey], found: _Links) -> list[Document]:
         """The policies that concern a workload: its own sidecars, and where calls of it and to it go."""
         topology, policies = self._topology, self._mesh.catalog.policies
         keys = set().union(*(self._mesh.policies_at(pod) for pod in pods))
@@ -347,7 +345,7 @@ def _pods_wanted(resource: Document) -> int:
     return 0 if resource["kind"] == "DaemonSet" else int(resource["spec"].get("replicas", 1))
 
 
-def _sums(found: Mapping[tuple[Node, Node], tuple[Link, Counts]]) -> dict[tuple[Node, str], Counts]:
+def _sums(found: _Links) -> dict[tuple[Node, str], Counts]:
     sums: dict[tuple[Node, str], Counts] = {}
     for (source, destination), (link, _) in found.items():
         for end in ((source, "to"), (destination, "from")):
@@ -360,6 +358,13 @@ def _numbers(counts: Counts | None) -> Document | None:
         return None
     quantiles = {name: counts.quantile(q) for name, q in _QUANTILES.items()}
     return {"rate": requests, "success": counts.success / requests, **quantiles}
+
+
+def _connections(tcp: Connections) -> Document | None:
+    if tcp.tried <= 0 and tcp.sent + tcp.received <= 0:
+        return None
+    success = max(0.0, 1 - tcp.failed / tcp.tried) if tcp.tried > 0 else None
+    return {"rate": tcp.tried, "success": success, "bytes": tcp.sent + tcp.received}
 
 
 def _concerns(event: Document, node: Node, pods: AbstractSet[ObjectKey]) -> bool:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nginx_mesh.node.control import ControlSocket, UnreachableError
+from nginx_mesh.traffic.connections import carried
 from nginx_mesh.traffic.exposition import ExpositionError, Series, read
 from nginx_mesh.traffic.flows import Flow, flows
+from nginx_mesh.traffic.graph import Link, Node, links
 from nginx_mesh.traffic.history import History
 from nginx_mesh.traffic.server import WINDOW
 from nginx_mesh.traffic.timeline import Timeline
@@ -49,9 +51,10 @@ class Scraper:
         """Who called whom in the last so many seconds, as it was at the last time that sidecars were asked."""
         return flows(self._history.increases(time.monotonic(), window))
 
-    def rates(self, window: float) -> Sequence[Flow]:
-        """The same per second."""
-        return flows(self._history.rates(time.monotonic(), window))
+    def links(self, window: float) -> dict[tuple[Node, Node], Link]:
+        """The same of workloads, per second, with their TCP connections."""
+        rates = list(self._history.rates(time.monotonic(), window))
+        return links(flows(rates), carried(rates))
 
     async def _scrape(self) -> None:
         sockets = self._sockets()

@@ -10,7 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 RESPONSES = "nginxplus_upstream_server_responses"
 LATENCY = "nginxplus_upstream_server_response_latency_ms_bucket"
 MTLS = "nginxplus_upstream_server_mtls_requests"
+CONNECTIONS = "nginxplus_stream_upstream_server_connections"
+MTLS_CONNECTIONS = "nginxplus_stream_upstream_server_mtls_connections"
+FAILED_CONNECTIONS = "nginxplus_stream_upstream_server_fails"
+SENT = "nginxplus_stream_upstream_server_sent"
+RECEIVED = "nginxplus_stream_upstream_server_received"
 BREAKER = "nginxplus_circuit_breaker_state"
+_COUNTERS = {RESPONSES, LATENCY, MTLS, CONNECTIONS, MTLS_CONNECTIONS, FAILED_CONNECTIONS, SENT, RECEIVED}
 _STARTED = "process_start_time_seconds"
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -23,7 +29,7 @@ class ExpositionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """The counters that traffic metrics are made of (RESPONSES, LATENCY and MTLS), and when they were 0.
+    """The counters that traffic metrics are made of (those named above), and when they were 0.
 
     `since` is seconds since the epoch, None when the sidecar does not say. `breakers` are the states of its circuits.
     """
@@ -43,7 +49,7 @@ def read(text: str) -> Exposed:
             for sample in family.samples:
                 # The parser names every counter as OpenMetrics would.
                 name = sample.name.removesuffix("_total")
-                if name in (RESPONSES, LATENCY, MTLS, BREAKER):
+                if name == BREAKER or name in _COUNTERS:
                     kept = breakers if name == BREAKER else counters
                     kept[name, tuple(sorted(sample.labels.items()))] = sample.value
                 elif name == _STARTED:

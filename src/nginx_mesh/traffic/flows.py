@@ -13,6 +13,10 @@ _DESTINATION = "dst_"
 _WITHIN = ("code", "le", "server", "upstream")
 # As NGINX Service Mesh counts: what is not of these classes has failed.
 _SUCCESSFUL = ("1xx", "2xx")
+_REQUESTS = (RESPONSES, LATENCY, MTLS)
+
+Ends = tuple[tuple[str, str], ...]
+"""Labels and their values, sorted."""
 
 
 @dataclass(slots=True)
@@ -68,19 +72,29 @@ class Flow:
 
 
 def flows(increases: Iterable[tuple[Series, float]]) -> list[Flow]:
-    """What was added to counters, by who called whom."""
-    found: dict[tuple[tuple[str, str], ...], Flow] = {}
+    """What was added to counters of requests, by who called whom."""
+    found: dict[Ends, Flow] = {}
     for (name, labels), added in increases:
-        ends = tuple((label, value) for label, value in labels if label not in _WITHIN)
+        if name not in _REQUESTS:
+            continue
+        ends = ends_of(labels)
         flow = found.get(ends)
         if flow is None:
-            source = {label: value for label, value in ends if not label.startswith(_DESTINATION)}
-            destination = {
-                label.removeprefix(_DESTINATION): value for label, value in ends if label.startswith(_DESTINATION)
-            }
-            flow = found[ends] = Flow(source, destination, Counts())
+            flow = found[ends] = Flow(*by_end(ends), Counts())
         _count(flow.counts, name, dict(labels), added)
     return list(found.values())
+
+
+def ends_of(labels: Ends) -> Ends:
+    """Of the labels of a series, those that tell between whom it is."""
+    return tuple((label, value) for label, value in labels if label not in _WITHIN)
+
+
+def by_end(ends: Ends) -> tuple[dict[str, str], dict[str, str]]:
+    """The labels of the source and of the destination, by the same names."""
+    source = {label: value for label, value in ends if not label.startswith(_DESTINATION)}
+    destination = {label.removeprefix(_DESTINATION): value for label, value in ends if label.startswith(_DESTINATION)}
+    return source, destination
 
 
 def _count(counts: Counts, name: str, labels: Mapping[str, str], added: float) -> None:

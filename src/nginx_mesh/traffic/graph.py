@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .connections import Carried, Connections
 from .flows import Counts, Flow
 
 KINDS = ("deployment", "statefulset", "daemonset", "replicaset", "replicationcontroller", "job", "pod", "service")
@@ -29,9 +30,10 @@ class Node:
 
 @dataclass(slots=True)
 class Link:
-    """Requests of one node to another. `services` ("namespace/name") are those whose endpoints answered."""
+    """Requests and connections of one node to another. `services` ("namespace/name") are those with its endpoints."""
 
     counts: Counts = field(default_factory=Counts)
+    tcp: Connections = field(default_factory=Connections)
     services: set[str] = field(default_factory=set)
 
 
@@ -43,29 +45,42 @@ def node_of(labels: Mapping[str, str]) -> Node | None:
     return None
 
 
-def links(flows: Iterable[Flow]) -> dict[tuple[Node, Node], Link]:
-    """Flows by the nodes at their ends; those of nobody are left out."""
+def links(flows: Iterable[Flow], tcp: Iterable[Carried] = ()) -> dict[tuple[Node, Node], Link]:
+    """Traffic by the nodes at its ends; that of nobody is left out."""
     found: dict[tuple[Node, Node], Link] = {}
     for flow in flows:
-        source, destination = node_of(flow.source), node_of(flow.destination)
-        if source is None or destination is None:
-            continue
-        link = found.setdefault((source, destination), Link())
-        link.counts.add(flow.counts)
-        if service := flow.destination.get("service"):
-            link.services.add(f"{destination.namespace}/{service}")
+        link = _link(found, flow.source, flow.destination)
+        if link is not None:
+            link.counts.add(flow.counts)
+    for each in tcp:
+        link = _link(found, each.source, each.destination)
+        if link is not None:
+            link.tcp.add(each.connections)
     return found
 
 
-def security(counts: Counts) -> Security:
-    """How these requests went."""
-    requests = counts.success + counts.failure
-    if requests <= 0:
+def security(link: Link) -> Security:
+    """How these requests and connections went."""
+    counts, tcp = link.counts, link.tcp
+    calls = counts.success + counts.failure + tcp.tried
+    if calls <= 0:
         return "unknown"
     # Sums of quotients: equal up to rounding.
-    share = counts.mtls / requests
+    share = (counts.mtls + tcp.mtls) / calls
     if share < 1e-6:
         return "plaintext"
     if share < 1 - 1e-6:
         return "mixed"
-    return "mtls" if requests - counts.unanswered > 1e-9 * requests else "unproved"
+    return "mtls" if calls - counts.unanswered - tcp.failed > 1e-9 * calls else "unproved"
+
+
+def _link(
+    found: dict[tuple[Node, Node], Link], source: Mapping[str, str], destination: Mapping[str, str]
+) -> Link | None:
+    ends = node_of(source), node_of(destination)
+    if ends[0] is None or ends[1] is None:
+        return None
+    link = found.setdefault((ends[0], ends[1]), Link())
+    if service := destination.get("service"):
+        link.services.add(f"{ends[1].namespace}/{service}")
+    return link

@@ -8,6 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nginx_mesh.traffic.connections import Connections, carried
+from nginx_mesh.traffic.exposition import (
+    CONNECTIONS,
+    FAILED_CONNECTIONS,
+    MTLS_CONNECTIONS,
+    RECEIVED,
+    RESPONSES,
+    SENT,
+    Series,
+)
 from nginx_mesh.traffic.flows import Counts, Flow
 from nginx_mesh.traffic.graph import Link, Node, links, node_of, security
 from nginx_mesh.traffic.timeline import Timeline
@@ -29,7 +39,7 @@ def test_pods_of_a_workload_are_one_node_and_a_pod_of_none_is_its_own() -> None:
             Flow({"pod": "client", "namespace": "shop"}, {}, Counts(5)),
         ]
     )
-    assert found == {(CLIENT, WEB): Link(Counts(4, 1, mtls=5), {"shop/web", "shop/web-canary"})}
+    assert found == {(CLIENT, WEB): Link(Counts(4, 1, mtls=5), services={"shop/web", "shop/web-canary"})}
     assert str(WEB) == "shop/deployment/web"
     # of another trust domain only the Service is known
     assert node_of({"service": "far", "namespace": "shop"}) == Node("shop", "service", "far")
@@ -49,7 +59,46 @@ def test_pods_of_a_workload_are_one_node_and_a_pod_of_none_is_its_own() -> None:
     ],
 )
 def test_a_lock_needs_that_every_request_went_by_mtls_and_that_one_was_answered(counts: Counts, seen: str) -> None:
-    assert security(counts) == seen
+    assert security(Link(counts)) == seen
+
+
+@pytest.mark.parametrize(
+    ("tcp", "seen"),
+    [
+        (Connections(2, mtls=2), "mtls"),
+        (Connections(2), "plaintext"),
+        (Connections(2, mtls=1), "mixed"),
+        (Connections(2, failed=2, mtls=2), "unproved"),
+        # what flows over a connection from before says nothing of how that was made
+        (Connections(sent=100), "unknown"),
+    ],
+)
+def test_connections_make_a_lock_as_requests_do(tcp: Connections, seen: str) -> None:
+    assert security(Link(tcp=tcp)) == seen
+    assert security(Link(Counts(5), tcp)) == ("mixed" if tcp.mtls else "plaintext")
+
+
+def test_connections_are_told_by_their_ends() -> None:
+    ends = {"pod": "a", "namespace": "n", "dst_pod": "b", "dst_namespace": "m", "dst_deployment": "db"}
+
+    def series(name: str, server: str) -> Series:
+        return name, tuple(sorted({**ends, "server": server, "upstream": "u"}.items()))
+
+    found = carried(
+        [
+            (series(CONNECTIONS, "1"), 3),
+            (series(CONNECTIONS, "2"), 1),
+            (series(FAILED_CONNECTIONS, "2"), 1),
+            (series(MTLS_CONNECTIONS, "1"), 3),
+            (series(SENT, "1"), 100),
+            (series(RECEIVED, "1"), 50),
+            (series(RESPONSES, "1"), 7),
+        ]
+    )
+    assert [each.connections for each in found] == [Connections(4, 1, 3, 100, 50)]
+    assert links([], found) == {
+        (Node("n", "pod", "a"), Node("m", "deployment", "db")): Link(tcp=Connections(4, 1, 3, 100, 50))
+    }
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 1e6), st.booleans()), min_size=1, max_size=20))
@@ -60,9 +109,9 @@ def test_sums_of_rates_do_not_make_a_lock_look_broken(parts: list[tuple[float, b
     kinds = {mtls for _, mtls in parts}
     smallest = min(rate for rate, _ in parts) / sums.success
     if len(kinds) == 1:
-        assert security(sums) == ("mtls" if kinds == {True} else "plaintext")
+        assert security(Link(sums)) == ("mtls" if kinds == {True} else "plaintext")
     elif smallest > 1e-5:
-        assert security(sums) == "mixed"
+        assert security(Link(sums)) == "mixed"
 
 
 def test_a_timeline_tells_rate_success_and_quantiles_at_each_point() -> None:

@@ -141,7 +141,7 @@ function changes(before, after) {
     const old = known.get(`${edge.from} ${edge.to}`);
     const ends = `${words.place(edge.from).name} to ${words.place(edge.to).name}`;
     const said = [];
-    if (old && edge.rate && old.rate && old.security !== edge.security) said.push(`${ends}: ${words.SECURITY[edge.security].words}.`);
+    if (old && words.busy(edge) && words.busy(old) && edge.security !== "unknown" && old.security !== edge.security) said.push(`${ends}: ${words.SECURITY[edge.security].words}.`);
     if ((old ? words.circuits(old) : "") !== words.circuits(edge)) said.push(`${ends}: ${words.circuits(edge) || "circuit closed"}.`);
     return said;
   });

@@ -9,6 +9,17 @@ export function rate(value) {
   return `${value < 9.95 ? value.toFixed(1) : Math.round(value).toLocaleString("en")}/s`;
 }
 
+/** Bytes per second. */
+export function bytes(value) {
+  const units = ["B/s", "kB/s", "MB/s", "GB/s"];
+  let at = 0;
+  while (value >= 999.5 && at < units.length - 1) {
+    value /= 1000;
+    at++;
+  }
+  return `${value < 9.95 && at ? value.toFixed(1) : Math.round(value)} ${units[at]}`;
+}
+
 /** A share from 0 to 1. What is not all is never rounded to 100 %. */
 export function share(value) {
   if (value === null || value === undefined) return DASH;

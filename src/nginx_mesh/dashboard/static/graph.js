@@ -55,11 +55,13 @@ function nothing(data, query) {
 }
 
 function figures(data) {
-  let rate = 0, success = 0, locked = 0;
+  let rate = 0, success = 0, calls = 0, locked = 0;
   for (const edge of data.edges) {
     rate += edge.rate;
     success += edge.rate * (edge.success ?? 0);
-    if (edge.security === "mtls") locked += edge.rate;
+    const made = edge.rate + (edge.tcp?.rate ?? 0);
+    calls += made;
+    if (edge.security === "mtls") locked += made;
   }
   const open = data.edges.flatMap((edge) => edge.circuits).filter((circuit) => circuit.open || circuit.half_open).length;
   const workloads = data.workloads.filter((workload) => workload.kind !== "service");
@@ -68,9 +70,9 @@ function figures(data) {
   const tile = (title, value, tone, picture, more) => h("div", { key: title, class: `tile ${tone}` },
     h("dt", {}, title), h("dd", {}, picture ? icon(picture) : null, h("span", { class: "big" }, value), h("span", { class: "more" }, more)));
   const good = rate ? success / rate : null;
-  const secure = rate ? locked / rate : null;
+  const secure = calls ? locked / calls : null;
   return h("dl", { key: "figures", class: "tiles" },
-    tile("Requests", format.rate(rate), "", null, `on ${format.plural(data.edges.filter((edge) => edge.rate).length, "edge")}`),
+    tile("Requests", format.rate(rate), "", null, `on ${format.plural(data.edges.filter(words.busy).length, "edge")}`),
     tile("Success", format.share(good), words.tone(good), good === null ? null : words.tone(good), "of requests"),
     tile("By mTLS", format.share(secure), secure === null || secure > 0.9999 ? "good" : "warn", secure === null ? null : secure > 0.9999 ? "lock" : "unlocked", `mode ${data.mtls_mode}`),
     tile("Workloads", `${ready} of ${workloads.length}`, ready === workloads.length ? "good" : "warn", ready === workloads.length ? "good" : "warn", "ready"),
@@ -119,8 +121,8 @@ function drawing({ nodes, edges }, page) {
       const edge = facts.get(`${line.from} ${line.to}`);
       return h("path", {
         key: `line ${line.from} ${line.to}`, d: line.path, "marker-end": `url(#arrow-${strokeTone(edge)})`,
-        "stroke-width": edge.rate ? 1.5 + Math.min(2.5, Math.log10(1 + edge.rate)) : 1.5,
-        class: `edge ${strokeTone(edge)}${edge.rate ? "" : " quiet"}${edge.security === "mtls" || !edge.rate ? "" : " open"}${faded(line.from, line.to)}`,
+        "stroke-width": 1.5 + Math.min(2.5, Math.log10(1 + edge.rate + (edge.tcp?.rate ?? 0))),
+        class: `edge ${strokeTone(edge)}${words.busy(edge) ? "" : " quiet"}${["mtls", "unknown"].includes(edge.security) ? "" : " open"}${faded(line.from, line.to)}`,
       });
     }),
     placed.edges.map((line) => label(facts.get(`${line.from} ${line.to}`), line.label, faded(line.from, line.to))),
@@ -129,7 +131,7 @@ function drawing({ nodes, edges }, page) {
 
 function strokeTone(edge) {
   if (words.circuits(edge)) return "bad";
-  const tone = words.tone(edge.success);
+  const tone = words.tone(words.success(edge));
   return tone === "warn" || tone === "bad" ? tone : "plain";
 }
 
@@ -154,9 +156,11 @@ function node(workload, box, faded, look) {
 /** What a label says, a line each: [picture, text, tone]. */
 function lines(edge) {
   const security = words.SECURITY[edge.security];
-  const good = edge.rate ? format.share(edge.success) : "";
-  const found = [[security.icon, [format.rate(edge.rate), good].filter(Boolean).join(" · "), `main ${words.tone(edge.success)}`, security.tone]];
+  const success = words.success(edge);
+  const good = words.busy(edge) && success !== undefined && success !== null ? format.share(success) : "";
+  const found = [[security.icon, [words.rate(edge), good].filter(Boolean).join(" · "), `main ${words.tone(success)}`, security.tone]];
   if (edge.rate) found.push([null, `p50 ${format.brief(edge.p50)} · p99 ${format.time(edge.p99)}`, "small"]);
+  if (edge.tcp) found.push([null, edge.rate ? `and TCP, ${format.bytes(edge.tcp.bytes)}` : format.bytes(edge.tcp.bytes), "small"]);
   for (const split of words.splits(edge)) found.push(["split", split, "small"]);
   if (words.circuits(edge)) found.push(["broken", words.circuits(edge), "small bad"]);
   return found;
@@ -180,7 +184,7 @@ function label(edge, box, faded) {
 function legend() {
   const item = (picture, tone, text) => h("li", {}, h("span", { class: tone }, icon(picture)), text);
   return h("ul", { key: "legend", class: "legend", "aria-label": "Legend" },
-    item("lock", "good", "every request by mTLS, both sides proved"),
+    item("lock", "good", "all by mTLS, both sides proved"),
     item("unlocked", "warn", "plaintext, in part or not proved (dashed)"),
     item("split", "muted", "share of a TrafficSplit"),
     item("broken", "bad", "circuit not closed"));
@@ -198,13 +202,13 @@ export function edgeTable(edges, none) {
   return h("div", { key: "edges", class: "scroll" }, h("table", { class: "stack" },
     h("thead", {}, h("tr", {}, titles.map((title, at) => h("th", { key: title, scope: "col", class: at > 1 && at < 7 ? "number" : null }, title)))),
     h("tbody", {}, edges.map((edge) => {
-      const security = words.SECURITY[edge.security], tone = words.tone(edge.success);
+      const security = words.SECURITY[edge.security], tone = words.tone(words.success(edge));
       const circuits = words.circuits(edge);
       return h("tr", { key: `${edge.from} ${edge.to}`, "data-edge": `${edge.from} ${edge.to}` },
         h("th", { scope: "row", "data-title": titles[0] }, link(edge.from)),
         cell(1, null, link(edge.to)),
-        cell(2, "number", format.rate(edge.rate)),
-        cell(3, `number ${tone}`, tone === "warn" || tone === "bad" ? icon(tone) : null, format.share(edge.success)),
+        cell(2, "number", words.rate(edge), edge.tcp ? h("span", { class: "muted block" }, `TCP, ${format.bytes(edge.tcp.bytes)}`) : null),
+        cell(3, `number ${tone}`, tone === "warn" || tone === "bad" ? icon(tone) : null, format.share(words.success(edge))),
         cell(4, "number", format.time(edge.p50)), cell(5, "number", format.time(edge.p90)), cell(6, "number", format.time(edge.p99)),
         cell(7, security.tone, icon(security.icon, { class: "icon" }), h("span", { title: security.words }, security.short)),
         cell(8, null,

@@ -2,12 +2,14 @@
 // same for the same workloads and edges whatever their order, so that nothing jumps while numbers change.
 
 export const NODE = { width: 188, height: 54 };
-const COLUMN = 216;     // between columns: room for a label
+const COLUMN = 236;     // between columns: room for lines to turn, and for labels
 const ROW = 26;         // between nodes of a column
 const LANE = { pad: 18, head: 30, gap: 18 };
 const LABEL = { width: 142, line: 15, pad: 6 };
 const MARGIN = 8;
 const SWEEPS = 12;
+const SHIFTS = [0, -20, 20, -40, 40, -60, 60];
+const HARMLESS = 61;    // a label that is shifted only
 
 const byId = (a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
 const key = (edge) => `${edge.from} ${edge.to}`;
@@ -173,40 +175,38 @@ function ports(edges) {
   for (const edge of edges) edge.fans = edge.back || degrees("out", edge.stops[0]) >= degrees("in", edge.stops.at(-1));
 }
 
-function curve(x0, y0, x1, y1) {
-  const bend = Math.max(30, (x1 - x0) / 2);
-  return [[x0, y0], [x0 + bend, y0], [x1 - bend, y1], [x1, y1]];
+const STRETCH = LABEL.width + 20;       // a line runs straight beside its label
+
+/** From one column to the next: a turn, and a straight stretch for the label at the end or (`late`) at the beginning. */
+function run(x0, y0, x1, y1, late) {
+  const from = late ? x0 + STRETCH : x0, to = late ? x1 : x1 - STRETCH;
+  const bend = (to - from) / 2;
+  const turn = `C${at(from + bend, y0)}, ${at(to - bend, y1)}, ${at(to, y1)}`;
+  return late ? `L${at(from, y0)} ${turn}` : `${turn} L${at(x1, y1)}`;
 }
 
-const text = (curves) => {
-  const points = (list) => list.map(([x, y]) => `${round(x)} ${round(y)}`).join(", ");
-  return curves.map(([start, ...rest], index) => `${index ? "L" : "M"}${points([start])} C${points(rest)}`).join(" ");
-};
 const round = (value) => Math.round(value * 10) / 10;
+const at = (x, y) => `${round(x)} ${round(y)}`;
 
+/** The path of an edge, and where its label may be, the best first. */
 function draw(edge) {
   const source = edge.stops[0], target = edge.stops.at(-1);
   if (edge.back) {
     const x0 = source.x + NODE.width * 0.5, y0 = source.y + source.height;
     const x1 = target.x + NODE.width * (source === target ? 0.8 : 0.4), y1 = target.y + target.height;
     const low = Math.max(y0, y1) + 34;
-    const curves = [[[x0, y0], [x0, low], [x1, low], [x1, y1]]];
-    return { path: text(curves), curves };
+    return { path: `M${at(x0, y0)} C${at(x0, low)}, ${at(x1, low)}, ${at(x1, y1)}`, spots: [[(x0 + x1) / 2, low - 8]] };
   }
-  const curves = [];
-  let x = source.x + NODE.width, y = edge.out;
+  let x = source.x + NODE.width, y = edge.out, path = `M${at(x, y)}`;
   for (const stop of edge.stops.slice(1)) {
+    const end = stop === target ? stop.x - 5 : stop.x;
     const endY = stop === target ? edge.in : stop.y + stop.height / 2;
-    curves.push(curve(x, y, stop.x - (stop === target ? 5 : 0), endY));
-    [x, y] = [stop.x + (stop === target ? 0 : NODE.width), endY];
+    path += ` ${run(x, y, end, endY, !edge.fans)}`;
+    if (stop !== target) path += ` L${at(stop.x + NODE.width, endY)}`;
+    [x, y] = [stop.x + NODE.width, endY];
   }
-  return { path: text(curves), curves };
-}
-
-function pointOn([a, b, c, d], t) {
-  const s = 1 - t;
-  const mix = (i) => s * s * s * a[i] + 3 * s * s * t * b[i] + 3 * s * t * t * c[i] + t * t * t * d[i];
-  return [mix(0), mix(1)];
+  const ends = [[target.x - STRETCH / 2 - 6, edge.in], [source.x + NODE.width + STRETCH / 2, edge.out]];
+  return { path, spots: edge.fans ? ends : ends.reverse() };
 }
 
 /** A place for each label on its edge, clear of nodes and of other labels where there is one. */
@@ -217,21 +217,15 @@ function labels(drawn, nodes, width) {
     Math.max(0, Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y) + 4);
   for (const each of drawn) {
     const height = each.edge.lines * LABEL.line + LABEL.pad;
-    const curves = each.edge.fans ? [...each.curves].reverse() : each.curves;
-    const shares = each.edge.fans ? [0.65, 0.6, 0.55, 0.5, 0.45, 0.4] : [0.35, 0.4, 0.45, 0.5, 0.55, 0.6];
     let best = null;
-    for (const one of curves) {
-      for (const share of shares) {
-        const [x, y] = pointOn(one, share);
-        for (const shift of [0, -14, 14, -28, 28]) {
-          const left = Math.max(MARGIN, Math.min(width - MARGIN - LABEL.width, x - LABEL.width / 2));
-          const box = { x: round(left), y: round(Math.max(MARGIN, y - height / 2 + shift)), width: LABEL.width, height };
-          const cost = taken.reduce((sum, other) => sum + overlap(box, other), 0) + Math.abs(shift) * 2;
-          if (!best || cost < best.cost) best = { box, cost };
-        }
-        if (best.cost === 0) break;
+    for (const [x, y] of each.spots) {
+      for (const shift of SHIFTS) {
+        const left = Math.max(MARGIN, Math.min(width - MARGIN - LABEL.width, x - LABEL.width / 2));
+        const box = { x: round(left), y: round(Math.max(MARGIN, y - height / 2 + shift)), width: LABEL.width, height };
+        const cost = taken.reduce((sum, other) => sum + overlap(box, other), 0) + Math.abs(shift);
+        if (!best || cost < best.cost) best = { box, cost };
       }
-      if (best.cost === 0) break;
+      if (best.cost < HARMLESS) break;
     }
     each.label = best.box;
     taken.push(best.box);

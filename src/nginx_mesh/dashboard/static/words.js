@@ -2,11 +2,11 @@
 import * as format from "./format.js";
 
 export const SECURITY = {
-  mtls: { icon: "lock", tone: "good", short: "mTLS", words: "every request by mTLS, both sides proved who they are" },
+  mtls: { icon: "lock", tone: "good", short: "mTLS", words: "all of it by mTLS, both sides proved who they are" },
   plaintext: { icon: "unlocked", tone: "warn", short: "plaintext", words: "in plaintext" },
-  mixed: { icon: "unlocked", tone: "warn", short: "partly mTLS", words: "some requests by mTLS, some in plaintext" },
+  mixed: { icon: "unlocked", tone: "warn", short: "partly mTLS", words: "some of it by mTLS, some in plaintext" },
   unproved: { icon: "unlocked", tone: "bad", short: "not proved", words: "mTLS is wanted, but nobody answered and proved who they are" },
-  unknown: { icon: "idle", tone: "muted", short: "no traffic", words: "no traffic" },
+  unknown: { icon: "idle", tone: "muted", short: "not known", words: "nothing new to tell by" },
 };
 
 export const KINDS = {
@@ -60,11 +60,28 @@ export function href(id) {
   return `#/workloads/${id.split("/").map(encodeURIComponent).join("/")}`;
 }
 
+/** Whether anything goes over an edge. */
+export function busy(edge) {
+  return Boolean(edge.rate || edge.tcp);
+}
+
+/** The share of an edge's requests, or else connections, that succeeded. */
+export function success(edge) {
+  return edge.success ?? edge.tcp?.success;
+}
+
+/** How often an edge is used: requests, or else connections. */
+export function rate(edge) {
+  return edge.rate || !edge.tcp ? format.rate(edge.rate) : edge.tcp.rate ? format.rate(edge.tcp.rate).replace("/", " conn/") : "TCP";
+}
+
 /** An edge in a sentence, for those who hear it. */
 export function sentence(edge) {
   const from = place(edge.from).name, to = place(edge.to).name;
-  const parts = [edge.rate ? `${format.rate(edge.rate)}, ${format.share(edge.success)} successful` : "no traffic"];
-  if (edge.rate) parts.push(`half within ${format.time(edge.p50)}, 99% within ${format.time(edge.p99)}`, SECURITY[edge.security].words);
+  const parts = [];
+  if (edge.rate) parts.push(`${format.rate(edge.rate)}, ${format.share(edge.success)} successful`, `half within ${format.time(edge.p50)}, 99% within ${format.time(edge.p99)}`);
+  if (edge.tcp) parts.push(`TCP: ${format.rate(edge.tcp.rate).replace("/", " connections/")}, ${format.bytes(edge.tcp.bytes)}`);
+  parts.push(busy(edge) ? SECURITY[edge.security].words : "no traffic");
   parts.push(...splits(edge), circuits(edge));
   return `${from} calls ${to}: ${parts.filter(Boolean).join(", ")}`;
 }

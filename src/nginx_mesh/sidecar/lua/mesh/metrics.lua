@@ -109,6 +109,8 @@ end
 local function add_tcp(counts)
     local counters = counts.tcp
 
+    counters.mtls = counts.tls and counters.connections or 0
+
     for name, histogram in pairs(counts.times) do
         put_histogram(counters, name, histogram)
     end
@@ -380,6 +382,8 @@ end
 for _, name in ipairs(engine.TCP_NUMBERS) do
     of_counter("tcp", TCP .. name, name)
 end
+
+of_counter("tcp", TCP .. "mtls_connections", "mtls")
 
 for _, name in ipairs(engine.TCP_TIMES) do
     of_groups("tcp", TCP .. name, function(out, group)

@@ -1,0 +1,52 @@
+"""TCP connections from one workload to another, as the callers' sidecars counted them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from .exposition import CONNECTIONS, FAILED_CONNECTIONS, MTLS_CONNECTIONS, RECEIVED, SENT, Series
+from .flows import Ends, by_end, ends_of
+
+_COUNTED = {
+    CONNECTIONS: "tried",
+    FAILED_CONNECTIONS: "failed",
+    MTLS_CONNECTIONS: "mtls",
+    SENT: "sent",
+    RECEIVED: "received",
+}
+
+
+@dataclass(slots=True)
+class Connections:
+    """Connections that were tried, that failed, and for which the caller's sidecar spoke mTLS; bytes sent, received."""
+
+    tried: float = 0.0
+    failed: float = 0.0
+    mtls: float = 0.0
+    sent: float = 0.0
+    received: float = 0.0
+
+    def add(self, other: Connections) -> None:
+        """Take in those of others."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Labels of both ends as in a Flow."""
+
+    source: Mapping[str, str]
+    destination: Mapping[str, str]
+    connections: Connections
+
+
+def carried(increases: Iterable[tuple[Series, float]]) -> list[Carried]:
+    """What was added to counters of TCP, by who called whom."""
+    found: dict[Ends, Connections] = {}
+    for (name, labels), added in increases:
+        if counted := _COUNTED.get(name):
+            connections = found.setdefault(ends_of(labels), Connections())
+            setattr(connections, counted, getattr(connections, counted) + added)
+    return [Carried(*by_end(ends), connections) for ends, connections in found.items()]

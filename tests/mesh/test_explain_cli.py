@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -487,10 +489,27 @@ def test_names_may_leave_out_the_namespace_and_say_the_kind(explained: Explained
     )
 
 
-def test_a_sidecar_that_does_not_answer_is_said_to_be_unknown(explained: Explained) -> None:
+def socket_of(explained: Explained, app: str) -> tuple[str, Path]:
+    """A pod, and where its sidecar is asked."""
     pods = json.loads(explained.mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"]
-    web = next(pod for pod in pods if pod["metadata"]["labels"].get("app") == "web")
-    path = explained.mesh.paths.pod_socket_dir(web["metadata"]["uid"]) / "explain.sock"
+    pod = next(pod["metadata"] for pod in pods if pod["metadata"]["labels"].get("app") == app)
+    return pod["name"], explained.mesh.paths.pod_socket_dir(pod["uid"]) / "explain.sock"
+
+
+def test_nobody_but_the_agent_can_ask_a_sidecar(explained: Explained) -> None:
+    """Not even the pod's own application: what is in force at others is nothing for it to find out."""
+    pod, path = socket_of(explained, "web")
+    assert path.is_socket()
+    assert path.parent.stat().st_mode & 0o077 == 0
+    for place in (path, "/run/nginx-mesh/explain.sock"):
+        code = f"import socket; socket.socket(socket.AF_UNIX).connect({str(place)!r})"
+        tried = explained.mesh.run("exec", pod, "-n", "shop", "-c", "web", "--", "python3", "-c", code)
+        assert tried.returncode != 0
+        assert re.search("FileNotFoundError|PermissionError", tried.stderr)
+
+
+def test_a_sidecar_that_does_not_answer_is_said_to_be_unknown(explained: Explained) -> None:
+    _, path = socket_of(explained, "web")
     aside = path.with_suffix(".aside")
     path.rename(aside)
     try:

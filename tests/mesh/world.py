@@ -233,6 +233,7 @@ class Pod:
     sidecar: subprocess.Popen[bytes] | None = None
     expected_id: str = ""
     log_level: str = "info"
+    log_format: str = "json"
     log_path: Path = Path()
     conf: str = ""
 
@@ -348,7 +349,7 @@ class Pod:
                 trust_domain=self.issuer.trust_domain,
                 client_max_body_size=self.body_size,
                 log_level=self.log_level,  # type: ignore[arg-type]
-                log_format="json",
+                log_format=self.log_format,  # type: ignore[arg-type]
                 addresses=[self.address, self.address6],
                 labels={"pod": self.name, "namespace": "test"},
             ),

@@ -113,7 +113,7 @@ def library() -> ctypes.CDLL:
     """The nginx-free files as a shared library that aborts on undefined behaviour."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "native.so"
-        names = ("lb.c", "hello.c", "limit.c", "metric.c", "breaker.c", "split.c", "path.c")
+        names = ("lb.c", "hello.c", "limit.c", "metric.c", "breaker.c", "split.c", "path.c", "text.c")
         sources = [str(MODULE / name) for name in names]
         flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["gcc", "-shared", "-fPIC", *flags, "-o", str(target), *sources], check=True)
@@ -141,6 +141,9 @@ def library() -> ctypes.CDLL:
         ctypes.c_int64,
         ctypes.c_int64,
     )
+    loaded.text_invalid.restype = loaded.text_repair.restype = ctypes.c_size_t
+    loaded.text_invalid.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    loaded.text_repair.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
     loaded.path_is_ambiguous.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
     for name in ("path_merge_slashes", "path_cut_parameters"):
         getattr(loaded, name).restype = ctypes.c_size_t

@@ -5,13 +5,15 @@
  * or location `mesh_role outbound|inbound` (what the tables alone decide, Lua is not asked) and `mesh_count on`.
  * Variables: $mesh_original_dst, $mesh_peer_id, $mesh_policy (the TrafficTarget that allowed the request),
  * $mesh_cluster, $mesh_upstream_id, $mesh_upstream (http), $mesh_grpc_upstream, $mesh_refused, $mesh_log_default and
- * $mesh_log_json (for access_log's `if=`).
+ * $mesh_log_json (for access_log's `if=`), $mesh_log_path, $mesh_log_authority and $mesh_log_user_agent (what the
+ * request has, in UTF-8 whatever it was).
  * The functions marked FFI are called from Lua.
  */
 
 #include <ngx_http.h>
 
 #include "ngx_mesh.h"
+#include "text.h"
 
 /* Time between two reads of an upgraded connection or an event stream; other requests have proxy_read_timeout. */
 #define NGX_HTTP_MESH_LONG_TIMEOUT  (24 * 3600 * 1000)
@@ -1162,6 +1164,47 @@ ngx_http_mesh_variable_log(ngx_http_request_t *r, ngx_http_variable_value_t *v, 
 }
 
 
+/* What strangers write, by the names of nginx's variables. */
+static ngx_str_t  ngx_http_mesh_strange[] = {
+    ngx_string("request_uri"),
+    ngx_string("http_host"),
+    ngx_string("http_user_agent"),
+};
+
+static ngx_int_t  ngx_http_mesh_strange_index[sizeof(ngx_http_mesh_strange) / sizeof(ngx_str_t)];
+
+
+/* `data`: which of these. */
+static ngx_int_t
+ngx_http_mesh_variable_text(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
+{
+    size_t                      invalid;
+    u_char                     *p;
+    ngx_http_variable_value_t  *raw;
+
+    raw = ngx_http_get_indexed_variable(r, ngx_http_mesh_strange_index[data]);
+    if (raw == NULL || raw->not_found) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    invalid = text_invalid(raw->data, raw->len);
+    if (invalid == 0) {
+        ngx_http_mesh_set(v, raw->data, raw->len);
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, raw->len + 2 * invalid);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_mesh_set(v, p, text_repair(p, raw->data, raw->len));
+
+    return NGX_OK;
+}
+
+
 /*
  * "1" when the application gave no byte of an answer: it refused, closed or was silent. An answer that nginx does not
  * take, a header that is too long for instance, is not held against the endpoint: any other would give it too.
@@ -1196,6 +1239,9 @@ static ngx_http_variable_t  ngx_http_mesh_variables[] = {
     { ngx_string("mesh_refused"), NULL, ngx_http_mesh_variable_refused, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
     { ngx_string("mesh_log_default"), NULL, ngx_http_mesh_variable_log, 0, 0, 0 },
     { ngx_string("mesh_log_json"), NULL, ngx_http_mesh_variable_log, 1, 0, 0 },
+    { ngx_string("mesh_log_path"), NULL, ngx_http_mesh_variable_text, 0, 0, 0 },
+    { ngx_string("mesh_log_authority"), NULL, ngx_http_mesh_variable_text, 1, 0, 0 },
+    { ngx_string("mesh_log_user_agent"), NULL, ngx_http_mesh_variable_text, 2, 0, 0 },
     ngx_http_null_variable
 };
 
@@ -1203,7 +1249,15 @@ static ngx_http_variable_t  ngx_http_mesh_variables[] = {
 static ngx_int_t
 ngx_http_mesh_preconfiguration(ngx_conf_t *cf)
 {
+    ngx_uint_t            i;
     ngx_http_variable_t  *var, *v;
+
+    for (i = 0; i < sizeof(ngx_http_mesh_strange) / sizeof(ngx_str_t); i++) {
+        ngx_http_mesh_strange_index[i] = ngx_http_get_variable_index(cf, &ngx_http_mesh_strange[i]);
+        if (ngx_http_mesh_strange_index[i] == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+    }
 
     for (v = ngx_http_mesh_variables; v->name.len; v++) {
         var = ngx_http_add_variable(cf, &v->name, v->flags);

@@ -106,15 +106,19 @@ ngx_mesh_inbound_policy(in_port_t port)
 void
 ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level, int64_t body_limit)
 {
-    ngx_uint_t        i;
-    ngx_listening_t  *ls;
+    ngx_uint_t         i;
+    ngx_listening_t   *ls;
+    ngx_connection_t  *c;
 
     ngx_mesh_settings.ready = 1;
     ngx_mesh_settings.mode = mode;
     ngx_mesh_settings.json_log = json_log;
     ngx_mesh_settings.body_limit = body_limit;
 
-    /* There is one error_log, at the top of nginx.conf; connections copy its level from their listening socket. */
+    /*
+     * There is one error_log, at the top of nginx.conf; connections copy its level from their listening socket. Those
+     * that are open already may be for hours.
+     */
 
     ngx_cycle->log->log_level = log_level;
 
@@ -122,6 +126,14 @@ ngx_mesh_ffi_settings(ngx_uint_t mode, ngx_uint_t json_log, ngx_uint_t log_level
 
     for (i = 0; i < ngx_cycle->listening.nelts; i++) {
         ls[i].log.log_level = log_level;
+    }
+
+    c = ngx_cycle->connections;
+
+    for (i = 0; i < ngx_cycle->connection_n; i++) {
+        if (c[i].fd != (ngx_socket_t) -1 && c[i].log) {
+            c[i].log->log_level = log_level;
+        }
     }
 
     ngx_mesh_rights_changed();

@@ -1,0 +1,17 @@
+/*
+ * Bytes that somebody sent, as text that a reader of JSON takes. Pure logic, no nginx and no I/O, so that it is tested
+ * on its own.
+ */
+
+#ifndef MESH_TEXT_H
+#define MESH_TEXT_H
+
+#include <stddef.h>
+
+/* How many bytes are no part of a character in UTF-8. */
+size_t text_invalid(const unsigned char *data, size_t len);
+
+/* The same text with U+FFFD for each such byte. `to` has room for `len` and twice `text_invalid`; how many bytes it has. */
+size_t text_repair(unsigned char *to, const unsigned char *data, size_t len);
+
+#endif

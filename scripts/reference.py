@@ -224,8 +224,12 @@ def log_formats() -> str:
 
 def metrics_reference() -> str:
     """The metrics of a sidecar."""
+    text = FAMILIES.read_text()
+    found = _FAMILY.findall(text)
+    if len(found) != text.count("\n    {"):
+        raise SystemExit(f"a row of {FAMILIES.name} is not as the others")
     rows = [["Name", "Type", "Labels", ""]]
-    for name, kind, labels, meaning in _FAMILY.findall(FAMILIES.read_text()):
+    for name, kind, labels, meaning in found:
         words = [word if word == "endpoint" else f"`{word}`" for word in labels.split(", ") if word]
         rows.append([f"`{name}`", kind, ", ".join(words), meaning])
     return _table(rows)

@@ -28,7 +28,7 @@ from .world import JSON, Pod, Service, World, wait_until
 
 pytestmark = pytest.mark.mesh
 
-HTTP, TCP = 8080, 9000
+HTTP, TCP, GRPC = 8080, 9000, 50051
 MIXED = ("/200/100", "/200/2000", "/201/0", "/204/0", "/301/0", "/404/9", "/200/100", "/429/20", "/500/50", "/503/0")
 BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
@@ -203,6 +203,20 @@ def test_tcp_is_counted_exactly_by_both_sides_and_as_it_goes(mesh: Mesh) -> None
         waits.kill()
 
 
+def test_grpc_is_counted_exactly_by_both_sides(mesh: Mesh) -> None:
+    server = mesh.servers[0]
+    mesh.servers[0].ports = {**server.ports, GRPC: "grpc"}
+    prices = mesh.world.service("prices", {GRPC: (GRPC, "grpc")}, [server])
+    server.serve("grpc_server", "--port", str(GRPC))
+    mesh.world.push()
+    before = [counted(mesh.client), counted(server)]
+    sent = mesh.client.call("load", "--grpc", f"{prices.vip}:{GRPC}", "--rate", "300", "--seconds", "1")
+    after = [counted(mesh.client), counted(server)]
+    assert (sent["ok"], sent["failed"]) == (300, 0)
+    assert added(before[:1], after[:1])("upstream_server_responses", code="2xx") == 300
+    assert added(before[1:], after[1:])("http_responses_total", code="2xx") == 300
+
+
 def test_percentiles_are_within_a_bucket_of_what_the_caller_measured(mesh: Mesh) -> None:
     history = History(60)
     history.record("client", 0, read(counted(mesh.client).text).counters)
@@ -288,6 +302,7 @@ def test_a_sidecar_without_a_state_has_metrics_that_can_be_read(mesh: Mesh) -> N
 
 def test_what_fails_is_counted_where_it_fails(mesh: Mesh) -> None:
     client, server = mesh.client, mesh.servers[0]
+    ports = server.ports
     mesh.web.pods[:] = [server]
     stranger = mesh.world.pod("stranger", meshed=False)
     try:
@@ -334,7 +349,7 @@ def test_what_fails_is_counted_where_it_fails(mesh: Mesh) -> None:
 
         # an application that is not there
         server.inbound = {7: Inbound(protocols=["http"])}
-        server.ports, ports = {7: "http"}, server.ports
+        server.ports = {7: "http"}
         silent = mesh.world.service("silent", {80: (7, "http")}, [server])
         mesh.world.push()
         before = [counted(client), counted(server)]
@@ -342,9 +357,26 @@ def test_what_fails_is_counted_where_it_fails(mesh: Mesh) -> None:
         now = [counted(client), counted(server)]
         assert added(before[:1], now[:1])("upstream_server_fails", upstream="test/silent:80") == 1
         assert added(before[1:], now[1:])("http_responses_total", code="5xx") == 1
-        server.ports = ports
+
+        # another endpoint whose application is
+        other = mesh.servers[1]
+        other.inbound[7], other.ports = Inbound(protocols=["http"]), {7: "http"}
+        other.serve("target", "--port", "7")
+        half = mesh.world.service("half", {80: (7, "http")}, [server, other])
+        mesh.world.push()
+        before = [counted(client), counted(server), counted(other)]
+        assert client.call("volley", "http", half.vip, "80", "--requests", "20")["statuses"] == {"200": 20}
+        now = [counted(client), counted(server), counted(other)]
+        outgoing = added(before[:1], now[:1])
+        fails = outgoing("upstream_server_fails")
+        assert fails == outgoing("upstream_server_fails", dst_pod=server.name) > 0
+        assert added(before[1:2], now[1:2])("http_responses_total", code="5xx") == fails
+        assert outgoing("upstream_server_requests") == outgoing("upstream_server_requests", dst_pod=other.name) == 20
+        assert added(before[2:], now[2:])("http_requests_total") == 20
     finally:
-        server.inbound.clear()
+        for pod in mesh.servers:
+            pod.ports = ports
+            pod.inbound.clear()
         server.expected_id = ""
         mesh.web.pods[:] = mesh.servers
         mesh.world.push()

@@ -23,6 +23,7 @@ local _M = {
 -- This worker's: group -> { id =, keys = }.
 local known = {}
 local generation
+local full_until = 0                                    -- nobody looks for room before
 
 
 -- In each worker's start.
@@ -102,6 +103,10 @@ end
 local function make_room()
     local idle, now, n = {}, engine.now(), 0
 
+    if now < full_until then
+        return false
+    end
+
     for id, group in pairs(numbers()) do
         local last = dict:get(id .. "@") or 0
         n = n + 1
@@ -119,10 +124,15 @@ local function make_room()
         oldest[idle[i].id] = idle[i].group
     end
 
+    if some == 0 then
+        full_until = now + 1
+        return false
+    end
+
     remove(oldest)
     _M.add_total("dropped", some)
 
-    return some > 0
+    return true
 end
 
 

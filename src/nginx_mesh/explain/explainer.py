@@ -104,22 +104,22 @@ class _Journey:
         self._target = target
         self._request = request
         self._protocol = target.protocol
+        self._bypass = self._why_bypassed()
         self._identity = ""
         self._version = 0
 
     async def explain(self) -> Explanation:
         """The whole of it."""
-        bypass = self._bypass()
         if self._target.address is None:
             nothing = f"{self._target.service} is headless and has no pod that is ready: its name means no address"
             steps, ways = [Step(step="name", outcome="refuse", message=nothing)], list[Way]()
-        elif bypass:
-            steps, ways = await self._without_sidecar(bypass)
+        elif self._bypass:
+            steps, ways = await self._without_sidecar()
         else:
             steps, ways = await self._with_sidecar()
-        return self._explanation(steps, ways, sidecar=not bypass)
+        return self._explanation(steps, ways)
 
-    def _bypass(self) -> str:
+    def _why_bypassed(self) -> str:
         """Why no sidecar of the caller sees the call; "" when one does."""
         pod, address = self._origin.pod, self._target.address
         if not pod.meshed:
@@ -132,14 +132,14 @@ class _Journey:
             return f"calls to port {address.port} pass it by (annotation {IGNORE_OUTGOING_PORTS})"
         return ""
 
-    async def _without_sidecar(self, why: str) -> tuple[list[Step], list[Way]]:
+    async def _without_sidecar(self) -> tuple[list[Step], list[Way]]:
         endpoints = [Reached(address=text, tls=False) for text in endpoints_behind(self._catalog, self._target)]
         service = f"{self._target.service.namespace}/{self._target.service.name}:{self._target.port}"
         if self._catalog.topology.service(self._target.service) is None:
             unknown = "the mesh does not know what is behind a Service without a selector"
-            sidecar = Step(step="sidecar", message=why)
+            sidecar = Step(step="sidecar", message=self._bypass)
             return [sidecar, Step(step="endpoints", outcome="unknown", message=unknown)], []
-        steps = words.without_sidecar(service, len(endpoints), why)
+        steps = words.without_sidecar(service, len(endpoints), self._bypass)
         if not endpoints:
             return steps, []
         return steps, [await self._way(1.0, service, [], endpoints)]
@@ -207,16 +207,16 @@ class _Journey:
         pod, address = pod_behind(self._catalog, endpoint.address), address_of(endpoint.address)
         if pod is None:
             outside = Step(step="sidecar", outcome="unknown", message="it is no pod of this mesh, and cannot be asked")
-            return _called(endpoint.address, [outside])
+            return _end(endpoint.address, [outside])
         name = name_of(pod)
         if not pod.meshed:
-            return _called(name, [Step(step="sidecar", message="it has none: nothing is judged there")])
+            return _end(name, [Step(step="sidecar", message="it has none: nothing is judged there")])
         if address.port in ALWAYS_IGNORED_INCOMING_PORTS or address.port in _ignored(pod):
             passed = f"port {address.port} passes it by: nothing is judged there"
-            return _called(name, [Step(step="sidecar", message=passed)])
+            return _end(name, [Step(step="sidecar", message=passed)])
         socket = self._mesh.sockets(pod.key)
         if socket is None:
-            return _called(name, [_silent(pod, "has not got its first state yet")])
+            return _end(name, [_silent(pod, "has not got its first state yet")])
         question = Question(
             direction="inbound",
             ip=address.ip,
@@ -224,18 +224,18 @@ class _Journey:
             source=source_of(self._origin.pod, address),
             carried=self._carried,
             peer=self._identity if endpoint.tls else None,
-            request=self._request.forwarded() if self._origin.pod.meshed else self._request,
+            request=self._request if self._bypass else self._request.forwarded(),
         )
         try:
             answer = await ask_incoming(socket, question)
         except NotUnderstoodError as error:
-            return _called(name, [words.not_understood(error.status)])
+            return _end(name, [words.not_understood(error.status)])
         except UnreachableError as error:
-            return _called(name, [_silent(pod, f"does not answer: {error}")])
+            return _end(name, [_silent(pod, f"does not answer: {error}")])
         steps = words.handshake(endpoint.spiffe_id, answer, self._mesh.now()) if endpoint.tls else []
         if words.verdict(steps) == "allowed":
             steps += self._judged(answer, pod, address.port, tls=endpoint.tls)
-        return _called(name, steps, answer)
+        return _end(name, steps, answer)
 
     def _judged(self, answer: Incoming, pod: Workload, port: int, *, tls: bool) -> list[Step]:
         heard = {target.target for target in answer.targets}
@@ -255,7 +255,7 @@ class _Journey:
             grpc=self._grpc,
         )
 
-    def _explanation(self, steps: list[Step], ways: list[Way], *, sidecar: bool) -> Explanation:
+    def _explanation(self, steps: list[Step], ways: list[Way]) -> Explanation:
         origin, target, request = self._origin, self._target, self._request
         verdict = words.verdict(steps) if not ways else words.together(way.verdict for way in ways)
         everything = [*steps, *(step for way in ways for step in words.steps_of(way))]
@@ -267,7 +267,7 @@ class _Journey:
                 pod=name_of(origin.pod),
                 workload=origin.workload,
                 pods=origin.pods,
-                sidecar=sidecar,
+                sidecar=not self._bypass,
                 spiffe_id=self._identity,
                 state_version=self._version,
             ),
@@ -314,7 +314,7 @@ def _silent(pod: Workload, why: str) -> Step:
     return Step(step="sidecar", outcome="unknown", message=f"the sidecar of {name_of(pod)} {why}")
 
 
-def _called(pod: str, steps: list[Step], answer: Incoming | None = None) -> Called:
+def _end(pod: str, steps: list[Step], answer: Incoming | None = None) -> Called:
     return Called(
         pod=pod,
         pods=1,

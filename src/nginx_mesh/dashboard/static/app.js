@@ -128,7 +128,7 @@ function gaps({ sidecars, counted, workloads: all }) {
   else if (sidecars.all && !counted.length) found.push("Sidecars are being asked for the first time; the first figures come within 10 seconds.");
   if (sidecars.silent) {
     const more = sidecars.silent - sidecars.silent_names.length;
-    found.push(`${format.plural(sidecars.silent, "sidecar does", "sidecars do")} not answer; what they count is missing: ${sidecars.silent_names.join(", ")}${more ? ` and ${more} more` : ""}.`);
+    found.push(`${format.plural(sidecars.silent, "sidecar does", "sidecars do")} not answer, and what is counted there is missing: ${sidecars.silent_names.join(", ")}${more ? ` and ${more} more` : ""}.`);
   }
   if (sidecars.live < sidecars.all) found.push(`${format.plural(sidecars.all - sidecars.live, "sidecar has", "sidecars have")} no state yet.`);
   return found.map((text) => ({ tone: "warn", text }));

@@ -208,18 +208,20 @@ class Chance:
             }
             self.splits.append(made(TrafficSplit, self.namespace, f"s{at}", self.one(1, 2), spec=spec))
         self.breakers = [breaker for breaker in self.breakers if self.random.random() < 0.8]
-        split = [split.spec.service for split in self.splits]
-        split += [backend.service for one in self.splits for backend in one.spec.backends]
+        split = [name for one in self.splits for name in (one.spec.service, one.spec.backends[0].service)]
+        chained = self.random.random() < 0.5
         for at in range(len(self.breakers), self.one(0, 1, 2, 3, 4)):
-            name = self.one("web", *names, *split, *split)
+            # both ends of a split at times, whose breakers count the same calls
+            name = split[at] if at < min(2, len(split)) and chained else self.one("web", *names, *split)
             spec = {
                 "destination": {"kind": "Service", "name": name, "namespace": self.namespace},
                 "errors": self.random.randint(1, 3),
                 "timeoutSeconds": self.one(SHORT, LONG),
             }
             if self.random.random() < 0.7:
-                where = self.one(*[f"{self.namespace}/"] * 4, "", "none/")
-                spec["fallback"] = {"service": where + self.one("web", *names), "port": self.one(80, 80, 90, 8000)}
+                service, where = self.one(*self.services), self.one(*[f"{self.namespace}/"] * 5, "", "none/")
+                ports = [port.port for port in service.spec.ports]
+                spec["fallback"] = {"service": where + service.metadata.name, "port": self.one(*ports, *ports, 80)}
             namespace, name = self.one((self.namespace, f"b{at}"), ("ops", f"{self.namespace}-b{at}"))
             if (namespace, name) not in [(b.metadata.namespace, b.metadata.name) for b in self.breakers]:
                 self.breakers.append(made(CircuitBreaker, namespace, name, self.one(1, 2), spec=spec))

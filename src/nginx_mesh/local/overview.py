@@ -11,6 +11,7 @@ Nothing of it is secret. Rates are per second, times milliseconds, moments secon
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -79,6 +80,7 @@ class Overview:
         self._identities = identities
         self._clock = clock
         self._graph: tuple[float, bytes] | None = None
+        self._making = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
         """What the API serves of it."""
@@ -88,11 +90,10 @@ class Overview:
             web.get("/mesh/events", self._answer_events),
         ]
 
-    def graph(self) -> Document:
+    async def graph(self) -> Document:
         """The whole mesh."""
-        pods = self._pods_by_node()
-        found = self._links()
-        sums = _sums(found)
+        found = await self._links()
+        pods, sums = self._pods_by_node(), _sums(found)
         objects = {node: _pods_wanted(resource) for node, resource in self._objects_by_node()}
         nodes = {*pods, *objects, *(node for edge in found for node in edge)}
         sockets, silent = self._mesh.control_sockets(), self._scraper.silent
@@ -116,13 +117,13 @@ class Overview:
             "edges": self._edges(found),
         }
 
-    def workload(self, node: Node) -> Document:
+    async def workload(self, node: Node) -> Document:
         """One workload. Raises RefusedError when there is none."""
+        found = await self._links()  # first: the mesh changes meanwhile
         pods = self._pods_by_node().get(node, [])
         wanted = dict(self._objects_by_node()).get(node)
         if not pods and wanted is None:
             raise RefusedError("NotFound", f'{node.kind} "{node.name}" not found in namespace {node.namespace}')
-        found = self._links()
         keys = {pod.key for pod in pods}
         timeline = self._scraper.timeline
         return {
@@ -146,14 +147,14 @@ class Overview:
         return self._events.list()[: -_MOST_EVENTS - 1 : -1]
 
     async def _answer_graph(self, _: web.Request) -> web.Response:
-        now = time.monotonic()
-        if self._graph is None or now - self._graph[0] > _GRAPH_SECONDS:
-            self._graph = now, orjson.dumps(self.graph())
+        async with self._making:
+            if self._graph is None or time.monotonic() - self._graph[0] > _GRAPH_SECONDS:
+                self._graph = time.monotonic(), orjson.dumps(await self.graph())
         return web.Response(body=self._graph[1], content_type="application/json")
 
     async def _answer_workload(self, request: web.Request) -> web.Response:
         match = request.match_info
-        return _json(self.workload(Node(match["namespace"], match["kind"], match["name"])))
+        return _json(await self.workload(Node(match["namespace"], match["kind"], match["name"])))
 
     async def _answer_events(self, _: web.Request) -> web.Response:
         return _json({"time": self._clock(), "events": self.events()})
@@ -176,9 +177,9 @@ class Overview:
                 metadata = resource["metadata"]
                 yield Node(metadata["namespace"], kind.lower(), metadata["name"]), resource
 
-    def _links(self) -> _Links:
-        lately = self._scraper.links(_LATELY)
-        return {ends: (link, lately.get(ends, link)) for ends, link in self._scraper.links(WINDOW).items()}
+    async def _links(self) -> _Links:
+        whole, lately = await self._scraper.links(WINDOW, _LATELY)
+        return {ends: (link, lately.get(ends, link)) for ends, link in whole.items()}
 
     def _summary(
         self,

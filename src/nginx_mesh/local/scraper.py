@@ -49,12 +49,19 @@ class Scraper:
 
     async def flows(self, window: float) -> Sequence[Flow]:
         """Who called whom in the last so many seconds, as it was at the last time that sidecars were asked."""
-        return flows(self._history.increases(time.monotonic(), window))
+        history, now = self._history.copy(), time.monotonic()
+        return await asyncio.to_thread(lambda: flows(history.increases(now, window)))
 
-    def links(self, window: float) -> dict[tuple[Node, Node], Link]:
-        """The same of workloads, per second, with their TCP connections."""
-        rates = list(self._history.rates(time.monotonic(), window))
-        return links(flows(rates), carried(rates))
+    async def links(self, *windows: float) -> list[dict[tuple[Node, Node], Link]]:
+        """The same of workloads, per second, with their TCP connections, for each window."""
+        history, now = self._history.copy(), time.monotonic()
+
+        def add_up(window: float) -> dict[tuple[Node, Node], Link]:
+            rates = list(history.rates(now, window))
+            return links(flows(rates), carried(rates))
+
+        # Of a thousand sidecars it takes a second, for which nobody else is to wait.
+        return await asyncio.to_thread(lambda: list(map(add_up, windows)))
 
     async def _scrape(self) -> None:
         sockets = self._sockets()

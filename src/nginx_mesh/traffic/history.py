@@ -37,6 +37,12 @@ class History:
         for gone in self._scrapes.keys() - sources:
             del self._scrapes[gone]
 
+    def copy(self) -> History:
+        """As it is now, for another thread."""
+        other = History(self._keep)
+        other._scrapes = {source: scrapes.copy() for source, scrapes in self._scrapes.items()}
+        return other
+
     def increases(self, now: float, window: float) -> Iterator[tuple[Series, float]]:
         """What was added to each series since `now - window`; what was added to none is left out.
 

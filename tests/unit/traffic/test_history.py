@@ -98,3 +98,14 @@ def test_rates_are_by_the_time_that_was_really_counted() -> None:
     assert dict(history.rates_of("pod", 11, 5)) == {A: 5}
     assert dict(history.rates_of("pod", 30, 5)) == {}
     assert dict(history.rates_of("nobody", 11, 30)) == {}
+
+
+def test_a_copy_stays_as_it_was() -> None:
+    history = History(30)
+    history.record("pod", 0, {A: 100})
+    history.record("pod", 5, {A: 110})
+    copy = history.copy()
+    history.record("pod", 10, {A: 140})
+    history.retain(set())
+    assert added(copy, 10) == {A: 10}
+    assert added(history, 10) == {}

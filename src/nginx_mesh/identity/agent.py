@@ -76,11 +76,15 @@ class _Workload:
     issued: _Issued | None = None
     identity: Identity | None = None
     retry_at: float = 0.0
+    problem: str = ""
 
 
 @dataclass(frozen=True)
 class Holding:
-    """What a workload holds: names, and its SVID if it has one. Times are Unix seconds, the bundle's roots key IDs."""
+    """What a workload holds: names, and its SVID if it has one. Times are Unix seconds, the bundle's roots key IDs.
+
+    `problem` is why it was refused the SVID that is due, as far as that is known.
+    """
 
     spiffe_id: str
     dns_names: tuple[str, ...]
@@ -90,6 +94,7 @@ class Holding:
     not_after: float = 0.0
     renew_at: float = 0.0
     bundle: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class Agent:
@@ -130,7 +135,7 @@ class Agent:
         self._workloads[workload] = (
             _Workload(registration)
             if moved or known is None
-            else replace(known, registration=registration, issued=_expired(known.issued), retry_at=0.0)
+            else replace(known, registration=registration, issued=_expired(known.issued), retry_at=0.0, problem="")
         )
         self._unannounced[workload] = registration
         self._forgotten.discard(workload)
@@ -163,7 +168,7 @@ class Agent:
             return None
         issued, registration = known.issued, known.registration
         if issued is None:
-            return Holding(registration.spiffe_id, registration.dns_names)
+            return Holding(registration.spiffe_id, registration.dns_names, problem=known.problem)
         return Holding(
             registration.spiffe_id,
             registration.dns_names,
@@ -173,6 +178,7 @@ class Agent:
             issued.not_after,
             issued.renew_at,
             tuple(sorted(key_id for key_ids in self._anchors.values() for key_id in key_ids)),
+            known.problem,
         )
 
     @property
@@ -378,7 +384,8 @@ class Agent:
         if known is None or known.registration is not refused:
             return
         log.error("workload %s (%s): no SVID: %s", refused.entry_id, refused.spiffe_id, reason)
-        self._workloads[refused.entry_id] = replace(known, retry_at=self._clock() + _REFUSED_RETRY)
+        retry_at = self._clock() + _REFUSED_RETRY
+        self._workloads[refused.entry_id] = replace(known, retry_at=retry_at, problem=str(reason))
         self._unannounced[refused.entry_id] = refused
 
     async def _renew(self, names: Sequence[str], on_update: OnUpdate) -> None:
@@ -408,7 +415,7 @@ class Agent:
             except ValueError as error:
                 self._put_off(known.registration, f"the server's answer is malformed: {error}")
                 continue
-            fresh = replace(known, issued=issued, identity=self._identity(issued))
+            fresh = replace(known, issued=issued, identity=self._identity(issued), problem="")
             if self._is_due(fresh, self._clock()):
                 unfit += 1
                 fresh = replace(fresh, retry_at=self._clock() + _REFUSED_RETRY)

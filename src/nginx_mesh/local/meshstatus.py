@@ -47,12 +47,13 @@ def sidecar_state(sidecar: Sidecar) -> str:
 def sidecar_facts(sidecar: Sidecar, held: Holding | None, age: float) -> Facts:
     """A sidecar and its certificate. `age` is that of its pod, in seconds."""
     standing = sidecar.standing
+    why_none = "" if held is None else held.problem
     return {
         "namespace": sidecar.pod.namespace,
         "pod": sidecar.pod.name,
         "state": sidecar_state(sidecar),
         "version": None if standing is None else standing.version,
-        "reason": "" if standing is None else standing.reason,
+        "reason": why_none if standing is None else standing.reason,
         "behind_seconds": round(age if standing is None else standing.behind, 3),
         "spiffe_id": None if held is None else held.spiffe_id,
         "not_after": held.not_after if held is not None and held.serial else None,
@@ -133,7 +134,8 @@ def _judge_sidecar(item: Facts, now: float, problems: list[Finding], warnings: l
         problems.append(Finding(about, f"has not taken its newest state for {behind:.0f} s"))
     elif state == "starting" and behind > _STARTING_SECONDS:
         missing = "no identity" if item["not_after"] is None else "no state"
-        problems.append(Finding(about, f"has {missing} {behind:.0f} s after its pod began"))
+        reason = f": {item['reason']}" if item["reason"] else ""
+        problems.append(Finding(about, f"has {missing} {behind:.0f} s after its pod began{reason}"))
     if item["not_after"] is not None and item["not_after"] <= now:
         problems.append(Finding(about, f"its certificate expired {now - item['not_after']:.0f} s ago"))
     elif item["renew_at"] and item["renew_at"] < now - _LATE_SECONDS:

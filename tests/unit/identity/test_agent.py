@@ -151,12 +151,17 @@ async def test_one_workload_that_is_refused_holds_up_no_other(caplog: pytest.Log
         assert all(one.agent.identity(name) is None for name in ("many", "alien", "root"))
         assert "workload many (spiffe://example.org/ns/shop/sa/web): no SVID: entry many: dns_names: 201" in caplog.text
         assert "alien (spiffe://evil.org" in caplog.text
+        held = {name: one.agent.holding(name) for name in ("many", "good")}
+        assert held["many"] is not None and "dns_names: 201" in held["many"].problem
+        assert held["good"] is not None and held["good"].problem == ""
         said = len(caplog.records)
         await one.turn()
         assert len(caplog.records) == said  # it is not asked for again and again
         one.agent.register("many", WEB, ["name"])
         await one.turn()
         assert names_of(leaf(one.identity("many"))) == ["name"]
+        mended = one.agent.holding("many")
+        assert mended is not None and mended.problem == ""
         for _ in range(3):  # renewals go on
             clock.now += HOUR / 2
             await one.turn()

@@ -434,9 +434,11 @@ async def test_a_restart_is_over_in_seconds_and_nothing_is_attested_or_issued_ag
             own, roots, count = svid_of(client), server.roots(), len(told)
             for number in (signal.SIGTERM, signal.SIGKILL):
                 await asyncio.to_thread(server.end, number)
+                await until(lambda: agent.problem.startswith("the identity server does not answer: "))
                 await asyncio.to_thread(server.start)
                 agent.register(f"after-{number}", WEB)
                 await until(lambda name=f"after-{number}": agent.identity(name) is not None)  # type: ignore[misc]
+                await until(lambda: agent.problem == "")
             assert server.roots() == roots
             assert svid_of(client) is own
             assert {name for name, _ in told[count:]} == {"after-15", "after-9"}

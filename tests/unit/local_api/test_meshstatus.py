@@ -55,7 +55,12 @@ def test_a_mesh_that_does_what_it_should_is_well() -> None:
         (Standing("pending", 6, behind=1.0), True, 300, ""),
         (Standing("pending", 6, behind=30.0), True, 300, "has not taken its newest state for 30 s"),
         (Standing("unreachable", None, "no such file", 30.0), False, 30, ""),
-        (Standing("unreachable", None, "no such file", 90.0), False, 90, "has no state 90 s after its pod began"),
+        (
+            Standing("unreachable", None, "no such file", 90.0),
+            False,
+            90,
+            "has no state 90 s after its pod began: no such file",
+        ),
     ],
 )
 def test_a_sidecar_is_a_problem_when_it_is_behind_for_longer_than_it_takes(
@@ -68,8 +73,8 @@ def test_a_sidecar_is_a_problem_when_it_is_behind_for_longer_than_it_takes(
 def test_a_pod_without_an_identity_is_a_problem_after_a_minute() -> None:
     problems, _ = judged(facts(None, Holding("spiffe://x", ()), live=False, age=10))
     assert problems == []
-    problems, _ = judged(facts(None, Holding("spiffe://x", ()), live=False, age=100))
-    assert problems == ["sidecar of shop/web-0: has no identity 100 s after its pod began"]
+    problems, _ = judged(facts(None, Holding("spiffe://x", (), problem="csr: too long"), live=False, age=100))
+    assert problems == ["sidecar of shop/web-0: has no identity 100 s after its pod began: csr: too long"]
 
 
 def test_a_certificate_that_expired_is_a_problem_and_a_late_renewal_a_warning() -> None:

@@ -215,10 +215,12 @@ async def test_identities_outlive_agent_and_server(deployment: Deployment, caplo
         await until(lambda: "SPIRE agent: FetchX509SVID" in caplog.text and "SPIRE server:" in caplog.text)
         assert mesh.provider.identity("a") == identity
         assert mesh.provider.identity("b") is None
+        assert mesh.provider.problem.startswith("SPIRE agent: ")
 
         await deployment.start_server()
         await deployment.start_agent()
         await mesh.identity("b")
+        await until(lambda: mesh.provider.problem == "")
         assert all(found for _, found in mesh.updates)
         assert "SPIRE server: answers again" in caplog.text
         assert "FetchX509SVID: answers again" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import subprocess
@@ -13,6 +14,7 @@ from typing import get_args
 import pytest
 
 from nginx_mesh.compile.state import Breaker, LbMethod, Protocol, Split, SplitBackend
+from nginx_mesh.node.explain import Question, Request, ask_outgoing
 
 from .test_balancing import cut_off, reconnect
 from .test_sidecar_state import series
@@ -111,6 +113,14 @@ class Mesh:
 
     def until_half_open(self, service: Service) -> None:
         wait_until(lambda: self.state(service) == "half-open", "the circuit is half-open", 15)
+
+    def is_being_tried(self, service: Service) -> bool:
+        """Whether the service's breaker lets nothing pass as it waits for its trial."""
+        request = Request().with_host("web")
+        question = Question(direction="outbound", ip=service.vip, port=80, source=self.client.address, request=request)
+        said = asyncio.run(ask_outgoing(self.client.socket_dir / "explain.sock", question))
+        (circuit,) = said.branches[0].breakers
+        return circuit.state == "half-open" and circuit.wait > 0
 
     def greetings(self, service: Service, number: int) -> list[str]:
         """Who greets as many TCP connections, or "closed"."""
@@ -267,9 +277,8 @@ def test_one_request_at_a_time_tries_whether_it_works_again(mesh: Mesh) -> None:
     mesh.push()
     mesh.fail(web, 3)
     mesh.until_half_open(web)
-    url = f"http://{web.vip}/slow?s=2"
-    trial = mesh.client.start("http_client", "request", url)
-    time.sleep(0.7)
+    trial = mesh.client.start("http_client", "request", f"http://{web.vip}/slow?s=3")
+    wait_until(lambda: mesh.is_being_tried(web), "the trial is under way")
     answers = mesh.client.call("http_client", "request", f"http://{web.vip}/echo", "--count", "4")["answers"]
     assert {answer["headers"]["x-served-by"] for answer in answers} == {"other"}
     answer = json.loads(trial.communicate(timeout=30)[0])["answers"][0]

@@ -144,6 +144,7 @@ class Collector:
                 content = {"error": error.message}
             except UnreachableError as error:
                 self._archive.lacks(f"daemon {path} and what follows it", error)
+                self._made_with()
                 return
             self._archive.document(name if "/" in name else f"daemon/{name}", content)
         try:

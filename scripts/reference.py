@@ -25,6 +25,7 @@ from nginx_mesh.cli.local import up
 from nginx_mesh.cli.main import cli
 from nginx_mesh.identity.config import IdentityConfig
 from nginx_mesh.lint import RULES
+from nginx_mesh.traffic.process import main as metrics_server
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -166,6 +167,12 @@ def cli_reference() -> str:
     return "\n".join(_command(cli, ("nginx-meshctl",), _context()))
 
 
+def metrics_server_reference() -> str:
+    """The flags of nginx-mesh-metrics."""
+    words = "nginx-mesh-metrics"
+    return "\n".join(_command(metrics_server, (words,), click.Context(metrics_server, info_name=words)))
+
+
 def commands() -> dict[str, click.Command]:
     """Every command by the words that call it, such as "nginx-meshctl local up"."""
     return dict(_walk(cli, ("nginx-meshctl",), _context()))
@@ -243,6 +250,7 @@ def check_reference() -> str:
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "cli": cli_reference,
+    "metrics-server": metrics_server_reference,
     "meshconfig": config_reference,
     "install-flags": install_reference,
     "identity-config": identity_reference,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.cli.client import Client
 from nginx_mesh.cli.meshes import api_socket
-from nginx_mesh.traffic.documents import API_VERSION, ROOT, parse_quantity
-from nginx_mesh.traffic.prometheus import Prometheus
-from nginx_mesh.traffic.server import TrafficMetrics
+from nginx_mesh.traffic.documents import API_VERSION, parse_quantity
+from tests.unit.traffic.metricsserver import PROCESS, Server
 
 from .localcli import LocalCli
 from .prometheus import Scraping, free_port
@@ -108,28 +106,35 @@ def by_daemon(mesh: LocalCli, path: str) -> Any:
     return Client(api_socket(mesh.paths)).get(f"/apis/{API_VERSION}{path}")
 
 
-async def by_prometheus(address: HostPort, path: str) -> Any:
-    """The same from a server of the Traffic Metrics API that asks Prometheus."""
-    source = Prometheus(address)
-    app = web.Application()
-    app.add_subapp(ROOT, TrafficMetrics(source.flows).application())
-    async with TestClient(TestServer(app)) as client, client.get(f"/apis/{API_VERSION}{path}") as answer:
-        found = await answer.json()
-    await source.close()
-    assert answer.status == 200, found
-    return found
+class Aggregated:
+    """What kube-apiserver would be told by an `nginx-mesh-metrics` that asks this Prometheus."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def __call__(self, path: str) -> Any:
+        status, found, _ = asyncio.run(self._server.get(f"/apis/{API_VERSION}{path}", "proxy"))
+        assert status == 200, found
+        return found
 
 
-def ask(address: HostPort, path: str) -> Any:
-    return asyncio.run(by_prometheus(address, path))
+@pytest.fixture(scope="module")
+def ask(prometheus: Scraping, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aggregated]:
+    server = Server(tmp_path_factory.mktemp("metrics"), prometheus.address.port)
+    process = subprocess.Popen([*PROCESS, *server.arguments()])
+    try:
+        yield Aggregated(server)
+    finally:
+        process.terminate()
+        process.wait()
 
 
-def test_prometheus_and_the_daemon_tell_the_same(mesh: LocalCli, prometheus: Scraping) -> None:
+def test_prometheus_and_the_daemon_tell_the_same(mesh: LocalCli, ask: Aggregated) -> None:
     took = sorted(json.loads(mesh.ok("exec", "deploy/client", "-n", "shop", "--", "python3", "-c", LOAD)))
     edges = "/namespaces/shop/deployments/client/edges"
     wanted = {("client", "to", "web"): ("135", "15")}
-    mesh.wait(lambda: counts(by_daemon(mesh, edges)) == counts(ask(prometheus.address, edges)) == wanted, 25)
-    (item,) = ask(prometheus.address, edges)["items"]
+    mesh.wait(lambda: counts(by_daemon(mesh, edges)) == counts(ask(edges)) == wanted, 25)
+    (item,) = ask(edges)["items"]
     for path in (
         "/namespaces",
         "/namespaces/shop",
@@ -141,7 +146,7 @@ def test_prometheus_and_the_daemon_tell_the_same(mesh: LocalCli, prometheus: Scr
         "/namespaces/shop/statefulsets",
         "/namespaces/none/daemonsets",
     ):
-        assert counts(ask(prometheus.address, path)) == counts(by_daemon(mesh, path)), path
+        assert counts(ask(path)) == counts(by_daemon(mesh, path)), path
 
     latencies = {metric["name"]: parse_quantity(metric["value"]) for metric in item["metrics"]}
     for share in (50, 90, 99):
@@ -150,9 +155,11 @@ def test_prometheus_and_the_daemon_tell_the_same(mesh: LocalCli, prometheus: Scr
         assert abs(bisect_left(BOUNDS, measured) - bisect_left(BOUNDS, reported)) <= 1, (share, measured, reported)
 
 
-def test_top_needs_no_mesh_where_it_is_given_a_prometheus(mesh: LocalCli, prometheus: Scraping) -> None:
+def test_top_needs_no_mesh_where_it_is_given_a_prometheus(
+    mesh: LocalCli, prometheus: Scraping, ask: Aggregated
+) -> None:
     mesh.ok("exec", "deploy/client", "-n", "shop", "--", "python3", "-c", LOAD)
-    mesh.wait(lambda: bool(counts(ask(prometheus.address, "/deployments"))))
+    mesh.wait(lambda: bool(counts(ask("/deployments"))))
     answer = top(mesh, "deploy/client", "-n", "shop", "--prometheus", str(prometheus.address), mesh=False)
     assert answer.stdout.splitlines()[2].split()[:2] == ["To", "web"], answer
     assert "cannot be used together" in top(mesh, "--prometheus", str(prometheus.address)).stderr

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import click
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
 
-from nginx_mesh.api.errors import one_line
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.observe.noise import brief
 
 from .config import IdentityConfig, mesh_settings, read_config
 from .config import check as check_config
@@ -43,16 +42,6 @@ async def serve(config: IdentityConfig, settings: MeshSettings) -> None:
         await stopped.wait()
     finally:
         await server.close()
-
-
-def _brief(record: logging.LogRecord) -> bool:
-    """What is no HTTP is told in one line: anybody can send it."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
-        record.msg, record.args = f"{record.getMessage()}: {one_line(error.message)[:200]}", ()
-        record.exc_info = record.exc_text = None
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-    return True
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,7 +75,7 @@ def main(path: Path, check: bool, health_address: str | None, log_level: str) ->
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    logging.getLogger("aiohttp.server").addFilter(_brief)
+    logging.getLogger("aiohttp.server").addFilter(brief)
     os.umask(0o077)
     try:
         config = read_config(path)

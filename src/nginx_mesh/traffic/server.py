@@ -14,6 +14,7 @@ What had no traffic within the window has no item. Errors are Kubernetes `Status
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -25,7 +26,11 @@ from . import documents
 from .flows import Flow
 from .measure import KINDS, NAMESPACES, Question, measure
 
+log = logging.getLogger(__name__)
+
 WINDOW = 30.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 Source = Callable[[Question], Awaitable[Sequence[Flow]]]
 """The flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
@@ -44,7 +49,7 @@ class TrafficMetrics:
 
     def application(self) -> web.Application:
         """To be served below documents.ROOT."""
-        app = web.Application(middlewares=[_statuses])
+        app = web.Application(middlewares=[statuses])
         version = f"/{documents.VERSION}"
         app.router.add_get("", _constant(documents.group()))
         app.router.add_get("/", _constant(documents.group()))
@@ -91,22 +96,25 @@ def _constant(document: documents.Document) -> Callable[[web.Request], Awaitable
 
 
 @web.middleware
-async def _statuses(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Says every error as a Kubernetes Status."""
     try:
         return await handler(request)
     except SourceError as error:
-        return _status(503, "ServiceUnavailable", str(error))
+        return status(503, "ServiceUnavailable", str(error))
     except web.HTTPNotFound:
-        return _status(404, "NotFound", "the server could not find the requested resource")
+        return status(404, "NotFound", "the server could not find the requested resource")
     except web.HTTPMethodNotAllowed:
-        return _status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        return status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    except Exception:
+        log.exception("%s %s", request.method, request.path)
+        return status(500, "InternalError", "an internal error; the server's log tells more")
 
 
-def _status(code: int, reason: str, message: str) -> web.Response:
-    status: documents.Document = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    return _json({**status, "message": message, "reason": reason, "details": {}, "code": code}, code)
+def status(code: int, reason: str, message: str) -> web.Response:
+    """An error as Kubernetes has it."""
+    failure: documents.Document = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+    return _json({**failure, "message": message, "reason": reason, "details": {}, "code": code}, code)
 
 
 def _json(document: documents.Document, code: int = 200) -> web.Response:

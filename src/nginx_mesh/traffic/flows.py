@@ -81,7 +81,7 @@ def flows(increases: Iterable[tuple[Series, float]]) -> list[Flow]:
         flow = found.get(ends)
         if flow is None:
             flow = found[ends] = Flow(*by_end(ends), Counts())
-        _count(flow.counts, name, dict(labels), added)
+        _count(flow.counts, name, labels, added)
     return list(found.values())
 
 
@@ -97,16 +97,21 @@ def by_end(ends: Ends) -> tuple[dict[str, str], dict[str, str]]:
     return source, destination
 
 
-def _count(counts: Counts, name: str, labels: Mapping[str, str], added: float) -> None:
+def _count(counts: Counts, name: str, labels: Ends, added: float) -> None:
     if name == RESPONSES:
-        if labels.get("code") in _SUCCESSFUL:
+        code = _value(labels, "code")
+        if code in _SUCCESSFUL:
             counts.success += added
         else:
             counts.failure += added
-            if labels.get("code") == "5xx":
+            if code == "5xx":
                 counts.unanswered += added
     elif name == MTLS:
         counts.mtls += added
     elif name == LATENCY:
-        bound = float(labels["le"])
+        bound = float(_value(labels, "le"))
         counts.latency[bound] = counts.latency.get(bound, 0.0) + added
+
+
+def _value(labels: Ends, name: str) -> str:
+    return next((value for label, value in labels if label == name), "")

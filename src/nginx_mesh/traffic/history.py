@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from .exposition import Series
 
-_Scrape = tuple[float, Mapping[Series, float]]
+
+class _Scrape(NamedTuple):
+    """`goes_on`: no series of the scrape before is less or gone."""
+
+    when: float
+    counters: Mapping[Series, float]
+    goes_on: bool
 
 
 class History:
@@ -25,11 +32,13 @@ class History:
         """What a source exposes now. `since` is when all its counters were 0, if that is known."""
         scrapes = self._scrapes.setdefault(source, deque())
         # Of longer ago it says nothing about a window.
-        if since is not None and now - self._keep <= since < now and (not scrapes or scrapes[-1][0] < since):
-            scrapes.append((since, {}))
-        scrapes.append((now, counters))
+        if since is not None and now - self._keep <= since < now and (not scrapes or scrapes[-1].when < since):
+            scrapes.append(_Scrape(since, {}, not scrapes))
+        before = scrapes[-1].counters if scrapes else {}
+        goes_on = all(counters.get(series, -1.0) >= value for series, value in before.items())
+        scrapes.append(_Scrape(now, counters, goes_on))
         # One from before the longest window stays: what was added since is counted from it.
-        while len(scrapes) > 2 and scrapes[1][0] <= now - self._keep:
+        while len(scrapes) > 2 and scrapes[1].when <= now - self._keep:
             scrapes.popleft()
 
     def retain(self, sources: set[str]) -> None:
@@ -61,21 +70,23 @@ class History:
         """The same of one source."""
         pairs = _since(self._scrapes.get(source, ()), now - window)
         if pairs:
-            seconds = pairs[-1][1][0] - pairs[0][0][0]
+            seconds = pairs[-1][1].when - pairs[0][0].when
             for series, added in _added(pairs).items():
                 yield series, added / seconds
 
 
 def _since(scrapes: Iterable[_Scrape], start: float) -> list[tuple[_Scrape, _Scrape]]:
     """Neighbouring scrapes, from the last before `start` on."""
-    return [(before, after) for before, after in pairwise(scrapes) if after[0] > start]
+    return [(before, after) for before, after in pairwise(scrapes) if after.when > start]
 
 
-def _added(pairs: Iterable[tuple[_Scrape, _Scrape]]) -> dict[Series, float]:
+def _added(pairs: Sequence[tuple[_Scrape, _Scrape]]) -> dict[Series, float]:
+    if pairs and all(after.goes_on for _, after in pairs):
+        pairs = [(pairs[0][0], pairs[-1][1])]  # the same in one step
     added: dict[Series, float] = {}
-    for (_, before), (_, after) in pairs:
-        for series, value in after.items():
-            earlier = before.get(series, 0.0)
+    for before, after in pairs:
+        for series, value in after.counters.items():
+            earlier = before.counters.get(series, 0.0)
             grown = value - earlier if value >= earlier else value
             if grown > 0:
                 added[series] = added.get(series, 0.0) + grown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,3 +111,20 @@ def test_a_copy_stays_as_it_was() -> None:
     history.retain(set())
     assert added(copy, 10) == {A: 10}
     assert added(history, 10) == {}
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from([A, B, ("c", ())]), st.integers(0, 5)), min_size=1, max_size=12), st.data()
+)
+def test_whatever_comes_and_goes_every_step_counts(scrapes: list[dict[Series, float]], data: st.DataObject) -> None:
+    history = History(100)
+    for when, counters in enumerate(scrapes):
+        history.record("pod", when, counters)
+    start = data.draw(st.integers(0, len(scrapes)))
+    wanted: dict[Series, float] = {}
+    for before, after in list(itertools.pairwise(scrapes))[start:]:
+        for series, value in after.items():
+            earlier = before.get(series, 0)
+            wanted[series] = wanted.get(series, 0) + (value - earlier if value >= earlier else value)
+    now = len(scrapes) - 1
+    assert added(history, now, now - start) == {series: value for series, value in wanted.items() if value}

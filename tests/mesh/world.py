@@ -234,6 +234,7 @@ class Pod:
     expected_id: str = ""
     log_level: str = "info"
     log_format: str = "json"
+    sampler_ratio: float | None = None
     log_path: Path = Path()
     conf: str = ""
 
@@ -352,6 +353,7 @@ class Pod:
                 log_format=self.log_format,  # type: ignore[arg-type]
                 addresses=[self.address, self.address6],
                 labels={"pod": self.name, "namespace": "test"},
+                sampler_ratio=self.sampler_ratio,
             ),
             "identity": self.identity or replace(self.issuer.identity(self.spiffe_id), federated=self.federated),
         }

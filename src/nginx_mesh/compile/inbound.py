@@ -38,6 +38,7 @@ def own_entries(catalog: Catalog, settings: MeshSettings, pod: Workload, probes:
             log_format=settings.log_format,
             addresses=list(pod.addresses),
             labels=pod.metric_labels,
+            sampler_ratio=None if settings.otlp is None else settings.sampler_ratio,
         )
     }
     limited = limits(catalog, settings, pod)

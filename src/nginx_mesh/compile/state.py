@@ -41,6 +41,7 @@ class Settings(Entry, frozen=True, kw_only=True):
     `mtls_mode` is effective for this pod: the mesh's mode, or the pod's annotation where that may override it.
     `labels` are put on every metric (pod, namespace, deployment|…, pod_template_hash).
     `addresses` are the pod's own IPs: a call to the pod's own endpoint is told from one to another pod by them.
+    `sampler_ratio` is the share of new traces that are sampled, 0 to 1; None when trace headers are left as they are.
     """
 
     mtls_mode: MtlsMode
@@ -50,6 +51,7 @@ class Settings(Entry, frozen=True, kw_only=True):
     log_format: LogFormat
     addresses: list[str]
     labels: dict[str, str]
+    sampler_ratio: float | None = None
 
 
 class Identity(Entry, frozen=True, kw_only=True):

@@ -88,6 +88,30 @@ class Share(ctypes.Structure):
     _fields_ = (("weight", ctypes.c_uint32), ("usable", ctypes.c_uint32))
 
 
+class TraceContext(ctypes.Structure):
+    """trace_context."""
+
+    _fields_ = (("trace_id", ctypes.c_uint8 * 16), ("span_id", ctypes.c_uint8 * 8), ("flags", ctypes.c_uint8))
+
+
+class TraceSampler(ctypes.Structure):
+    """trace_sampler."""
+
+    _fields_ = (("any", ctypes.c_int), ("last", ctypes.c_uint64))
+
+
+class TraceRandom(ctypes.Structure):
+    """trace_random."""
+
+    _fields_ = (("s", ctypes.c_uint64 * 4),)
+
+
+class ReportStruct(ctypes.Structure):
+    """report."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("pos", ctypes.c_void_p), ("end", ctypes.c_void_p))
+
+
 class PoolStruct(ctypes.Structure):
     """lb_pool."""
 
@@ -113,7 +137,18 @@ def library() -> ctypes.CDLL:
     """The nginx-free files as a shared library that aborts on undefined behaviour."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "native.so"
-        names = ("lb.c", "hello.c", "limit.c", "metric.c", "breaker.c", "split.c", "path.c", "text.c")
+        names = (
+            "lb.c",
+            "hello.c",
+            "limit.c",
+            "metric.c",
+            "breaker.c",
+            "split.c",
+            "path.c",
+            "text.c",
+            "trace.c",
+            "report.c",
+        )
         sources = [str(MODULE / name) for name in names]
         flags = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["gcc", "-shared", "-fPIC", *flags, "-o", str(target), *sources], check=True)
@@ -166,6 +201,19 @@ def library() -> ctypes.CDLL:
         function.argtypes = (breaker, ctypes.c_int64)
     loaded.split_pick.restype = ctypes.c_size_t
     loaded.split_pick.argtypes = (ctypes.POINTER(Share), ctypes.c_size_t, ctypes.c_uint64)
+    context, random = ctypes.POINTER(TraceContext), ctypes.POINTER(TraceRandom)
+    loaded.trace_parse.argtypes = (context, ctypes.c_char_p, ctypes.c_size_t)
+    loaded.trace_format.argtypes = (ctypes.c_char_p, context)
+    loaded.trace_sampler_of.restype = TraceSampler
+    loaded.trace_sampler_of.argtypes = (ctypes.c_double,)
+    loaded.trace_is_sampled.argtypes = (ctypes.POINTER(TraceSampler), context)
+    loaded.trace_new_trace.argtypes = loaded.trace_new_span.argtypes = (context, random)
+    report = ctypes.POINTER(ReportStruct)
+    loaded.report_begin.argtypes = (report, ctypes.c_char_p, ctypes.c_size_t)
+    loaded.report_text.argtypes = (report, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t)
+    loaded.report_number.argtypes = (report, ctypes.c_char_p, ctypes.c_int64)
+    loaded.report_end.restype = ctypes.c_size_t
+    loaded.report_end.argtypes = (report,)
     return loaded
 
 

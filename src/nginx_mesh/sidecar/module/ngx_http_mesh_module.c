@@ -13,6 +13,7 @@
 #include <ngx_http.h>
 
 #include "ngx_mesh.h"
+#include "ngx_mesh_report.h"
 #include "text.h"
 
 /* Time between two reads of an upgraded connection or an event stream; other requests have proxy_read_timeout. */
@@ -38,6 +39,9 @@ typedef struct {
     ngx_int_t             wait;         /* milliseconds; NGX_BUSY: not at all */
     ngx_str_t             limited_by;
     ngx_str_t             policy;       /* the grant that allowed it; in the pool */
+    ngx_uint_t            role;         /* set when requests are reported */
+    ngx_http_mesh_trace_t  *trace;      /* NULL: not sampled */
+    ngx_str_t             reason;       /* why it was refused; in the pool */
 } ngx_http_mesh_ctx_t;
 
 typedef struct {
@@ -68,6 +72,37 @@ ngx_http_mesh_ctx(ngx_http_request_t *r)
     }
 
     return ctx;
+}
+
+
+/* Marks the context for ngx_http_mesh_reported. */
+static void
+ngx_http_mesh_keep(void *data)
+{
+    (void) data;
+}
+
+
+/* The context of a request that is looked at, also when it was redirected to words of ours (@refused). */
+static ngx_http_mesh_ctx_t *
+ngx_http_mesh_reported(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t   *cln;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->role) {
+        return ctx;
+    }
+
+    for (cln = r->internal ? r->pool->cleanup : NULL; cln; cln = cln->next) {
+        if (cln->handler == ngx_http_mesh_keep) {
+            return cln->data;
+        }
+    }
+
+    return NULL;
 }
 
 
@@ -143,6 +178,25 @@ ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r)
                 h[n].lowcase_key = name.data;
                 h[n].hash = ngx_hash_key(name.data, name.len);
             }
+        }
+    }
+}
+
+
+/* FFI. Why the request is refused. */
+void
+ngx_http_mesh_ffi_refused(ngx_http_request_t *r, const u_char *reason, size_t len)
+{
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
+
+    if (ctx && ctx->role) {
+        ctx->reason.data = ngx_pnalloc(r->pool, len);
+
+        if (ctx->reason.data) {
+            ngx_memcpy(ctx->reason.data, reason, len);
+            ctx->reason.len = len;
         }
     }
 }
@@ -409,6 +463,30 @@ ngx_http_mesh_admit(ngx_http_request_t *r)
 }
 
 
+/* Before the request is judged: what is refused is reported too. */
+static void
+ngx_http_mesh_watch(ngx_http_request_t *r, ngx_uint_t role)
+{
+    ngx_pool_cleanup_t   *cln;
+    ngx_http_mesh_ctx_t  *ctx;
+
+    ctx = ngx_http_mesh_ctx(r);
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+
+    if (ctx == NULL || cln == NULL || ctx->role) {
+        return;
+    }
+
+    cln->handler = ngx_http_mesh_keep;
+    cln->data = ctx;
+    ctx->role = role;
+
+    if (ngx_mesh_reports.tracing) {
+        ctx->trace = ngx_http_mesh_trace(r);
+    }
+}
+
+
 /*
  * Says yes where the tables alone say so; all else, refusals and their words included, is Lua's, whose handler comes
  * later in this phase and is skipped after a yes.
@@ -421,6 +499,10 @@ ngx_http_mesh_access_handler(ngx_http_request_t *r)
     ngx_http_core_main_conf_t  *cmcf;
 
     mlcf = ngx_http_get_module_loc_conf(r, ngx_http_mesh_module);
+
+    if (ngx_mesh_reports.on && mlcf->role != NGX_MESH_NONE) {
+        ngx_http_mesh_watch(r, mlcf->role);
+    }
 
     switch (mlcf->role) {
 
@@ -446,7 +528,7 @@ ngx_http_mesh_access_handler(ngx_http_request_t *r)
 }
 
 
-static const ngx_str_t *
+const ngx_str_t *
 ngx_http_mesh_field(ngx_list_t *fields, const ngx_str_t *name)
 {
     ngx_uint_t        i;
@@ -468,7 +550,7 @@ ngx_http_mesh_field(ngx_list_t *fields, const ngx_str_t *name)
 
 
 /* Milliseconds since the request began, by a clock that may have been set back. */
-static int64_t
+int64_t
 ngx_http_mesh_elapsed(ngx_http_request_t *r)
 {
     int64_t      ms;
@@ -594,12 +676,61 @@ ngx_http_mesh_outcome(ngx_http_request_t *r, ngx_http_mesh_ctx_t *ctx)
 }
 
 
+static void
+ngx_http_mesh_tell(ngx_http_request_t *r)
+{
+    ngx_http_mesh_ctx_t    *ctx;
+    ngx_http_mesh_facts_t   facts;
+
+    ctx = ngx_http_mesh_reported(r);
+
+    if (ctx == NULL || (ctx->trace == NULL && !ngx_mesh_tap_on())) {
+        return;
+    }
+
+    ngx_memzero(&facts, sizeof(ngx_http_mesh_facts_t));
+
+    facts.role = ctx->role;
+    facts.trace = ctx->trace;
+    facts.status = ngx_http_mesh_status(r);
+    facts.policy = ctx->policy;
+    facts.limited_by = ctx->limited_by;
+    facts.reason = ctx->reason;
+
+    if (ctx->role == NGX_MESH_INBOUND) {
+        facts.tls = r->connection->ssl != NULL;
+
+        if (facts.tls && ngx_mesh_connection_peer(r->connection, &facts.peer_id) != NGX_OK) {
+            ngx_str_null(&facts.peer_id);
+        }
+
+    } else if (ctx->balanced) {
+        facts.tls = ctx->attempts.tls;
+        facts.cluster = ctx->attempts.cluster->node.str;
+
+        if (facts.tls) {
+            facts.peer_id = ctx->attempts.last_id;
+        }
+    }
+
+    facts.tapped = ngx_http_mesh_tapped(r, &facts);
+
+    if (facts.trace || facts.tapped) {
+        ngx_http_mesh_report(r, &facts);
+    }
+}
+
+
 /* The time is that to the end of the answer. */
 static ngx_int_t
 ngx_http_mesh_log_handler(ngx_http_request_t *r)
 {
     ngx_http_mesh_ctx_t       *ctx;
     ngx_http_mesh_loc_conf_t  *mlcf;
+
+    if (ngx_mesh_reports.on) {
+        ngx_http_mesh_tell(r);
+    }
 
     mlcf = ngx_http_get_module_loc_conf(r, ngx_http_mesh_module);
 

@@ -3,8 +3,7 @@
 #include <string.h>
 
 
-/* How many bytes the character has that begins here, 0 when none does (RFC 3629: no overlong forms, no surrogates). */
-static size_t
+size_t
 text_character(const unsigned char *p, size_t len)
 {
     size_t         i, n;

@@ -8,6 +8,9 @@
 
 #include <stddef.h>
 
+/* How many bytes the character has that begins here, 0 when none does (RFC 3629: no overlong forms, no surrogates). */
+size_t text_character(const unsigned char *p, size_t len);
+
 /* How many bytes are no part of a character in UTF-8. */
 size_t text_invalid(const unsigned char *data, size_t len);
 

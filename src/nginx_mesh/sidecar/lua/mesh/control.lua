@@ -1,6 +1,8 @@
 -- The control socket. Who may open it decides what this pod trusts: only the node's agent can reach it.
 
 local cjson = require "cjson.safe"
+local engine = require "mesh.engine"
+local schema = require "mesh.schema"
 local state = require "mesh.state"
 
 local _M = {}
@@ -13,23 +15,35 @@ local function answer(status, body)
 end
 
 
-local function put()
+-- The JSON object that the request has; or nil, having answered why not.
+local function document()
     ngx.req.read_body()
 
     -- in memory, whatever its size: a private key is in it (nginx.conf: client_body_buffer_size)
     local body = ngx.req.get_body_data()
 
     if not body then
-        return answer(400, { error = "the request has no body" })
+        answer(400, { error = "the request has no body" })
+        return nil
     end
 
-    local update, err = cjson.decode(body)
+    local found, err = cjson.decode(body)
 
-    if type(update) ~= "table" then
-        return answer(400, { error = "not a JSON object: " .. tostring(err or type(update)) })
+    if type(found) ~= "table" then
+        answer(400, { error = "not a JSON object: " .. tostring(err or type(found)) })
+        return nil
     end
 
-    answer(state.apply(update))
+    return found
+end
+
+
+local function put()
+    local update = document()
+
+    if update then
+        answer(state.apply(update))
+    end
 end
 
 
@@ -45,6 +59,27 @@ function _M.state()
     end
 
     answer(405, { error = "GET or PUT" })
+end
+
+
+-- Somebody watches requests, for some seconds. It is this worker's: there is one, and a new one is told again soon.
+function _M.tap()
+    if ngx.req.get_method() ~= "PUT" then
+        return answer(405, { error = "PUT" })
+    end
+
+    local tap = document()
+
+    if tap then
+        local reason = schema.check_tap(tap)
+
+        if reason then
+            return answer(400, { error = "tap " .. reason })
+        end
+
+        engine.tap(tap)
+        answer(200, {})
+    end
 end
 
 

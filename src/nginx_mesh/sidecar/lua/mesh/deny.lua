@@ -1,10 +1,13 @@
 -- Refusals, in the words of the protocol: a status and a line of text for HTTP, a status in trailers for gRPC.
 
 local GRPC_CODES = require "mesh.grpc_codes"
+local engine = require "mesh.engine"
 
 
 -- Ends the request. `grpc_code` replaces the code that goes with `status`.
 return function(status, reason, grpc_code)
+    engine.refused(reason)
+
     local content_type = ngx.var.http_content_type
 
     if content_type and content_type:sub(1, 16) == "application/grpc" then

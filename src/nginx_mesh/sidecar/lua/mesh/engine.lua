@@ -141,6 +141,12 @@ void ngx_mesh_ffi_totals_take(ngx_mesh_ffi_totals_t *totals);
 ngx_mesh_ffi_counts_t *ngx_mesh_ffi_counts_take(void);
 ngx_mesh_ffi_status_t *ngx_mesh_ffi_status_take(void);
 int64_t ngx_mesh_now_us(void);
+
+void ngx_mesh_ffi_tracing(double ratio);
+intptr_t ngx_mesh_ffi_tap(int64_t ms, uint32_t rate, uintptr_t lowest, uintptr_t highest, const char *method,
+    size_t method_len, const char *path, size_t path_len, const char *peers, size_t peers_len);
+uintptr_t ngx_mesh_ffi_reports_dropped_take(void);
+void ngx_http_mesh_ffi_refused(ngx_http_request_t *r, const char *reason, size_t len);
 ]]
 
 local UINT64_MAX = 0xffffffffffffffffULL
@@ -207,6 +213,22 @@ end
 
 function _M.settings(mode, log_format, log_level, body_limit)
     C.ngx_mesh_ffi_settings(MODES[mode], log_format == "json" and 1 or 0, LOG_LEVELS[log_level], body_limit)
+end
+
+
+-- Reports requests to the node for some seconds: `tap` is as schema.check_tap has it.
+function _M.tap(tap)
+    local peers = tap.peers and #tap.peers > 0 and "\n" .. table.concat(tap.peers, "\n") .. "\n" or ""
+    local method, path = tap.method or "", tap.path or ""
+
+    check(C.ngx_mesh_ffi_tap(tap.seconds * 1000, tap.max_rps, tap.lowest or 0, tap.highest or 999,
+                             method, #method, path, #path, peers, #peers))
+end
+
+
+-- Of new traces, those that are sampled; nil: requests are in no traces.
+function _M.tracing(ratio)
+    C.ngx_mesh_ffi_tracing(ratio or -1)
 end
 
 
@@ -598,6 +620,18 @@ end
 -- Milliseconds for which an endpoint of a cluster in use is passed over, as it failed.
 function _M.endpoint_down(cluster, address)
     return tonumber(C.ngx_mesh_ffi_endpoint_down(cluster, #cluster, address, #address))
+end
+
+
+-- Says, to whom the request is reported, why it is refused.
+function _M.refused(reason)
+    C.ngx_http_mesh_ffi_refused(get_request(), reason, #reason)
+end
+
+
+-- Reports that the node did not take since the last call.
+function _M.take_reports_dropped()
+    return tonumber(C.ngx_mesh_ffi_reports_dropped_take())
 end
 
 

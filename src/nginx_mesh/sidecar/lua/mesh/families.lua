@@ -42,4 +42,5 @@ return {
     { "nginxplus_stream_upstream_server_first_byte_time", "histogram", "endpoint", "Time to its first byte, ms." },
     { "nginxplus_stream_upstream_server_response_time", "histogram", "endpoint", "Time to the connection's end, ms." },
     { "nginxplus_metrics_dropped_total", "counter", "", "Sets of series given up as their memory was full." },
+    { "nginxplus_reports_dropped_total", "counter", "", "Reports about single requests that the node did not take." },
 }

@@ -128,6 +128,7 @@ local function flush()
     local numbers, latency = engine.take_totals()
 
     put_histogram(numbers, "latency", latency)
+    numbers.reports_dropped = engine.take_reports_dropped()
 
     for name, n in pairs(numbers) do
         series.add_total(name, n)
@@ -182,7 +183,7 @@ end
 
 
 local function totals()
-    local names = { "requests_denied", "dropped", "latency:sum" }
+    local names = { "requests_denied", "dropped", "reports_dropped", "latency:sum" }
 
     for i = 1, #BOUNDS + 1 do
         names[#names + 1] = "latency:" .. i
@@ -443,6 +444,7 @@ local function own_values()
     add("nginxplus_connections_idle", ngx.var.connections_waiting)
     add("nginxplus_access_denied_total", series.total("requests_denied") + series.total("denied"))
     add("nginxplus_metrics_dropped_total", series.total("dropped"))
+    add("nginxplus_reports_dropped_total", series.total("reports_dropped"))
 
     if expires > 0 then
         add("nginxplus_certificate_expiry_timestamp_seconds", expires)

@@ -47,6 +47,13 @@ local function integer(low, high)
 end
 
 
+local function ratio(value)
+    if type(value) ~= "number" or not (value >= 0 and value <= 1) then
+        return "must be a number from 0 to 1"
+    end
+end
+
+
 local function list(of)
     return function(value)
         if type(value) ~= "table" then
@@ -188,7 +195,7 @@ local SINGLE = {
         log_format = one_of("default", "json"),
         addresses = list(text),
         labels = map(text, text),
-    }, {}),
+    }, { sampler_ratio = nullable(ratio) }),
 
     identity = struct({ spiffe_id = text, svid = text, key = text, bundle = text }, {
         federated = map(trust_domain, text),
@@ -309,6 +316,16 @@ local shape = struct({ base = nullable(integer(1, 2 ^ 53)), version = integer(1,
 function _M.check_update(update)
     return shape(update)
 end
+
+
+-- What to report to the node: requests that all of it is true of. 0 seconds end it.
+_M.check_tap = struct({ seconds = integer(0, 60), max_rps = integer(1, 1000) }, {
+    method = text,
+    path = text,
+    lowest = integer(0, 999),
+    highest = integer(0, 999),
+    peers = list(ip),
+})
 
 
 return _M

@@ -189,6 +189,7 @@ local FOLLOW = {
 
         if settings then
             engine.settings(settings.mtls_mode, settings.log_format, settings.log_level, settings.client_max_body_size)
+            engine.tracing(tonumber(settings.sampler_ratio))
         end
     end,
 

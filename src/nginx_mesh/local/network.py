@@ -42,7 +42,13 @@ _COMMON_SYSCTLS = {
     "ipv4/conf/all/rp_filter": "0",
     "ipv4/conf/default/rp_filter": "1",
 }
-_NODE_SYSCTLS = {**_COMMON_SYSCTLS, "ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
+_NODE_SYSCTLS = {
+    **_COMMON_SYSCTLS,
+    "ipv4/ip_forward": "1",
+    "ipv6/conf/all/forwarding": "1",
+    # Sidecars' reports come in bursts; by default 10 of them would be kept.
+    "unix/max_dgram_qlen": "4096",
+}
 # Unprivileged processes may listen on any port and ping, as container runtimes have it.
 _POD_SYSCTLS = {**_COMMON_SYSCTLS, "ipv4/ip_unprivileged_port_start": "0", "ipv4/ping_group_range": "0 2147483647"}
 

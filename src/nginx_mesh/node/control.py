@@ -15,6 +15,7 @@ from nginx_mesh.compile.state import Update
 
 _STATE = "http://sidecar/v1/state"
 _METRICS = "http://sidecar/v1/metrics"
+_TAP = "http://sidecar/v1/tap"
 _LONGEST_REASON = 1000
 _PEM = re.compile(r"-----BEGIN.*?(?:-----END[^-]*-----|\Z)", re.DOTALL)
 
@@ -41,6 +42,22 @@ class Refused:
 
     key: str
     reason: str
+
+
+class Tap(msgspec.Struct, frozen=True, kw_only=True):
+    """Which requests a sidecar reports for so many seconds (0: none from now on), and how many a second at most.
+
+    Those with this method, a path that begins so, a status in these bounds, and one of these IPs at the other side;
+    what is empty is no condition.
+    """
+
+    seconds: int
+    max_rps: int
+    method: str = ""
+    path: str = ""
+    lowest: int = 0
+    highest: int = 999
+    peers: list[str] = []
 
 
 class ControlSocket:
@@ -89,6 +106,12 @@ class ControlSocket:
         if status != 200:
             raise UnreachableError(f"it answered with status {status}")
         return content.decode(errors="replace")
+
+    async def tap(self, tap: Tap) -> None:
+        """Say which requests to report."""
+        status, content = await self._exchange("PUT", _TAP, msgspec.json.encode(tap))
+        if status != 200:
+            raise UnreachableError(f"it answered with status {status}: {content[:200].decode(errors='replace')}")
 
     async def _request(self, method: str, body: bytes | None) -> tuple[int, dict[str, Any]]:
         status, content = await self._exchange(method, _STATE, body)

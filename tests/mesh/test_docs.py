@@ -47,7 +47,7 @@ if words[1:2] == ["local"] and words[2:3] not in (["list"], ["--help"]):
         words[words.index("--name") + 1] = prefix + words[words.index("--name") + 1]
     else:
         words[3:3] = ["--name", prefix + "local"]
-named = ("config", "dashboard", "explain", "identity", "services", "status", "supportpkg", "top", "version")
+named = ("config", "dashboard", "explain", "identity", "services", "status", "supportpkg", "tap", "top", "version")
 if words[1:2] and words[1] in named and "--prometheus" not in words:
     words += ["--mesh", prefix + "local"]
 main()

@@ -133,6 +133,11 @@ class Topology:
                 found.append((self._pods[key], use))
         return max(found, key=lambda entry: _seniority(entry[0]), default=None)
 
+    def pod_with(self, ip: str) -> Workload | None:
+        """The pod that has this address."""
+        pods = (self._pods[key] for key in self._by_address.get(ip))
+        return max(pods, key=_seniority, default=None)
+
     def ports_of(self, pod: Workload) -> dict[int, PortUse]:
         """The TCP ports of a pod: those it declares and those that Services target."""
         targeted: dict[int, list[tuple[Balanced, Port]]] = {}

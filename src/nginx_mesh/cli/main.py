@@ -84,6 +84,7 @@ COMMANDS: Final = {
     "services": ("nginx_mesh.cli.services:services", "List the Services of the mesh."),
     "status": ("nginx_mesh.cli.status:status", "Check that the mesh is well."),
     "supportpkg": ("nginx_mesh.cli.supportpkg:supportpkg", "Create a support package."),
+    "tap": ("nginx_mesh.cli.tap:tap", "Watch requests as they happen."),
     "top": ("nginx_mesh.cli.top:top", "Display traffic statistics."),
     "version": ("nginx_mesh.cli.version:version", "Print the versions of what runs."),
 }

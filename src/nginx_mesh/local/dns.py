@@ -188,7 +188,7 @@ def _within(name: str, domain: str) -> bool:
     return name == domain or name.endswith(f".{domain}")
 
 
-class _ZoneFile:
+class ZoneFile:
     """The newest readable snapshot. It is opened relative to a directory descriptor: the path is root's alone."""
 
     def __init__(self, directory_fd: int) -> None:
@@ -197,6 +197,7 @@ class _ZoneFile:
         self._zone = Zone()
 
     def current(self) -> Zone:
+        """What it says now, or said when it was last readable."""
         try:
             status = os.stat(ZONE_FILE, dir_fd=self._directory_fd)
             version = (status.st_mtime_ns, status.st_ino, status.st_size)
@@ -211,7 +212,7 @@ class _ZoneFile:
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, zone: _ZoneFile) -> None:
+    def __init__(self, zone: ZoneFile) -> None:
         self._zone = zone
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -226,7 +227,7 @@ class _Udp(asyncio.DatagramProtocol):
 
 
 class _Tcp:
-    def __init__(self, zone: _ZoneFile) -> None:
+    def __init__(self, zone: ZoneFile) -> None:
         self._zone = zone
         self._open = 0
 
@@ -256,7 +257,7 @@ class _Tcp:
 
 
 async def _serve(directory_fd: int, sockets: Sequence[tuple[socket.socket, socket.socket]]) -> None:
-    zone = _ZoneFile(directory_fd)
+    zone = ZoneFile(directory_fd)
     loop = asyncio.get_running_loop()
     tcp = _Tcp(zone)
     for datagram, stream in sockets:

@@ -80,7 +80,8 @@ class Mesh:
     `objects` are those there are at the start. `identities` gives pods their SVIDs. `control_socket` tells where the
     sidecar of the pod with a uid listens.
     `warn(key, reason, message)` hears what is wrong with objects, and of sidecars that refuse their state;
-    `policies_moved(keys)` of policies whose `standing` may be another.
+    `policies_moved(keys)` of policies whose `standing` may be another, `live(uid)` of pods whose sidecar has its first
+    state.
     """
 
     def __init__(
@@ -92,10 +93,12 @@ class Mesh:
         control_socket: Callable[[str], Path],
         warn: Warn,
         policies_moved: Callable[[AbstractSet[ObjectKey]], None] = lambda _: None,
+        live: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._control_socket = control_socket
         self._warn = warn
         self._policies_moved = policies_moved
+        self._tell_live = live
         self._identities = identities
         self._settings = settings
         self._keys: dict[str, ObjectKey] = {}
@@ -254,6 +257,14 @@ class Mesh:
         )
         return [(pod, socket) for pod, socket in found if pod is not None]
 
+    def workload(self, uid: str) -> tuple[Workload, str] | None:
+        """The meshed pod with a uid, and its SPIFFE ID."""
+        key = self._keys.get(uid)
+        workload = None if key is None else self._catalog.topology.pod(key)
+        if key is None or workload is None:
+            return None
+        return workload, str(workload_id(self._settings.trust_domain, key.namespace, self._pods[key].account))
+
     async def synced(self, timeout: float) -> None:
         """Wait until every live sidecar acknowledged all that was applied so far, at most `timeout` seconds."""
         waiting = [asyncio.ensure_future(self._acknowledged(key)) for key in self._live]
@@ -302,6 +313,7 @@ class Mesh:
             try:
                 await self._acknowledged(key)
                 self._live.add(key)
+                self._tell_live(self._pods[key].uid)
             except StateRefusedError:
                 await asyncio.sleep(_REFUSED_SECONDS)
             except KeyError:

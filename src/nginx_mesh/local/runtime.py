@@ -35,9 +35,11 @@ from .pods import PodKeeper
 from .policystatus import PolicyStatuses
 from .readiness import unready
 from .reconcile import PLANNERS, Reconciler
+from .reporting import Reporting
 from .scraper import Scraper
 from .services import ServiceEntry, resolve_services
 from .store import Change, Resource, Store, key_of
+from .tap import TapHub
 from .targets import Targets
 from .traffic import LocalTraffic
 from .workloadapis import WorkloadApis
@@ -72,7 +74,10 @@ class Runtime:
             control_socket=lambda uid: paths.pod_socket_dir(uid) / "control.sock",
             warn=lambda key, reason, message: self._events.record(key, "Warning", reason, message),
             policies_moved=lambda keys: self._statuses.touch(keys),
+            live=lambda uid: self._reporting.open(uid),
         )
+        self.tap = TapHub(self._mesh.catalog.topology, self._tappable)
+        self._reporting = Reporting(paths, self._mesh.control_sockets, self._mesh.workload, self.tap.received)
         self._statuses = PolicyStatuses(self._store, self._mesh.standing, self._events, self._clock)
         self._kubelet = Kubelet(
             paths,
@@ -116,6 +121,7 @@ class Runtime:
         await self._kubelet.start(self._typed_pods(None))
         await asyncio.to_thread(restore, self._paths)
         self.identity.configure(self.objects.settings())
+        self._reporting.configure(self.objects.settings())
         await self.identity.start()
         await self._mesh.start()
         await self._workload_apis.start()
@@ -126,6 +132,8 @@ class Runtime:
         self._services_stale.set()
         self._spawn(self._keep_services())
         self._spawn(self.scraper.run())
+        self._spawn(self._reporting.run())
+        self._spawn(self.tap.run())
         self._statuses.touch(self._mesh.policies())
         self._spawn(self._statuses.run())
 
@@ -137,6 +145,7 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.traffic.close()
         await self._pods.close()
+        await self._reporting.close()
         await self._workload_apis.close_all()
         await self._mesh.close()
         await self.identity.close()
@@ -235,6 +244,7 @@ class Runtime:
             settings = self.objects.settings()
             self.identity.configure(settings)
             self._mesh.configure(settings)
+            self._reporting.configure(settings)
         if key.kind in ("Pod", "Service", "EndpointSlice"):
             self._services_stale.set()
         if key.kind in ("ConfigMap", "Secret"):
@@ -251,6 +261,10 @@ class Runtime:
                 log.exception("cannot update the services")
                 await asyncio.sleep(1)
                 self._services_stale.set()
+
+    def _tappable(self) -> dict[ObjectKey, Path]:
+        sockets = self._mesh.control_sockets()
+        return {sidecar.pod: sockets[sidecar.uid] for sidecar in self._mesh.sidecars() if sidecar.uid in sockets}
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

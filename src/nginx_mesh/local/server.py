@@ -15,6 +15,7 @@
 | GET `/mesh/targets`, `/mesh/pods/…/metrics` | the sidecars and what they count, for Prometheus (targets.py) |
 | GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
 | `/identity/…` | the identity authority, where it is in this process (identity/admin.py) |
+| GET `/mesh/tap?of=…` | live requests (tap.py) |
 | GET `/mesh/status`, `/mesh/services`, …, `/metrics`, `/healthz`, `/readyz` | the mesh as a whole (operator.py) |
 
 Errors are Kubernetes `Status` objects; `details` has one line per fault.
@@ -80,6 +81,7 @@ class ApiServer:
         self._path = path
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[_statuses])
         app.add_routes(runtime.operator.routes())
+        app.add_routes(runtime.tap.routes())
         app.router.add_post("/mesh/apply", self._apply)
         app.router.add_post("/mesh/delete", self._delete_all)
         app.router.add_patch("/mesh/settings", self._settings)

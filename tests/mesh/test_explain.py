@@ -435,6 +435,7 @@ def traces(pod: Pod) -> tuple[list[str], list[str]]:
 def test_a_hundred_explanations_charge_no_limit_take_no_trial_count_nothing_and_log_nothing(mesh: Mesh) -> None:
     mesh.world.policies[f"breaker/{key(mesh.web)}"] = Breaker(breaker="test/cb", errors=1, timeout_ms=1500)
     limit = Limit(name="test/once", rate=1, burst=1, delay=-1)
+    mesh.put(grants=[], port=TCP)
     mesh.put(limits=[limit], grants=[Grant(target="test/t", sources=[str(mesh.client.spiffe_id)])])
     assert mesh.status(Request("GET", "/status/500")) == 500
     wait_until(lambda: mesh.outgoing().branches[0].breakers[0].state == "half-open", "the circuit is half-open")
@@ -446,6 +447,7 @@ def test_a_hundred_explanations_charge_no_limit_take_no_trial_count_nothing_and_
         (seen,) = mesh.incoming().limits
         assert 900 < seen.excess <= 1000, "it drains by 1 a second, and is not filled"
         assert said(mesh.incoming(peer=None)) == 403
+        assert mesh.incoming(port=TCP).closed == "access denied"
     time.sleep(1.2)
     assert [traces(pod) for pod in (mesh.client, mesh.server)] == before
     assert mesh.statuses(PLAIN, PLAIN) == [200, 503], "there is as much left of the burst, and the trial was free"

@@ -57,6 +57,8 @@ static ngx_str_t  ngx_stream_mesh_out_tcp_plain = ngx_string("127.0.0.1:8892");
 static ngx_str_t  ngx_stream_mesh_in_tcp_mtls = ngx_string("127.0.0.1:8893");
 static ngx_str_t  ngx_stream_mesh_in_tcp_plain = ngx_string("127.0.0.1:8894");
 
+static const char  ngx_stream_mesh_denied[] = "access denied";
+
 /* The connections from the wire that this worker carries to the application: ngx_stream_mesh_ctx_t. */
 static ngx_queue_t  ngx_stream_mesh_carried;
 
@@ -302,13 +304,23 @@ ngx_mesh_tcp_judge(ngx_connection_t *c, ngx_uint_t tls, ngx_str_t *by)
         return "the caller proved no SPIFFE ID";
     }
 
-    if (ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL, by)) {
-        return NULL;
+    return ngx_mesh_policy_allows(ngx_mesh_inbound_policy(mc->port), &id, NULL, by) ? NULL : ngx_stream_mesh_denied;
+}
+
+
+/* The same of a connection that this ends, if it may not be: what is only asked about is not counted. */
+static const char *
+ngx_stream_mesh_judge(ngx_connection_t *c, ngx_uint_t tls, ngx_str_t *by)
+{
+    const char  *why;
+
+    why = ngx_mesh_tcp_judge(c, tls, by);
+
+    if (why == ngx_stream_mesh_denied) {
+        ngx_mesh_count_total(NGX_MESH_DENIED);
     }
 
-    ngx_mesh_count_total(NGX_MESH_DENIED);
-
-    return "access denied";
+    return why;
 }
 
 
@@ -333,7 +345,7 @@ ngx_stream_mesh_judge_carried(ngx_event_t *ev)
         c = ctx->session->connection;
         mc = ngx_mesh_connection(c);
         mscf = ngx_stream_get_module_srv_conf(ctx->session, ngx_stream_mesh_module);
-        why = ngx_mesh_tcp_judge(c, mscf->tls, &by);
+        why = ngx_stream_mesh_judge(c, mscf->tls, &by);
 
         if (why) {
             ngx_log_error(NGX_LOG_WARN, c->log, 0, "connection to \"%V\" is closed: %s", &mc->name, why);
@@ -401,7 +413,7 @@ ngx_stream_mesh_admit(ngx_stream_session_t *s, ngx_stream_mesh_srv_conf_t *mscf,
 
     if (mscf->role == NGX_MESH_INBOUND) {
 
-        why = ngx_mesh_tcp_judge(s->connection, mscf->tls, &by);
+        why = ngx_stream_mesh_judge(s->connection, mscf->tls, &by);
         if (why) {
             return ngx_stream_mesh_refuse(s, mc, why);
         }

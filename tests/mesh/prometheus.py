@@ -78,6 +78,11 @@ class Scraping:
             raise AssertionError(f"{expression}: {error.read().decode()}") from None
         return found
 
+    def rules(self) -> int:
+        """How many rules it has."""
+        groups = json.loads(self._get(f"http://{self.address}/api/v1/rules"))["data"]["groups"]
+        return sum(len(group["rules"]) for group in groups)
+
     def stop(self) -> None:
         """End Prometheus, as if it had crashed."""
         process = self._processes.pop()
@@ -95,8 +100,7 @@ class Scraping:
     def _configured(self) -> Path:
         """Our configuration, of this run's ports, and faster."""
         for name in ("local.yaml", "alerts.yaml"):
-            if (CONFIGURATION / name).exists():
-                shutil.copy(CONFIGURATION / name, self._directory / name)
+            shutil.copy(CONFIGURATION / name, self._directory / name)
         path = self._directory / "local.yaml"
         text = (
             path.read_text()

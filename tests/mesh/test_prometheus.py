@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from .test_top import APP, top
 
 pytestmark = pytest.mark.mesh
 
+GRAFANA = Path(__file__).parents[2] / "deploy/observability/grafana"
 BOUNDS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]
 # Prints how long each of 150 requests took, milliseconds; one in six is slow. So slow all of them that a loaded machine
 # does not tell much else than the sidecar.
@@ -41,6 +44,66 @@ print(json.dumps(took))
 SLOW = APP.replace(
     "def do_GET(self):", 'def do_GET(self):\n            time.sleep(0.06 if self.path == "/slow" else 0.012)'
 ).replace("import http.server", "import http.server, time")
+# What dashboards also show: TCP, and policies that have something to do.
+MORE = """
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo, namespace: shop}
+spec:
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      containers:
+      - name: app
+        image: local
+        command: [python3, -c, "import socketserver as s; s.ThreadingTCPServer(('', 7000), type('Echo', (s.StreamRequestHandler,), {'handle': lambda self: self.wfile.write(self.rfile.readline())})).serve_forever()"]
+        ports: [{containerPort: 7000}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: shop}
+spec:
+  selector: {app: echo}
+  ports: [{name: tcp, port: 7000}]
+"""  # noqa: E501
+POLICIES = """
+apiVersion: specs.smi.nginx.com/v1alpha2
+kind: RateLimit
+metadata: {name: slow, namespace: shop}
+spec:
+  destination: {kind: Deployment, name: web}
+  name: slow
+  rate: 20r/s
+  burst: 4
+  delay: 1
+---
+apiVersion: specs.smi.nginx.com/v1alpha1
+kind: CircuitBreaker
+metadata: {name: web, namespace: shop}
+spec:
+  destination: {kind: Service, name: web, namespace: shop}
+  errors: 1000
+  timeoutSeconds: 10
+"""
+MIXED = """
+import http.client, socket, threading
+def call():
+    connection = http.client.HTTPConnection("web.shop")
+    for _ in range(10):
+        connection.request("GET", "/")
+        connection.getresponse().read()
+threads = [threading.Thread(target=call) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for _ in range(5):
+    with socket.create_connection(("echo.shop", 7000)) as connection:
+        connection.sendall(b"hello\\n")
+        assert connection.recv(100) == b"hello\\n"
+for thread in threads:
+    thread.join()
+"""
 PROMETHEUS = """
 apiVersion: v1
 kind: Namespace
@@ -76,7 +139,7 @@ spec:
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[LocalCli]:
     with LocalCli() as found:
-        found.ok("up", "-f", "-", stdin=SLOW.encode())
+        found.ok("up", "-f", "-", stdin=(SLOW + MORE).encode())
         yield found
 
 
@@ -187,6 +250,40 @@ def test_a_pod_that_is_gone_is_scraped_no_longer(mesh: LocalCli, prometheus: Scr
     mesh.wait(lambda: len(prometheus.query('up{pod="brief"} == 1')) == 1)
     mesh.ok("delete", "pod", "brief", "-n", "shop")
     mesh.wait(lambda: not prometheus.query('up{pod="brief"}'))
+
+
+def test_every_panel_of_the_dashboards_shows_something(mesh: LocalCli, prometheus: Scraping) -> None:
+    mesh.apply(POLICIES)
+    mesh.ok("exec", "deploy/client", "-n", "shop", "--", "python3", "-c", MIXED)
+    mesh.wait(lambda: shown(prometheus, "nginxplus_rate_limited_total > 0"))
+    mesh.ok("exec", "deploy/client", "-n", "shop", "--", "python3", "-c", MIXED)
+    for dashboard in sorted(GRAFANA.glob("*.json")):
+        for panel in json.loads(dashboard.read_text())["panels"]:
+            for target in panel["targets"]:
+                expression = substituted(target["expr"])
+                where = f"{dashboard.name}: {panel['title']}: {expression}"
+                mesh.wait(lambda expression=expression: shown(prometheus, expression))  # type: ignore[misc]
+                assert shown(prometheus, expression), where
+    assert shown(prometheus, "sum(increase(nginxplus_stream_upstream_server_sent[1m])) > 0")
+    assert shown(prometheus, "sum(increase(nginxplus_rate_delayed_total[1m])) > 0")
+
+
+def substituted(expression: str) -> str:
+    """With Grafana's variables as they are when all is chosen."""
+    for variable, text in (("$__rate_interval", "30s"), ("$namespace", "shop"), ("$pod", ".*")):
+        expression = expression.replace(variable, text)
+    assert "$" not in expression
+    return expression
+
+
+def shown(prometheus: Scraping, expression: str) -> bool:
+    """Whether an expression gives any number."""
+    return any(math.isfinite(float(row["value"][1])) for row in prometheus.query(expression))
+
+
+def test_the_alerts_are_loaded_and_none_fires(prometheus: Scraping) -> None:
+    assert prometheus.rules() == 12
+    assert prometheus.query('ALERTS{alertstate="firing"}') == []
 
 
 def test_the_daemon_asks_the_prometheus_that_it_is_configured_with(mesh: LocalCli, prometheus: Scraping) -> None:

@@ -12,11 +12,11 @@ BUILT = .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .NOTPARALLEL:
-.PHONY: help setup setup-dev image demo test unit mesh lint format proto bench bench-identity bench-policies lock clean
+.PHONY: help setup setup-dev image demo test unit mesh lint format proto bench bench-identity bench-policies bench-observability lock clean
 
 help:  ## This list
 	@echo "Usage: make TARGET [VARIABLE=VALUE]..."
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables:"
 	@echo "  KEEP=1     demo: leave the mesh running and say what to try next"
 	@echo "  ARGS=...   more arguments; unit, mesh: of pytest (ARGS='-k retry'); bench: --quick, --breakdown; lock: --upgrade"
@@ -67,6 +67,9 @@ bench-identity: setup-dev  ## Measure an identity server with 10,000 registered 
 
 bench-policies: setup-dev image  ## Compare a pair in a mesh with 1,000 TrafficTargets with one that has few policies
 	@$(SUDO) $(PYTHON) -m bench.policies $(ARGS)
+
+bench-observability: setup-dev image  ## Measure what metrics and traces cost a pair
+	@$(SUDO) $(PYTHON) -m bench.observability $(ARGS)
 
 lock: setup  ## Write the lock files anew
 	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("lock: do this on Debian 12: what the oldest Python needs serves the others")'

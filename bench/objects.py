@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from bench.certs import TRUST_DOMAIN, Certificates, Svid
 from nginx_mesh.api.annotations import INJECTED, LB_METHOD, SIDECAR_CONTAINER, STATUS
 from nginx_mesh.api.kinds import decode
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.values import HostPort
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
 from nginx_mesh.compile.state import Identity, State
 
 NAMESPACE = "bench"
+
+# Sidecars never call it: the node does, and there is none here.
+_COLLECTOR = HostPort("collector.example", 4317)
 
 _API_VERSIONS = {
     "CircuitBreaker": "specs.smi.nginx.com/v1alpha1",
@@ -117,12 +123,17 @@ class States(NamedTuple):
     server: State
 
 
-def states(mesh: Iterable[Object], certificates: Certificates) -> States:
-    """What the compiler gives the sidecars of the pods `client` and `server-0` in a strict mesh."""
+def states(mesh: Iterable[Object], certificates: Certificates, *, sampler_ratio: float | None = None) -> States:
+    """What the compiler gives the sidecars of the pods `client` and `server-0` in a strict mesh.
+
+    With a `sampler_ratio` it exports that share of traces.
+    """
     catalog = Catalog()
     for each in mesh:
         catalog.apply(Upsert(each))
     settings = MeshSettings(mtls_mode="strict", trust_domain=TRUST_DOMAIN)
+    if sampler_ratio is not None:
+        settings = msgspec.structs.replace(settings, otlp=_COLLECTOR, sampler_ratio=sampler_ratio)
 
     def state(name: str, svid: Svid) -> State:
         identity = Identity(spiffe_id=svid.spiffe_id, svid=svid.certificate, key=svid.key, bundle=certificates.root)

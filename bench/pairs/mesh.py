@@ -14,6 +14,7 @@ from bench.certs import Certificates
 from bench.objects import breaker, pod, routes, service, split, states, target, unreached_limit
 from bench.pairs import Pair
 from bench.process import Process
+from bench.reports import ReportSink
 from bench.topology import (
     APP_PORT,
     CLIENT_ADDRESS,
@@ -33,13 +34,17 @@ _PATIENCE_SECONDS = 10.0
 
 
 class Features(NamedTuple):
-    """What a request gets done to it. The pair is measured with everything; the breakdown takes things away."""
+    """What a request gets done to it. The pair is measured with these; the breakdown takes things away.
+
+    `sampler_ratio` is the share of traces that are sampled, None for no tracing.
+    """
 
     routing: bool = True
     limit: bool = True
     rules: bool = True
     least_time: bool = True
     metrics: bool = True
+    sampler_ratio: float | None = None
 
 
 _ALL = Features()
@@ -66,6 +71,7 @@ class MeshPair(Pair):
         self._mesh = list(objects(features) if mesh is None else mesh)
         self.authorises = features.rules
         self._version = 0
+        self._sinks: list[ReportSink] = []
 
     def start(self, topology: Topology, certificates: Certificates) -> None:
         """Start both sidecars and give them their state."""
@@ -73,7 +79,9 @@ class MeshPair(Pair):
         original = (self._root / _CONFIGURATION).read_text()
         configuration = reduced(original, self._features)
         for process in (client, server):
-            process.make_directory("nginx-mesh")
+            shared = process.make_directory("nginx-mesh")
+            if self._features.sampler_ratio is not None:
+                self._sinks.append(ReportSink(shared / "report.sock"))
             temporary = process.make_directory("tmp")
             process.write("nginx.conf", configuration)
             process.start(
@@ -86,10 +94,26 @@ class MeshPair(Pair):
         self._certificates = certificates
         self.become(self._mesh)
 
+    def stop(self) -> None:
+        """End both, and who took their reports."""
+        super().stop()
+        for sink in self._sinks:
+            sink.close()
+        self._sinks = []
+
+    def reports(self) -> int:
+        """How many requests the two sidecars have reported."""
+        return sum(sink.taken for sink in self._sinks)
+
+    def metrics(self) -> list[str]:
+        """What both sidecars expose to Prometheus."""
+        return [asyncio.run(_metrics(process)) for process in self._processes]
+
     def become(self, mesh: Iterable[Object]) -> None:
         """Run in this mesh from now on."""
         self._version += 1
-        for process, state in zip(self._processes, states(mesh, self._certificates), strict=True):
+        wanted = states(mesh, self._certificates, sampler_ratio=self._features.sampler_ratio)
+        for process, state in zip(self._processes, wanted, strict=True):
             asyncio.run(_push(process, state, self._version))
 
 
@@ -123,6 +147,11 @@ def reduced(configuration: str, features: Features) -> str:
     if not count or "mesh_count" in quiet:
         raise ValueError("the sidecar's nginx.conf has no mesh_count to take away, or more than these")
     return quiet
+
+
+async def _metrics(process: Process) -> str:
+    async with ControlSocket(process.directory / _SOCKET) as control:
+        return await control.metrics()
 
 
 async def _push(process: Process, state: State, version: int) -> None:

@@ -18,7 +18,7 @@ from nginx_mesh.api.smi import RouteRule, TrafficSplit
 from tests.model.manifests import Manifests, account, addresses, age, holds, named
 
 # How late or early a sidecar's clock may have been read, seen from the caller.
-SLACK = 0.05
+SLACK = 0.25
 
 
 @dataclass(frozen=True)

@@ -118,18 +118,24 @@ local function going_out(address)
 end
 
 
--- The TrafficTargets that grant something at a port.
+-- The TrafficTargets that grant something at a port. One may grant requests and connections apart.
 local function targets_of(grants, peer)
     local targets = {}
 
-    for i, grant in ipairs(grants) do
+    for _, grant in ipairs(grants) do
         local named = false
 
         for _, source in ipairs(grant.sources) do
             named = named or source == peer
         end
 
-        targets[i] = { target = grant.target, names_caller = named, has_rules = #(grant.matches or {}) > 0 }
+        if #targets == 0 or targets[#targets].target ~= grant.target then
+            targets[#targets + 1] = {
+                target = grant.target,
+                names_caller = named,
+                has_rules = grant.tcp == true or #(grant.matches or {}) > 0,
+            }
+        end
     end
 
     return list(targets)

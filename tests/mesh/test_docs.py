@@ -9,6 +9,7 @@ this run's own.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -96,12 +97,13 @@ class Shell:
         wrapper.chmod(0o755)
         path = f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._behind: list[subprocess.Popen[str]] = []
-        self._env = {**os.environ, "NGINX_MESH_ROOT": str(self._root), "PATH": path}
+        self._env = {**os.environ, "NGINX_MESH_ROOT": str(self._root), "PATH": path, "TMPDIR": str(self._root)}
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command line; names of meshes are in it and in its output as the guides have them."""
         # A guide that looks for a mesh's files finds those of this run.
         command = command.replace("/run/nginx-mesh/", f"/run/nginx-mesh/{self._prefix}")
+        command = command.replace("> /tmp/", f"> {self._root}/")
         argv = ["bash", "-o", "pipefail", "-c", command]
         if command.endswith("&"):
             # In a process group of its own, which outlives the shell.
@@ -137,8 +139,21 @@ def shell() -> Iterator[Shell]:
         shell.close()
 
 
+@pytest.fixture
+def ports_of_guides() -> Iterator[None]:
+    """The ports of the machine that guides name: test runs on it take turns with them."""
+    lock = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_a_guide_does_what_it_says(shell: Shell, guide: Path) -> None:
+def test_a_guide_does_what_it_says(request: pytest.FixtureRequest, shell: Shell, guide: Path) -> None:
+    if "$ prometheus " in guide.read_text():
+        request.getfixturevalue("ports_of_guides")
     for step in steps(guide.read_text()):
         deadline = time.monotonic() + _PATIENCE
         while (problem := _problem(shell, step)) is not None:

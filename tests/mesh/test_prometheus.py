@@ -243,6 +243,10 @@ def test_prometheus_knows_whose_metrics_it_scraped(mesh: LocalCli, prometheus: S
     }
 
 
+def test_prometheus_scrapes_what_the_daemon_counts_of_itself(mesh: LocalCli, prometheus: Scraping) -> None:
+    mesh.wait(lambda: len(prometheus.query('nginx_mesh_sidecars{job="nginx-mesh-control-plane"} > 0')) == 1)
+
+
 def test_a_pod_that_is_gone_is_scraped_no_longer(mesh: LocalCli, prometheus: Scraping) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "brief", "namespace": "shop"}}
     spec = {"containers": [{"name": "app", "image": "local", "command": ["sleep", "infinity"]}]}

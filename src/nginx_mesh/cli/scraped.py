@@ -1,9 +1,10 @@
-"""The sidecars of a local mesh for a Prometheus on the machine's own network, which cannot reach theirs.
+"""A local mesh's sidecars and its daemon for a Prometheus on the machine's own network, which cannot reach theirs.
 
 | request | |
 |---|---|
 | GET `/targets` | the sidecars, for http_sd_configs; each is scraped here, `instance` is its own address |
 | GET `/pods/NAMESPACE/NAME/metrics` | what a sidecar exposes |
+| GET `/metrics` | what the mesh's daemon exposes of itself |
 | GET `/healthz` | |
 """
 
@@ -54,12 +55,17 @@ def _application(mesh: aiohttp.ClientSession, here: str) -> web.Application:
         content_type, content = await _ask(mesh, f"/mesh{request.rel_url.raw_path}")
         return web.Response(body=content, headers={"Content-Type": content_type})
 
+    async def own_metrics(_: web.Request) -> web.Response:
+        content_type, content = await _ask(mesh, "/metrics")
+        return web.Response(body=content, headers={"Content-Type": content_type})
+
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
     app = web.Application()
     app.router.add_get("/targets", targets)
     app.router.add_get("/pods/{namespace}/{name}/metrics", metrics)
+    app.router.add_get("/metrics", own_metrics)
     app.router.add_get("/healthz", healthz)
     return app
 

@@ -25,7 +25,7 @@ def vector(*rows: str) -> str:
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Serve = Callable[[Handler], Awaitable[Prometheus]]
+Serve = Callable[..., Awaitable[Prometheus]]
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ async def serve() -> AsyncIterator[Serve]:
     """Makes a client of a server that answers so."""
     closing: list[Callable[[], Awaitable[None]]] = []
 
-    async def start(handler: Handler) -> Prometheus:
+    async def start(handler: Handler, seconds: float = 60) -> Prometheus:
         app = web.Application()
         app.router.add_post("/api/v1/query", handler)
         server = TestServer(app)
         await server.start_server()
-        client = Prometheus(HostPort("127.0.0.1", server.port or 0), seconds=1)
+        client = Prometheus(HostPort("127.0.0.1", server.port or 0), seconds=seconds)
         closing.extend([client.close, server.close])
         return client
 
@@ -108,7 +108,7 @@ async def test_one_that_is_slow_is_not_waited_for(serve: Serve) -> None:
             await asyncio.sleep(0.1)
         return response
 
-    client = await serve(handler)
+    client = await serve(handler, 1)
     with pytest.raises(SourceError, match="does not answer within 1 s"):
         await client.flows(ASKED)
 

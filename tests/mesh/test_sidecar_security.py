@@ -545,8 +545,8 @@ def test_every_endpoint_is_tried_whose_application_may_answer() -> None:
         client = world.pod("client")
         servers = [world.pod(f"server-{i}", {8080: "http"}) for i in range(3)]
         servers[2].serve("http_server", "--port", "8080")
-        # Services of their own: none knows what another learnt.
-        services = [world.service(f"web-{i}", {80: (8080, "http")}, servers) for i in range(8)]
+        # Services of their own: none knows what another learnt. Each tries all three with a chance of one in three.
+        services = [world.service(f"web-{i}", {80: (8080, "http")}, servers) for i in range(40)]
         world.push()
         for service in services:
             assert client.get(f"http://{service.vip}/echo")["status"] == 200

@@ -19,7 +19,14 @@ from .test_top import APP
 
 pytestmark = pytest.mark.mesh
 
-TAP = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "tap"]
+# Tests in the background of a shell ignore Ctrl-C, and so would the command.
+MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from nginx_mesh.cli.main import main
+main()
+"""
+TAP = [sys.executable, "-c", MAIN, "tap"]
 GET = """
 import http.client, sys
 connection = http.client.HTTPConnection("web.shop")

@@ -184,7 +184,7 @@ def certificates(der: bytes) -> tuple[x509.Certificate, ...]:
         size = _der_size(der)
         try:
             found.append(x509.load_der_x509_certificate(der[:size]))
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
             raise WorkloadApiError("not certificates in DER") from None
         der = der[size:]
     return tuple(found)

@@ -90,7 +90,7 @@ def parse_certificates(pem: str) -> tuple[x509.Certificate, ...]:
     """The certificates in a PEM text, at least one. Raises ValueError."""
     try:
         found = tuple(x509.load_pem_x509_certificates(pem.encode()))
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
         raise ValueError("is not certificates in PEM") from None
     if len(found) > MAX_PEM_CERTIFICATES:
         raise ValueError(f"has {len(found)} certificates; the limit is {MAX_PEM_CERTIFICATES}")

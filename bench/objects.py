@@ -16,7 +16,7 @@ from nginx_mesh.api.values import HostPort
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import Identity, State
+from nginx_mesh.protocol.state import Identity, State
 
 NAMESPACE = "bench"
 

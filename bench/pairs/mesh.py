@@ -24,8 +24,8 @@ from bench.topology import (
     Topology,
 )
 from nginx_mesh.api.meta import Object
-from nginx_mesh.compile.state import State, Update
 from nginx_mesh.node.control import Accepted, ControlSocket, UnreachableError
+from nginx_mesh.protocol.state import State, Update
 
 _START = "/usr/lib/nginx-mesh/sidecar"
 _CONFIGURATION = "etc/nginx-mesh/nginx.conf"

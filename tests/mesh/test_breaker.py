@@ -13,8 +13,8 @@ from typing import get_args
 
 import pytest
 
-from nginx_mesh.compile.state import Breaker, LbMethod, Protocol, Split, SplitBackend
 from nginx_mesh.node.explain import Question, Request, ask_outgoing
+from nginx_mesh.protocol.state import Breaker, LbMethod, Protocol, Split, SplitBackend
 
 from .test_balancing import cut_off, reconnect
 from .test_sidecar_state import series

@@ -16,7 +16,17 @@ from typing import Literal
 
 import pytest
 
-from nginx_mesh.compile.state import (
+from nginx_mesh.node.explain import (
+    Incoming,
+    NotUnderstoodError,
+    Outgoing,
+    Question,
+    Request,
+    ask_incoming,
+    ask_outgoing,
+    encode,
+)
+from nginx_mesh.protocol.state import (
     Breaker,
     Cluster,
     Destination,
@@ -27,16 +37,6 @@ from nginx_mesh.compile.state import (
     Protocol,
     Split,
     SplitBackend,
-)
-from nginx_mesh.node.explain import (
-    Incoming,
-    NotUnderstoodError,
-    Outgoing,
-    Question,
-    Request,
-    ask_incoming,
-    ask_outgoing,
-    encode,
 )
 
 from .test_balancing import cut_off, reconnect

@@ -47,8 +47,8 @@ from nginx_mesh.api.core import (
     VolumeMount,
 )
 from nginx_mesh.api.meta import ObjectMeta
-from nginx_mesh.local import netns
-from nginx_mesh.local.kubelet import NotRunningError
+from nginx_mesh.local.net import netns
+from nginx_mesh.local.node.kubelet import NotRunningError
 
 from .localnode import LocalNode, python
 

@@ -32,13 +32,13 @@ from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import CircuitBreaker
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.smi import HTTPRouteGroup, TrafficSplit
+from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import LbMethod, MtlsMode, State, Update
 from nginx_mesh.explain.steps import share
-from nginx_mesh.identity.spiffe import workload_id
 from nginx_mesh.node.explain import Outgoing, Question, Request, ask_outgoing
+from nginx_mesh.protocol.state import LbMethod, MtlsMode, State, Update
 from tests.mesh.world import PEERS, TRUST_DOMAIN, Pod, World
 from tests.model.outbound import SLACK, Dial, Outbound, Outcome
 

@@ -29,12 +29,12 @@ from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import RateLimit
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficTarget
+from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import Update
-from nginx_mesh.identity.spiffe import workload_id
 from nginx_mesh.node.explain import Question, Request, ask_incoming
+from nginx_mesh.protocol.state import Update
 from tests.mesh.world import PEERS, TRUST_DOMAIN, Authority, Pod, World
 from tests.model.policy import Call, Caller, Reference, Verdict
 

@@ -17,10 +17,10 @@ import pytest
 
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.compile.engine import Compiler, Touched
-from nginx_mesh.identity.spiffe import workload_id
 from tests.unit.compile import objects
 
 from .world import PEERS, TRUST_DOMAIN, Pod, World

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nginx_mesh.compile.state import Protocol
+from nginx_mesh.protocol.state import Protocol
 
 from .world import Pod, Service, World, wait_until
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from nginx_mesh.compile.state import Destination, PathRule, Protocol, Split, SplitBackend
+from nginx_mesh.protocol.state import Destination, PathRule, Protocol, Split, SplitBackend
 
 from .world import Pod, World, wait_until
 

@@ -40,7 +40,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
-from nginx_mesh.compile.state import (
+from nginx_mesh.api.spiffe import SpiffeId, workload_id
+from nginx_mesh.identity.common.keys import PrivateKey, generate_key, to_pem
+from nginx_mesh.identity.common.x509svid import Signer, certificate_pem, issue_authority, issue_svid
+from nginx_mesh.protocol.state import (
     Cluster,
     Destination,
     Endpoint,
@@ -54,9 +57,6 @@ from nginx_mesh.compile.state import (
     State,
     Update,
 )
-from nginx_mesh.identity.keys import PrivateKey, generate_key, to_pem
-from nginx_mesh.identity.spiffe import SpiffeId, workload_id
-from nginx_mesh.identity.x509svid import Signer, certificate_pem, issue_authority, issue_svid
 from nginx_mesh.sidecar.image import ensure_image
 
 PEERS = Path(__file__).parent / "peers"

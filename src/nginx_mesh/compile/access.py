@@ -13,10 +13,10 @@ from nginx_mesh.api.smi import TrafficTarget
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.protocol import Protocol
 from nginx_mesh.catalog.records import Workload
+from nginx_mesh.protocol.state import Grant
 
 from .identities import account_id
 from .routes import resolve
-from .state import Grant
 
 
 def grants(

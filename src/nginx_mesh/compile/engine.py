@@ -17,6 +17,16 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Changes
+from nginx_mesh.protocol.state import (
+    Endpoint,
+    Identity,
+    MtlsMode,
+    State,
+    StateEntry,
+    Update,
+    cluster_key,
+    cluster_name,
+)
 
 from .annotated import effective_mode
 from .breakers import breaker
@@ -34,7 +44,6 @@ from .outbound import (
     split_key,
 )
 from .splits import split
-from .state import Endpoint, Identity, MtlsMode, State, StateEntry, Update, cluster_key, cluster_name
 from .view import Touch, View
 
 

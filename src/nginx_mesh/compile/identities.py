@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from nginx_mesh.identity.spiffe import SpiffeIdError, workload_id
+from nginx_mesh.api.spiffe import SpiffeIdError, workload_id
 
 
 @lru_cache(maxsize=16384)

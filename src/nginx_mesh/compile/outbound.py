@@ -29,12 +29,21 @@ from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, EndpointAddress, ServicePort
 from nginx_mesh.catalog.records import Balanced, Workload
+from nginx_mesh.protocol.state import (
+    Cluster,
+    Destination,
+    Endpoint,
+    LbMethod,
+    MtlsMode,
+    State,
+    cluster_key,
+    cluster_name,
+)
 
 from .annotated import lb_method, peer_id, speaks_mtls
 from .breakers import breaker
 from .identities import account_id
 from .splits import split
-from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State, cluster_key, cluster_name
 
 # A cluster of one endpoint leaves nothing to choose: it takes the cheapest method.
 _SINGLE: LbMethod = "round_robin"

@@ -17,16 +17,16 @@ from pathlib import Path
 import msgspec
 
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.identity.server import START_ERRORS
+from nginx_mesh.identity.embedded import LocalIdentity, read_kept_config
+from nginx_mesh.identity.server.server import START_ERRORS
 
-from .exec_server import ExecServer
-from .identity import LocalIdentity, read_kept_config
-from .netns import enter_node, own
+from .api.exec_server import ExecServer
+from .api.server import ApiServer
+from .api.store import StoreError
+from .net.netns import enter_node, own
 from .paths import MeshPaths
 from .pidlock import DaemonError, held
 from .runtime import Runtime
-from .server import ApiServer
-from .store import StoreError
 
 log = logging.getLogger(__name__)
 

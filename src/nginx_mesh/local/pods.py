@@ -12,14 +12,14 @@ import msgspec
 from nginx_mesh.api.annotations import is_injected
 from nginx_mesh.api.core import Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.control.mesh import Mesh
+from nginx_mesh.control.readiness import is_ready
+from nginx_mesh.node.workloadapis import WorkloadApis, wants_workload_api
 
-from . import lifecycle
-from .events import EventLog
-from .kubelet import Kubelet
-from .mesh import Mesh
-from .readiness import is_ready
-from .store import Change, Resource, Store, key_of, timestamp
-from .workloadapis import WorkloadApis, wants_workload_api
+from .api import lifecycle
+from .api.events import EventLog
+from .api.store import Change, Resource, Store, key_of, timestamp
+from .node.kubelet import Kubelet
 
 log = logging.getLogger(__name__)
 

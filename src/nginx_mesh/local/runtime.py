@@ -12,37 +12,36 @@ from typing import Any
 import msgspec
 
 from nginx_mesh.admission import POLICIES
-from nginx_mesh.api import kinds
+from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.changes import Delete, Upsert
+from nginx_mesh.control.mesh import Mesh
+from nginx_mesh.control.operator import Operator, Parts
+from nginx_mesh.control.policyreporter import PolicyStatuses
+from nginx_mesh.control.readiness import unready
+from nginx_mesh.control.tap import TapHub
+from nginx_mesh.control.targets import Targets
 from nginx_mesh.explain import Explainer
+from nginx_mesh.identity.embedded import LocalIdentity
+from nginx_mesh.node.reporting import Reporting
+from nginx_mesh.node.workloadapis import WorkloadApis
+from nginx_mesh.overview.overview import Overview
 from nginx_mesh.sidecar.image import image_version
+from nginx_mesh.traffic.scraper import Scraper
 
-from . import registry
-from .events import EventLog
-from .exec_server import ExecAnswer, ExecRequest
-from .identity import LocalIdentity
-from .kubelet import Kubelet, NotRunningError
-from .links import pod_networks, restore
-from .mesh import Mesh
-from .objects import CONFIG_KEY, Objects, RefusedError
-from .operator import Operator, Parts
-from .overview import Overview
+from .api.events import EventLog
+from .api.exec_server import ExecAnswer, ExecRequest
+from .api.objects import CONFIG_KEY, Objects, RefusedError
+from .api.store import Change, Resource, Store, key_of
+from .controllers.reconcile import PLANNERS, Reconciler
+from .net.peering import pod_networks, restore
+from .node.kubelet import Kubelet, NotRunningError
+from .node.services import ServiceEntry, resolve_services
 from .paths import MeshPaths
 from .pods import PodKeeper
-from .policystatus import PolicyStatuses
-from .readiness import unready
-from .reconcile import PLANNERS, Reconciler
-from .reporting import Reporting
-from .scraper import Scraper
-from .services import ServiceEntry, resolve_services
-from .store import Change, Resource, Store, key_of
-from .tap import TapHub
-from .targets import Targets
 from .traffic import LocalTraffic
-from .workloadapis import WorkloadApis
 
 log = logging.getLogger(__name__)
 

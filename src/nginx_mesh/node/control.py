@@ -1,4 +1,4 @@
-"""The sidecar's control socket: HTTP/1.1 over a unix socket (see compile/state.py and docs/architecture.md)."""
+"""The sidecar's control socket: HTTP/1.1 over a unix socket (see protocol/state.py and docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from nginx_mesh.compile.state import Update
+from nginx_mesh.protocol.state import Update
 
 _STATE = "http://sidecar/v1/state"
 _METRICS = "http://sidecar/v1/metrics"

@@ -20,7 +20,7 @@ from typing import Literal
 from prometheus_client import Counter, Histogram
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.compile.state import Update
+from nginx_mesh.protocol.state import Update
 
 from .control import Accepted, Conflict, ControlSocket, Refused, UnreachableError
 

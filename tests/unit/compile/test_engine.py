@@ -13,7 +13,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.compile.engine import Compiler, Touched
-from nginx_mesh.compile.state import Identity, Update
+from nginx_mesh.protocol.state import Identity, Update
 
 from .objects import SidecarState, breaker, group, limit, pod, pod_key, port, service, slice_, split
 

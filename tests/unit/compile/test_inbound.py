@@ -12,7 +12,7 @@ from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import Grant, Inbound, Limit, PathRule, Probe, Settings, State
+from nginx_mesh.protocol.state import Grant, Inbound, Limit, PathRule, Probe, Settings, State
 
 from .compiled import catalog_of
 from .objects import group, http, limit, pod, pod_key, port, service, target, tcp, tcp_route

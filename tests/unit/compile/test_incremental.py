@@ -14,7 +14,7 @@ from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Changes, Delete, Event, Upsert
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.engine import Compiler, compile_state
-from nginx_mesh.compile.state import Identity
+from nginx_mesh.protocol.state import Identity
 
 from . import objects
 from .objects import SidecarState

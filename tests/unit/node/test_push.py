@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.compile.state import Cluster, Endpoint, Identity, Settings, StateEntry, Update
 from nginx_mesh.node.push import Pace, Pusher, Standing, StateRefusedError
+from nginx_mesh.protocol.state import Cluster, Endpoint, Identity, Settings, StateEntry, Update
 
 POD = ObjectKey("Pod", "default", "web-0")
 OTHER = ObjectKey("Pod", "default", "web-1")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ..store import Resource
+from nginx_mesh.local.api.store import Resource
+
 from .plan import Plan, PodView, expendable_first, new_pod, replica_status, template_hash
 
 HASH_LABEL = "pod-template-hash"

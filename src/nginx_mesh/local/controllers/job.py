@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..store import Resource, timestamp
+from nginx_mesh.local.api.store import Resource, timestamp
+
 from .plan import Plan, PodView, new_pod
 
 _BACKOFF_SECONDS = 10.0

@@ -1,0 +1,76 @@
+"""Whether everything runs, and if not, what is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.local.api.store import Resource, key_of
+from nginx_mesh.local.controllers.deployment import rolled_out
+
+# No waiting helps: a person must change the object first.
+_HOPELESS = {"CreateContainerConfigError", "CreateContainerError", "ImageNotRunnable"}
+
+LatestWarning = Callable[[ObjectKey], str]
+
+
+class Unready(NamedTuple):
+    """An object that is not ready, and why; `container` is one whose log may tell more."""
+
+    key: ObjectKey
+    reason: str
+    container: str = ""
+    hopeless: bool = False
+
+
+def is_ready(pod: Resource) -> bool:
+    """Whether a pod's Ready condition holds."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+
+
+def unready(resources: Iterable[Resource], latest_warning: LatestWarning) -> list[Unready]:
+    """What of these pods and workloads is not ready. Pods on their way out do not count."""
+    found: list[Unready] = []
+    waiting_owners = set()
+    for resource in sorted(resources, key=lambda resource: resource["kind"] != "Pod"):
+        key = key_of(resource)
+        if resource["kind"] == "Pod":
+            if (reason := _pod_reason(resource, latest_warning)) is not None:
+                found.append(reason)
+                waiting_owners |= {owner["uid"] for owner in resource["metadata"].get("ownerReferences", [])}
+        elif resource["kind"] == "Job":
+            failed = [c for c in resource.get("status", {}).get("conditions", []) if c["type"] == "Failed"]
+            if failed:
+                found.append(Unready(key, f"{failed[0]['reason']}: {failed[0]['message']}", hopeless=True))
+        elif not rolled_out(resource) and resource["metadata"]["uid"] not in waiting_owners:
+            status = resource.get("status", {})
+            ready = status.get("readyReplicas", status.get("numberReady", 0))
+            warning = latest_warning(key)
+            found.append(Unready(key, f"{ready} of its pods are ready" + (f"; {warning}" if warning else "")))
+    return found
+
+
+def _pod_reason(pod: Resource, latest_warning: LatestWarning) -> Unready | None:
+    key, metadata, status = key_of(pod), pod["metadata"], pod.get("status", {})
+    phase = status.get("phase", "Pending")
+    if "deletionTimestamp" in metadata or phase == "Succeeded" or is_ready(pod):
+        return None
+    owner = next(iter(metadata.get("ownerReferences", [])), None)
+    if phase == "Failed" and owner is not None and owner["kind"] == "Job":
+        return None  # the Job tries again, and tells when it gives up
+    warning = latest_warning(key)
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        name, state, reason = container["name"], container.get("state", "waiting"), container.get("reason", "")
+        if container.get("ready") or (state == "terminated" and container.get("exitCode", 0) == 0):
+            continue
+        details = [part for part in (reason, container.get("message", "")) if part]
+        if state == "terminated" and "exitCode" in container:
+            details.append(f"exit code {container['exitCode']}")
+        if state == "running":
+            details = ["running, but not ready", *([container["message"]] if container.get("message") else [])]
+        hopeless = phase == "Failed" or reason in _HOPELESS
+        if details:
+            return Unready(key, f"container {name}: {': '.join(details)}", name, hopeless)
+    reasons = [part for part in (status.get("reason", ""), status.get("message", ""), warning) if part]
+    return Unready(key, ": ".join(reasons) or f"its phase is {phase}", hopeless=phase == "Failed")

@@ -30,7 +30,7 @@ for version in range(1, 100_000):
 CRAMPED = """
 import resource, signal, sys
 from pathlib import Path
-from nginx_mesh.identity.keymanager import KeyManagerError
+from nginx_mesh.identity.common.keymanager import KeyManagerError
 from nginx_mesh.identity.common.keymanager.disk import DiskKeyManager
 manager = DiskKeyManager(Path(sys.argv[1]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -44,7 +44,7 @@ remote = pytest.mark.parametrize("backend", ["postgres", "mysql"])
 SERVER = """
 import json, sys, time
 from pathlib import Path
-from nginx_mesh.identity.datastore import DatastoreConfig, open_datastore
+from nginx_mesh.identity.server.datastore import DatastoreConfig, open_datastore
 from nginx_mesh.identity.server.datastore.base import RegistrationEntry
 name, config, directory = json.load(sys.stdin)
 import nginx_mesh.identity.server.datastore.sql

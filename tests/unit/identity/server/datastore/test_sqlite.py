@@ -24,7 +24,7 @@ from .test_contract import AGENT, entry
 WRITER = """
 import sys
 from pathlib import Path
-from nginx_mesh.identity.datastore import DatastoreConfig, open_datastore
+from nginx_mesh.identity.server.datastore import DatastoreConfig, open_datastore
 from nginx_mesh.identity.server.datastore.base import RegistrationEntry
 store = open_datastore(DatastoreConfig(), Path(sys.argv[1]))
 first = int(sys.argv[2])

@@ -137,9 +137,10 @@ def states(mesh: Iterable[Object], certificates: Certificates, *, sampler_ratio:
 
     def state(name: str, svid: Svid) -> State:
         identity = Identity(spiffe_id=svid.spiffe_id, svid=svid.certificate, key=svid.key, bundle=certificates.root)
-        found = compile_state(catalog, settings, ObjectKey("Pod", NAMESPACE, name), identity)
+        found = compile_state(catalog, settings, ObjectKey("Pod", NAMESPACE, name))
         if found is None:
             raise ValueError(f"there is no pod {name} with a sidecar")
+        found["identity"] = identity
         return found
 
     return States(state("client", certificates.client), state("server-0", certificates.server))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_ID_BYTES = 2048
 MAX_TRUST_DOMAIN_BYTES = 255
@@ -81,3 +82,15 @@ def _check_path(path: str) -> None:
         if not _SEGMENT.fullmatch(segment):
             shown = segment if len(segment) <= 64 else segment[:64] + "…"
             raise SpiffeIdError(f"path segment {shown!r} has characters other than letters, digits, '.', '-' and '_'")
+
+
+@lru_cache(maxsize=16384)
+def account_id(trust_domain: str, namespace: str, account: str) -> str | None:
+    """The SPIFFE ID of a service account as text.
+
+    None when the account's name cannot be part of a SPIFFE ID: then no workload can hold it.
+    """
+    try:
+        return str(workload_id(trust_domain, namespace, account))
+    except SpiffeIdError:
+        return None

@@ -1,6 +1,7 @@
-"""Which policies are in force: the sidecars that each concerns, and since which version it is as it is.
+"""The reach of traffic policies: which sidecars each policy concerns, and since which version of the state.
 
-What a sidecar is to do is read from what was compiled, so it cannot differ from that.
+What a policy makes a sidecar do is read from the entries that were compiled for the sidecar, so what is said here
+cannot differ from what the sidecar is given.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _ROUTES = (HTTPRouteGroup.KIND, TCPRoute.KIND)
 
 
 @dataclass(frozen=True, slots=True)
-class Force:
+class Reach:
     """`pods` are those whose sidecars a policy concerns, None for all there are: what callers do concerns every caller.
 
     `active`: any of them has something of it to do. `version` is the first with the policy, and what it names, as they
@@ -47,10 +48,10 @@ class _Known:
 
     content: object
     routes: frozenset[ObjectKey]
-    force: Force
+    reach: Reach
 
 
-class Enforcement:
+class PolicyReach:
     """Follows a catalog that `compiler` follows too: changes must be given to that first."""
 
     def __init__(self, catalog: Catalog, compiler: Compiler) -> None:
@@ -66,17 +67,17 @@ class Enforcement:
         """Every policy there is."""
         return set(self._known)
 
-    def get(self, policy: ObjectKey) -> Force | None:
-        """How a policy is in force; None when there is none."""
+    def get(self, policy: ObjectKey) -> Reach | None:
+        """The reach of a policy; None when there is no such policy."""
         known = self._known.get(policy)
-        return None if known is None else known.force
+        return None if known is None else known.reach
 
     def policies_at(self, pod: ObjectKey) -> AbstractSet[ObjectKey]:
         """The policies that concern a pod's sidecar."""
         return self._at.get(pod) | self._everywhere
 
     def follow(self, changes: Changes) -> set[ObjectKey]:
-        """Look again at what changes may have touched; the policies whose force is another now, or for other pods."""
+        """Look again at what changes may have touched; the policies whose reach is another now."""
         changed, routes = set(), {key for key in changes.objects if key.kind in _ROUTES}
         for policy in {key for key in self._touched(changes) if key.kind in _POLICIES}:
             before = self._known.get(policy)
@@ -89,7 +90,7 @@ class Enforcement:
         return changed | self._everywhere if self._came_or_went(changes.pods) else changed
 
     def follow_settings(self) -> set[ObjectKey]:
-        """Look again at everything, as the mesh's settings have changed; the policies whose force is another now."""
+        """Look again at everything, as the mesh's settings have changed; the policies whose reach is another now."""
         return self.follow(Changes(objects=frozenset(self._known)))
 
     def _came_or_went(self, pods: AbstractSet[ObjectKey]) -> bool:
@@ -118,7 +119,7 @@ class Enforcement:
             self._known.pop(key, None)
         else:
             self._known[key] = new
-        before, after = (known.force.pods if known is not None else frozenset() for known in (old, new))
+        before, after = (known.reach.pods if known is not None else frozenset() for known in (old, new))
         if after is None:
             self._everywhere.add(key)
         else:
@@ -127,7 +128,7 @@ class Enforcement:
             self._at.discard(pod, key)
         for pod in (after or frozenset()) - (before or frozenset()):
             self._at.add(pod, key)
-        return (old and old.force) != (new and new.force)
+        return (old and old.reach) != (new and new.reach)
 
     def _look(self, key: ObjectKey) -> _Known | None:
         policies = self._catalog.policies
@@ -145,9 +146,9 @@ class Enforcement:
         routes = {route: found.spec for route in named if (found := policies.route(route)) is not None}
         content = (policy.spec, routes, problems)
         old = self._known.get(key)
-        version = old.force.version if old is not None and old.content == content else self._compiler.version
+        version = old.reach.version if old is not None and old.content == content else self._compiler.version
         pods, active = self._reach(policy)
-        return _Known(content, frozenset(named), Force(pods, active, version, problems))
+        return _Known(content, frozenset(named), Reach(pods, active, version, problems))
 
     def _reach(self, policy: _Policy) -> tuple[frozenset[ObjectKey] | None, bool]:
         """The pods whose sidecars a policy concerns, and whether it says anything to any."""
@@ -163,10 +164,10 @@ class Enforcement:
             return pods, any(self._limited(pod, policy) for pod in pods)
         if isinstance(policy, TrafficSplit | CircuitBreaker):
             return None, self._diverts(policy)
-        naming = [self._known[key].force for key in self._catalog.policies.naming(policy.key) if key in self._known]
-        pods = frozenset[ObjectKey]().union(*(force.pods for force in naming if force.pods is not None))
-        everywhere = any(force.pods is None for force in naming)
-        return None if everywhere else pods, any(force.active for force in naming)
+        naming = [self._known[key].reach for key in self._catalog.policies.naming(policy.key) if key in self._known]
+        pods = frozenset[ObjectKey]().union(*(reach.pods for reach in naming if reach.pods is not None))
+        everywhere = any(reach.pods is None for reach in naming)
+        return None if everywhere else pods, any(reach.active for reach in naming)
 
     def _meshed(self, pods: AbstractSet[ObjectKey]) -> frozenset[ObjectKey]:
         return frozenset(pod for pod in pods if self._compiler.entries(pod))

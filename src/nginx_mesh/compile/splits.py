@@ -15,7 +15,8 @@ from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import ServicePort
 from nginx_mesh.catalog.messages import absent
 from nginx_mesh.catalog.records import Balanced, Port
-from nginx_mesh.protocol.state import Split, SplitBackend, cluster_name
+from nginx_mesh.compile.keys import cluster_name
+from nginx_mesh.protocol.state import Split, SplitBackend
 
 from .routes import Routes, resolve
 

@@ -7,14 +7,14 @@ do nothing, pods of applications that are not ready, renewals that are late.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from nginx_mesh.api.resource import Resource
+from nginx_mesh.api.times import unix_seconds
 from nginx_mesh.identity.agent.agent import Holding
-from nginx_mesh.local.api.store import Resource
+from nginx_mesh.protocol.standing import SidecarReport
 
-from .mesh import Sidecar
 from .policystatus import condition
 
 Facts = dict[str, Any]
@@ -30,6 +30,10 @@ _LATE_SECONDS = 60.0
 _RECENT_SECONDS = 900.0
 
 
+HoldingOf = Callable[[str], Holding | None]
+"""What is known of the SVID of the pod with a uid; None when it shall have none."""
+
+
 class Finding(NamedTuple):
     """What is wrong, and with what."""
 
@@ -37,14 +41,14 @@ class Finding(NamedTuple):
     message: str
 
 
-def sidecar_state(sidecar: Sidecar) -> str:
+def sidecar_state(sidecar: SidecarReport) -> str:
     """One of SIDECAR_STATES."""
     if sidecar.standing is not None and (sidecar.live or sidecar.standing.state == "refused"):
         return sidecar.standing.state
     return "starting"
 
 
-def sidecar_facts(sidecar: Sidecar, held: Holding | None, age: float) -> Facts:
+def sidecar_facts(sidecar: SidecarReport, held: Holding | None, age: float) -> Facts:
     """A sidecar and its certificate. `age` is that of its pod, in seconds."""
     standing = sidecar.standing
     why_none = "" if held is None else held.problem
@@ -110,17 +114,12 @@ def findings(facts: Mapping[str, Any], events: Iterable[Resource], now: float) -
     for event in events:
         involved = event["involvedObject"]
         about = _about(involved["kind"], involved["namespace"], involved["name"])
-        recent = unix_time(event["lastTimestamp"]) > now - _RECENT_SECONDS
+        recent = unix_seconds(event["lastTimestamp"]) > now - _RECENT_SECONDS
         # What is unhealthy still is told above.
         news = event["type"] == "Warning" and event["reason"] != "Unhealthy" and recent
         if news and about not in said:
             warnings.append(Finding(about, f"{event['reason']}: {event['message']}"))
     return problems, warnings
-
-
-def unix_time(when: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time."""
-    return datetime.fromisoformat(when).timestamp()
 
 
 def _judge_sidecar(item: Facts, now: float, problems: list[Finding], warnings: list[Finding]) -> None:

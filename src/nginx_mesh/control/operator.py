@@ -2,65 +2,90 @@
 
 | request | |
 |---|---|
-| GET `/mesh/status` | facts, problems and warnings (meshstatus.py) |
-| GET `/mesh/services?namespace=` | Services and what is behind them (meshservices.py) |
+| GET `/mesh/status` | facts, problems and warnings (health.py) |
+| GET `/mesh/services?namespace=` | Services and what is behind them (services.py) |
 | GET `/mesh/config` | the settings in force, without secrets |
 | GET `/mesh/version` | what runs: this process, and the sidecars' image |
-| GET `/mesh/supportpkg` | the states of sidecars, a line of JSON each (support.py) |
+| GET `/mesh/supportpkg` | the states of sidecars, a line of JSON each (states.py) |
 | GET `/metrics`, `/healthz`, `/readyz` | observe/endpoints.py |
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
+from prometheus_client.registry import Collector
 
 from nginx_mesh.admission import POLICIES
 from nginx_mesh.api.annotations import wants_injection
 from nginx_mesh.api.fullconfig import full_config
-from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.identity.embedded import LocalIdentity
-from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.objects import Objects
-from nginx_mesh.local.api.store import Resource, Store
-from nginx_mesh.observe import Endpoints
-from nginx_mesh.support.states import states
+from nginx_mesh.api.resource import ObjectReader, namespace_labels
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.times import unix_seconds
+from nginx_mesh.identity.agent.agent import Holding
+from nginx_mesh.observe import Endpoints, Part
 from nginx_mesh.version import version
 
-from .health import Facts, findings, policy_facts, sidecar_facts, sidecars_facts, unix_time
-from .mesh import Mesh
+from .health import Facts, findings, policy_facts, sidecar_facts, sidecars_facts
+from .interfaces import EventReader, Sidecars
+from .plane import Plane
 from .services import services
+from .states import states
 from .telemetry import MeshMetrics
 
 
+class IdentityFacts(Protocol):
+    """What is known of who gives the mesh's pods their identities."""
+
+    def facts(self) -> Facts:
+        """The provider, its address and trust domain, its CAs, and in `delayed` why the next CA is not there yet."""
+
+    def holding(self, uid: str) -> Holding | None:
+        """What is known of the SVID of the pod with a uid; None when it shall have none."""
+
+    def parts(self) -> Mapping[str, Part]:
+        """What has to be ready before pods get their identities."""
+
+    def collectors(self) -> Sequence[Collector]:
+        """What it measures for Prometheus."""
+
+
 @dataclass(frozen=True)
-class Parts:
-    """The parts of a mesh that are looked at. `readiness` is as Runtime.readiness, `clock` in Unix seconds."""
+class MeshParts:
+    """The parts of a mesh that are looked at. `clock` gives seconds since the epoch.
+
+    `storage` is the part that has to be ready for objects to be changed. `settings` are those in force, `readiness`
+    counts pods, and says what is not ready and why. `versions` are those of the mesh's programs, by their names.
+    """
 
     name: str
-    store: Store
-    events: EventLog
-    objects: Objects
-    mesh: Mesh
-    identity: LocalIdentity
-    readiness: Callable[[], Resource]
+    plane: Plane
+    sidecars: Sidecars
+    objects: ObjectReader
+    storage: Part
+    events: EventReader
+    identity: IdentityFacts
+    settings: Callable[[], MeshSettings]
+    readiness: Callable[[], Facts]
+    versions: Mapping[str, str]
     clock: Callable[[], float]
 
 
 class Operator:
-    """Answers operators. `sidecar_version` is that of the image that pods are given now."""
+    """Answers operators."""
 
-    def __init__(self, parts: Parts, sidecar_version: str) -> None:
+    def __init__(self, parts: MeshParts) -> None:
         self._parts = parts
-        self._sidecar_version = sidecar_version
         self._started = parts.clock()
-        ready = {"store": parts.store.problem, **parts.identity.parts()}
-        self._endpoints = Endpoints(ready, [MeshMetrics(parts.mesh, parts.store, parts.events, parts.identity)])
+        metrics = MeshMetrics(parts.plane, parts.sidecars, parts.objects, parts.events, parts.identity.holding)
+        self._endpoints = Endpoints(
+            {"store": parts.storage, **parts.identity.parts()}, [metrics, *parts.identity.collectors()]
+        )
 
     def routes(self) -> list[web.RouteDef]:
         """For `app.add_routes`."""
@@ -86,8 +111,8 @@ class Operator:
             },
             "identity": parts.identity.facts(),
             "pods": parts.readiness(),
-            "sidecars": sidecars_facts(self._sidecars(now), parts.mesh.version),
-            "policies": policy_facts(policy for kind in sorted(POLICIES) for policy in parts.store.list(kind)),
+            "sidecars": sidecars_facts(self._sidecars(now), parts.plane.version),
+            "policies": policy_facts(policy for kind in sorted(POLICIES) for policy in parts.objects.list(kind)),
         }
         problems, warnings = findings(facts, parts.events.list(), now)
         facts["problems"] = [finding._asdict() for finding in problems]
@@ -97,37 +122,36 @@ class Operator:
     def _sidecars(self, now: float) -> list[Facts]:
         """Those of pods that are on their way out are not of interest."""
         found = []
-        for sidecar in self._parts.mesh.sidecars():
-            pod = self._parts.store.get(sidecar.pod)
+        for sidecar in self._parts.sidecars.all():
+            pod = self._parts.objects.get(sidecar.pod)
             if pod is not None and "deletionTimestamp" not in pod["metadata"]:
-                age = now - unix_time(pod["metadata"]["creationTimestamp"])
-                found.append(sidecar_facts(sidecar, self._parts.identity.agent.holding(sidecar.uid), age))
+                age = now - unix_seconds(pod["metadata"]["creationTimestamp"])
+                found.append(sidecar_facts(sidecar, self._parts.identity.holding(sidecar.uid), age))
         return found
 
     async def _status(self, _: web.Request) -> web.Response:
         return _json(await self.status())
 
     async def _services(self, request: web.Request) -> web.Response:
-        settings = self._parts.objects.settings()
+        settings = self._parts.settings()
         found = services(
-            self._parts.mesh.catalog, settings.trust_domain, self._injects, request.query.get("namespace") or None
+            self._parts.plane.catalog, settings.trust_domain, self._injects, request.query.get("namespace") or None
         )
         return _json(found)
 
     def _injects(self, namespace: str) -> bool:
-        found = self._parts.store.get(ObjectKey("Namespace", "", namespace))
-        return wants_injection((found or {"metadata": {}})["metadata"].get("labels", {}), {})
+        return wants_injection(namespace_labels(self._parts.objects, namespace), {})
 
     async def _config(self, _: web.Request) -> web.Response:
-        return _json(full_config(self._parts.objects.settings()))
+        return _json(full_config(self._parts.settings()))
 
     async def _version(self, _: web.Request) -> web.Response:
-        return _json({"nginx-mesh-local": version(), "nginx-mesh-sidecar": self._sidecar_version})
+        return _json(dict(self._parts.versions))
 
     async def _support(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await response.prepare(request)
-        for line in states(self._parts.mesh):
+        for line in states(self._parts.plane, self._parts.sidecars.all()):
             await response.write(line)
         return response
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.compile.reach import Force
-from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.store import Resource, Store, Transaction, timestamp
+from nginx_mesh.api.resource import ObjectReader, Resource
+from nginx_mesh.api.times import rfc3339
 
-from .policystatus import condition, policy_status
+from .interfaces import Recorder, StatusWriter
+from .policystatus import PolicyStanding, condition, policy_status
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,25 @@ _PATIENCE_SECONDS = 1.0
 # Written in one transaction, which nothing else can come between.
 _BATCH = 100
 
-Standing = Callable[[ObjectKey], tuple[Force, int, int] | None]
-"""How a policy is in force, on how many sidecars, and how many have it as it is; None when there is none."""
+Standing = Callable[[ObjectKey], PolicyStanding | None]
+"""How far a policy is in force; None when there is no such policy."""
 
 
-class PolicyStatuses:
-    """Keeps the status of the policies that it is told to look at."""
+class PolicyReporter:
+    """Keeps the status of the policies that it is told to look at. `clock` gives seconds since the epoch."""
 
-    def __init__(self, store: Store, standing: Standing, events: EventLog, clock: Callable[[], float]) -> None:
-        self._store = store
+    def __init__(
+        self,
+        objects: ObjectReader,
+        writer: StatusWriter,
+        recorder: Recorder,
+        standing: Standing,
+        clock: Callable[[], float],
+    ) -> None:
+        self._objects = objects
+        self._writer = writer
+        self._recorder = recorder
         self._standing = standing
-        self._events = events
         self._clock = clock
         self._stale: set[ObjectKey] = set()
         self._due: dict[ObjectKey, float] = {}
@@ -59,44 +67,35 @@ class PolicyStatuses:
             self._wake.clear()
             stale, self._stale = sorted(self._stale), set()
             for first in range(0, len(stale), _BATCH):
-                self._write_all(stale[first : first + _BATCH])
+                await self._write_all(stale[first : first + _BATCH])
                 await asyncio.sleep(0)
 
     def _until_due(self) -> float | None:
         return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
 
-    def _write_all(self, policies: Sequence[ObjectKey]) -> None:
+    async def _write_all(self, policies: Sequence[ObjectKey]) -> None:
+        changes = {key: change for key in policies if (change := self._change(key)) is not None}
         try:
-            with self._store.transaction(durable=False) as tx:
-                for key in policies:
-                    self._write(tx, key)
+            await self._writer.write({key: new for key, (_, new) in changes.items()})
         except Exception:
             log.exception("cannot write the status of policies")
-            for key in policies:
-                self._due.pop(key, None)
+            return
+        for key, (old, new) in changes.items():
+            self._tell(key, old, new)
 
-    def _write(self, tx: Transaction, key: ObjectKey) -> None:
-        resource, standing = tx.get(key), self._standing(key)
+    def _change(self, key: ObjectKey) -> tuple[Resource, Resource] | None:
+        """The status that a policy has, and the one to write; None when there is nothing to write now."""
+        resource, standing = self._objects.get(key), self._standing(key)
         if resource is None or standing is None:
             self._due.pop(key, None)
-            return
-        force, sidecars, updated = standing
+            return None
         old = resource.get("status", {})
-        new = policy_status(
-            force,
-            sidecars=sidecars,
-            updated=updated,
-            generation=resource["metadata"]["generation"],
-            before=old,
-            now=timestamp(self._clock()),
-        )
+        generation, now = resource["metadata"]["generation"], rfc3339(self._clock())
+        new = policy_status(standing, generation=generation, before=old, now=now)
         if new == old:
             self._due.pop(key, None)
-            return
-        if not self._worth_telling(key, old, new):
-            return
-        tx.put({**resource, "status": new})
-        self._tell(key, old, new)
+            return None
+        return (old, new) if self._worth_telling(key, old, new) else None
 
     def _worth_telling(self, key: ObjectKey, old: Resource, new: Resource) -> bool:
         """Whether to write now; what can wait is looked at again when it is due."""
@@ -114,6 +113,6 @@ class PolicyStatuses:
             return
         message = new["conditions"][0]["message"]
         if met == "True":
-            self._events.record(key, "Normal", "InForce", message)
+            self._recorder.record(key, "Normal", "InForce", message)
         elif reason != "Pending":
-            self._events.record(key, "Warning", reason, message)
+            self._recorder.record(key, "Warning", reason, message)

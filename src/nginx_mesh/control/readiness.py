@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.api.store import Resource, key_of
-from nginx_mesh.local.controllers.deployment import rolled_out
+from nginx_mesh.api.resource import ObjectReader, Resource, key_of
+from nginx_mesh.api.workloadkinds import WORKLOADS
 
 # No waiting helps: a person must change the object first.
 _HOPELESS = {"CreateContainerConfigError", "CreateContainerError", "ImageNotRunnable"}
@@ -27,6 +28,18 @@ class Unready(NamedTuple):
 def is_ready(pod: Resource) -> bool:
     """Whether a pod's Ready condition holds."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+
+
+def rolled_out(workload: Resource) -> bool:
+    """Whether every pod the workload wants is there, made from its present template, and ready."""
+    spec, status = workload["spec"], workload.get("status", {})
+    if status.get("observedGeneration") != workload["metadata"]["generation"]:
+        return False
+    if workload["kind"] == "DaemonSet":
+        return bool(status["updatedNumberScheduled"] == status["numberReady"] == 1)
+    wanted = spec.get("replicas", 1)
+    updated = status.get("updatedReplicas", status["replicas"])
+    return bool(status["replicas"] == updated == status["readyReplicas"] == wanted)
 
 
 def unready(resources: Iterable[Resource], latest_warning: LatestWarning) -> list[Unready]:
@@ -74,3 +87,34 @@ def _pod_reason(pod: Resource, latest_warning: LatestWarning) -> Unready | None:
             return Unready(key, f"container {name}: {': '.join(details)}", name, hopeless)
     reasons = [part for part in (status.get("reason", ""), status.get("message", ""), warning) if part]
     return Unready(key, ": ".join(reasons) or f"its phase is {phase}", hopeless=phase == "Failed")
+
+
+def readiness(
+    objects: ObjectReader, latest_warning: LatestWarning, only: AbstractSet[ObjectKey] | None = None
+) -> Resource:
+    """How many pods there are and are ready, and what is not ready and why; with `only`, of these workloads."""
+    resources = [item for kind in WORKLOADS for item in objects.list(kind)]
+    if only is not None:
+        owners = {item["metadata"]["uid"] for item in resources if key_of(item) in only}
+        resources = [
+            item
+            for item in resources
+            if key_of(item) in only or owners & {owner["uid"] for owner in item["metadata"].get("ownerReferences", [])}
+        ]
+    waiting = unready(resources, latest_warning)
+    pods = [item for item in resources if item["kind"] == "Pod" and "deletionTimestamp" not in item["metadata"]]
+    unready_pods = sum(entry.key.kind == "Pod" for entry in waiting)
+    return {
+        "pods": len(pods),
+        "ready": len(pods) - unready_pods,
+        "waiting": [
+            {
+                "object": f"{entry.key.kind.lower()}/{entry.key.name}",
+                "namespace": entry.key.namespace,
+                "reason": entry.reason,
+                "container": entry.container,
+                "hopeless": entry.hopeless,
+            }
+            for entry in waiting
+        ],
+    }

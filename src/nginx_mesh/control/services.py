@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nginx_mesh.api.spiffe import account_id
 from nginx_mesh.catalog.addresses import family
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.records import Balanced, Workload
 from nginx_mesh.compile.annotated import peer_id
-from nginx_mesh.compile.identities import account_id
 
 Facts = dict[str, Any]
 

@@ -19,36 +19,35 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import orjson
 from aiohttp import web
 
 from nginx_mesh.api import registry
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource
+from nginx_mesh.api.status import StatusError
+from nginx_mesh.api.workloadkinds import WORKLOADS
 from nginx_mesh.catalog.topology import Topology
-from nginx_mesh.local.api.objects import RefusedError
-from nginx_mesh.local.api.store import Resource
-from nginx_mesh.node.control import ControlSocket, Tap, UnreachableError
-from nginx_mesh.node.reports import Report
+from nginx_mesh.protocol.control import Tap
+from nginx_mesh.protocol.report import Report
 
 log = logging.getLogger(__name__)
 
 MAX_RPS = 1000
-WATCHED = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "Pod", "Service")
+WATCHED = (*WORKLOADS, "Service")
 
 _RENEW_SECONDS = 2.0
 _EXPIRE_SECONDS = 6
-_CONTROL_SECONDS = 1.0
 _QUEUE = 1000
 _PEERS = 500
 _STATUS = re.compile(r"([1-5])xx|([1-5][0-9][0-9])")
 
-Sockets = Callable[[], Mapping[ObjectKey, Path]]
-"""The control sockets of the live sidecars, by their pods."""
+Tell = Callable[[Mapping[ObjectKey, Tap]], Awaitable[None]]
+"""Tells the sidecars of pods which requests to report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +90,9 @@ class _Viewer:
 class TapHub:
     """Viewers, and the sidecars that report for them. `topology` is that of the mesh's catalog."""
 
-    def __init__(self, topology: Topology, sockets: Sockets, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, topology: Topology, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
         self._topology = topology
-        self._sockets = sockets
+        self._tell_sidecars = tell
         self._clock = clock
         self._viewers: set[_Viewer] = set()
         self._told: set[ObjectKey] = set()
@@ -173,9 +172,7 @@ class TapHub:
     async def _tell(self, wanted: dict[ObjectKey, Tap]) -> None:
         ended = dict.fromkeys(self._told - wanted.keys(), Tap(seconds=0, max_rps=1))
         self._told = set(wanted)
-        sockets = self._sockets()
-        taps = [(sockets[pod], tap) for pod, tap in (wanted | ended).items() if pod in sockets]
-        await asyncio.gather(*(_told(path, tap) for path, tap in taps))
+        await self._tell_sidecars(wanted | ended)
 
     def _line(self, pod: ObjectKey, spiffe_id: str, report: Report) -> Resource:
         other = report.client if report.server else _host(report.upstream)
@@ -213,21 +210,21 @@ class TapHub:
         """The workload or Service of a name: NAME, KIND/NAME, NAMESPACE/NAME or NAMESPACE/KIND/NAME."""
         parts = name.split("/")
         if not all(parts) or len(parts) > 3:
-            raise RefusedError("BadRequest", f'{parameter}: "{name}" is not [NAMESPACE/][KIND/]NAME')
+            raise StatusError("BadRequest", f'{parameter}: "{name}" is not [NAMESPACE/][KIND/]NAME')
         kinds: Iterable[str] = WATCHED
         if len(parts) > 1 and (kind := registry.find(parts[-2])) is not None:
             if kind.KIND not in WATCHED:
-                raise RefusedError("BadRequest", f"{parameter}: a {kind.KIND} has no requests")
+                raise StatusError("BadRequest", f"{parameter}: a {kind.KIND} has no requests")
             kinds = (kind.KIND,)
             parts.pop(-2)
         if len(parts) > 2:
-            raise RefusedError("BadRequest", f'{parameter}: there is no kind "{parts[-2]}"')
+            raise StatusError("BadRequest", f'{parameter}: there is no kind "{parts[-2]}"')
         where, last = (parts[0], parts[1]) if len(parts) == 2 else (namespace, parts[0])
         for kind_name in kinds:
             key = ObjectKey(kind_name, where, last)
             if self._topology.pods_behind(key):
                 return key
-        raise RefusedError("NotFound", f"{parameter}: there is no pod of {where}/{last}; try local get pods -A")
+        raise StatusError("NotFound", f"{parameter}: there is no pod of {where}/{last}; try local get pods -A")
 
     def _wish(self, request: web.Request) -> Wish:
         query = request.query
@@ -238,10 +235,10 @@ class TapHub:
 
         of = find("of")
         if of is None:
-            raise RefusedError("BadRequest", "of: is missing")
+            raise StatusError("BadRequest", "of: is missing")
         rate = query.get("max_rps", "100")
         if not re.fullmatch("[0-9]{1,4}", rate) or not 1 <= int(rate) <= MAX_RPS:
-            raise RefusedError("BadRequest", f'max_rps: "{rate}" is not a number from 1 to {MAX_RPS}')
+            raise StatusError("BadRequest", f'max_rps: "{rate}" is not a number from 1 to {MAX_RPS}')
         return Wish(
             of=of,
             to=find("to"),
@@ -287,21 +284,13 @@ def _both(one: Tap, other: Tap) -> Tap:
     return Tap(seconds=_EXPIRE_SECONDS, max_rps=min(MAX_RPS, one.max_rps + other.max_rps))
 
 
-async def _told(path: Path, tap: Tap) -> None:
-    try:
-        async with ControlSocket(path, timeout=_CONTROL_SECONDS) as sidecar:
-            await sidecar.tap(tap)
-    except UnreachableError as error:
-        log.debug("the sidecar at %s is not told what to report: %s", path, error)
-
-
 def _statuses(text: str) -> tuple[int, int]:
     """The lowest and the highest of a status or a class of them."""
     if not text:
         return 0, 999
     found = _STATUS.fullmatch(text.lower())
     if found is None:
-        raise RefusedError("BadRequest", f'status: "{text}" is neither a status such as 404 nor a class such as 5xx')
+        raise StatusError("BadRequest", f'status: "{text}" is neither a status such as 404 nor a class such as 5xx')
     if found[1]:
         return int(found[1]) * 100, int(found[1]) * 100 + 99
     return int(found[2]), int(found[2])

@@ -10,26 +10,26 @@ The addresses are those of the mesh's own network. `nginx-meshctl local metrics`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
-
 import orjson
 from aiohttp import web
 
+from nginx_mesh.api.core import Pod
+from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.catalog.records import Workload
-from nginx_mesh.node.control import ControlSocket, UnreachableError
+from nginx_mesh.catalog.topology import Topology
+from nginx_mesh.protocol.control import SidecarUnreachableError
+
+from .interfaces import Sidecars
 
 METRICS_PORT = 8887
 _TIMEOUT_SECONDS = 5.0
-
-Sidecars = Callable[[], Iterable[tuple[Workload, Path]]]
-"""Pods with a sidecar, and where that listens for its control plane."""
 
 
 class Targets:
     """Routes for the mesh's API."""
 
-    def __init__(self, sidecars: Sidecars) -> None:
+    def __init__(self, topology: Topology, sidecars: Sidecars) -> None:
+        self._topology = topology
         self._sidecars = sidecars
 
     def routes(self) -> list[web.RouteDef]:
@@ -42,22 +42,20 @@ class Targets:
     async def _list(self, _: web.Request) -> web.Response:
         groups = [
             {"targets": [_address(pod.addresses[0])], "labels": _labels(pod)}
-            for pod, _ in self._sidecars()
-            if pod.addresses
+            for pod in map(self._topology.pod, self._sidecars.live())
+            if pod is not None and pod.addresses
         ]
         return web.Response(body=orjson.dumps(groups), content_type="application/json")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        asked = request.match_info["namespace"], request.match_info["name"]
-        for pod, socket in self._sidecars():
-            if (pod.key.namespace, pod.key.name) == asked:
-                try:
-                    async with ControlSocket(socket, timeout=_TIMEOUT_SECONDS) as sidecar:
-                        text = await sidecar.metrics()
-                except UnreachableError as error:
-                    raise web.HTTPServiceUnavailable(text=f"the sidecar does not answer: {error}") from None
-                return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-        raise web.HTTPNotFound(text="there is no pod of that name with a sidecar")
+        pod = ObjectKey(Pod.KIND, request.match_info["namespace"], request.match_info["name"])
+        if pod not in self._sidecars.live():
+            raise web.HTTPNotFound(text="there is no pod of that name with a sidecar")
+        try:
+            text = await self._sidecars.metrics(pod, _TIMEOUT_SECONDS)
+        except SidecarUnreachableError as error:
+            raise web.HTTPServiceUnavailable(text=f"the sidecar does not answer: {error}") from None
+        return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
 def _address(host: str) -> str:

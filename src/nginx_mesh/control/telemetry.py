@@ -1,4 +1,4 @@
-"""What a local mesh's daemon measures when Prometheus asks for it: all that is there, however it came to be."""
+"""What the control plane measures when Prometheus asks for it: all that is there, however it came to be."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nginx_mesh.admission import POLICIES
-from nginx_mesh.identity.embedded import LocalIdentity
-from nginx_mesh.identity.server.telemetry import AuthorityMetrics
-from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.store import Store
+from nginx_mesh.api.resource import ObjectReader
 
-from .health import SIDECAR_STATES, sidecar_state
-from .mesh import Mesh
+from .health import SIDECAR_STATES, HoldingOf, sidecar_state
+from .interfaces import EventReader, Sidecars
+from .plane import Plane
 from .policystatus import condition
 
 
 class MeshMetrics(Collector):
-    """Sidecars, certificates, objects and events of one mesh, and its authority where that is in this process."""
+    """Sidecars, certificates, objects and events of one mesh.
 
-    def __init__(self, mesh: Mesh, store: Store, events: EventLog, identity: LocalIdentity) -> None:
-        self._mesh = mesh
-        self._store = store
+    `holding` gives what is known of the SVID of the pod with a uid.
+    """
+
+    def __init__(
+        self, plane: Plane, sidecars: Sidecars, objects: ObjectReader, events: EventReader, holding: HoldingOf
+    ) -> None:
+        self._plane = plane
+        self._sidecars = sidecars
+        self._objects = objects
         self._events = events
-        self._identity = identity
+        self._holding = holding
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
-        sidecars = list(self._mesh.sidecars())
+        sidecars = list(self._sidecars.all())
         states = Counter(map(sidecar_state, sidecars))
         yield _by_label(
             "nginx_mesh_sidecars",
@@ -40,20 +44,20 @@ class MeshMetrics(Collector):
             {state: states[state] for state in SIDECAR_STATES},
         )
         yield GaugeMetricFamily(
-            "nginx_mesh_state_version", "The version of the newest state of any sidecar.", self._mesh.version
+            "nginx_mesh_state_version", "The version of the newest state of any sidecar.", self._plane.version
         )
-        held = (self._identity.agent.holding(sidecar.uid) for sidecar in sidecars)
+        held = (self._holding(sidecar.uid) for sidecar in sidecars)
         expiries = [each.not_after for each in held if each is not None and each.serial]
         if expiries:
             yield GaugeMetricFamily(
                 "nginx_mesh_svid_first_expiry_timestamp_seconds", "When the first SVID of a pod expires.", min(expiries)
             )
-        kinds = Counter(resource["kind"] for resource in self._store.list())
+        kinds = Counter(resource["kind"] for resource in self._objects.list())
         yield _by_label("nginx_mesh_objects", "Objects of the mesh by kind.", "kind", kinds)
         verdicts = Counter(
             "true" if condition(policy.get("status", {}))[0] == "True" else "false"
             for kind in POLICIES
-            for policy in self._store.list(kind)
+            for policy in self._objects.list(kind)
         )
         yield _by_label(
             "nginx_mesh_policies",
@@ -62,8 +66,6 @@ class MeshMetrics(Collector):
             {verdict: verdicts[verdict] for verdict in ("true", "false")},
         )
         yield GaugeMetricFamily("nginx_mesh_events_kept", "Distinct events that are kept.", len(self._events))
-        if self._identity.server is not None:
-            yield from AuthorityMetrics(self._identity.server.authority).collect()
 
 
 def _by_label(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:

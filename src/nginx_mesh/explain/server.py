@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from nginx_mesh.api.errors import FieldError
-from nginx_mesh.local.api.objects import RefusedError
+from nginx_mesh.api.status import StatusError
 
 from . import Explainer, Inquiry, PlaceError
 
@@ -23,9 +23,9 @@ def explaining(explainer: Explainer) -> Handler:
             inquiry = msgspec.json.decode(await request.read(), type=Inquiry)
             explanation = await explainer.explain(inquiry)
         except msgspec.DecodeError as error:
-            raise RefusedError("BadRequest", str(error)) from None
+            raise StatusError("BadRequest", str(error)) from None
         except (PlaceError, FieldError) as error:
-            raise RefusedError("BadRequest", str(error), [str(error)]) from None
+            raise StatusError("BadRequest", str(error), [str(error)]) from None
         return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
 
     return explain

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from cryptography import x509
+from prometheus_client.registry import Collector
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.observe import Part
 
-from .agent.agent import Agent
+from .agent.agent import Agent, Holding
 from .agent.remote import RemoteClient, join_token, projected_token
 from .agent.spire.provider import SpireProvider
 from .agent.spire.setup import spire_provider
@@ -25,22 +25,25 @@ from .inprocess import InProcessClient
 from .server.config import IdentityConfig, ServerSection, endpoint, identity_settings
 from .server.registrations import agent_id
 from .server.server import IdentityServer, open_authority
+from .server.telemetry import AuthorityMetrics
 
 log = logging.getLogger(__name__)
 
 
-def read_kept_config(paths: MeshPaths) -> IdentityConfig:
-    """The configuration that the mesh was made with, or given since."""
-    kept = paths.identity_file
+def read_kept_config(kept: Path) -> IdentityConfig:
+    """The configuration that the mesh was made with, or given since, as it is kept in a file."""
     return msgspec.json.decode(kept.read_bytes(), type=IdentityConfig) if kept.exists() else IdentityConfig()
 
 
 class LocalIdentity:
     """The identity provider of a mesh's pods: an authority in this process or elsewhere, or SPIRE."""
 
-    def __init__(self, paths: MeshPaths, config: IdentityConfig, settings: MeshSettings) -> None:
-        """Blocks. Raises FieldError, DatastoreError, KeyManagerError."""
-        directory = Path(config.identity.data_dir or paths.state / "identity")
+    def __init__(self, name: str, directory: Path, config: IdentityConfig, settings: MeshSettings) -> None:
+        """`name` is that of the agent, `directory` where the authority keeps its data unless `config` says so.
+
+        Blocks. Raises FieldError, DatastoreError, KeyManagerError.
+        """
+        directory = Path(config.identity.data_dir or directory)
         self._section, self._trust_domain = config.identity, settings.trust_domain
         self.server: IdentityServer | None = None
         self._client: AuthorityClient | None = None
@@ -52,8 +55,7 @@ class LocalIdentity:
             self._client = _remote(config.identity.server, settings.trust_domain, directory)
         else:
             self.server = IdentityServer(open_authority(config, settings, directory), config)
-            name = agent_id(settings.trust_domain, paths.name)
-            self._client = InProcessClient(self.server.authority, str(name))
+            self._client = InProcessClient(self.server.authority, str(agent_id(settings.trust_domain, name)))
         self.agent = Agent(self._client)
 
     @property
@@ -73,6 +75,14 @@ class LocalIdentity:
         """What has to be ready before pods get their identities."""
         own = {} if self.server is None else self.server.parts()
         return {**own, "identity": lambda: self.agent.problem}
+
+    def holding(self, uid: str) -> Holding | None:
+        """What is known of the SVID of the pod with a uid; None when it shall have none."""
+        return self.agent.holding(uid)
+
+    def collectors(self) -> list[Collector]:
+        """What the authority measures for Prometheus, where it is here."""
+        return [] if self.server is None else [AuthorityMetrics(self.server.authority)]
 
     def facts(self) -> dict[str, Any]:
         """`where`, and what is known of the CAs; `delayed` says why the next one is not there yet."""

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.kinds import decode
+from nginx_mesh.api.workloadkinds import POD_OWNERS
 
 from .pod import Resource, inject_pod
 from .settings import InjectSettings
 
-WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "ReplicationController", "Job")
 """Kinds whose pods come from `spec.template`."""
 
 
@@ -40,7 +40,7 @@ def inject_document(document: Any, settings: InjectSettings) -> DocumentResult:
     kind = document.get("kind")
     if isinstance(kind, str) and kind.endswith("List") and isinstance(document.get("items"), list):
         return _list(document, kind.removesuffix("List"), settings)
-    if kind != "Pod" and kind not in WORKLOADS:
+    if kind != "Pod" and kind not in POD_OWNERS:
         return DocumentResult(document, [])
     key = decode(document).key
     if kind == "Pod":

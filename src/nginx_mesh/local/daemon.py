@@ -37,7 +37,8 @@ async def serve(paths: MeshPaths, image: Path | None, machine: int) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    identity = await asyncio.to_thread(LocalIdentity, paths, read_kept_config(paths), settings)
+    config = read_kept_config(paths.identity_file)
+    identity = await asyncio.to_thread(LocalIdentity, paths.name, paths.state / "identity", config, settings)
     runtime = Runtime(paths, settings, image, identity, machine)
     await runtime.start()
     api = ApiServer(runtime, paths.run / "api.sock")

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.traffic.flows import Flow
 from nginx_mesh.traffic.measure import Question
@@ -18,7 +19,6 @@ from nginx_mesh.traffic.prometheus import Prometheus
 from nginx_mesh.traffic.scraper import Scraper
 from nginx_mesh.traffic.server import WINDOW, SourceError
 
-from .api.store import Resource
 from .net import netns
 
 

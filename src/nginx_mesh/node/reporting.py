@@ -1,24 +1,26 @@
-"""What the sidecars of a local mesh report, and where it goes: spans to the collector that the settings name, requests
-that somebody watches to who does.
+"""Where the reports of a node's sidecars go.
+
+Requests of sampled traces become spans, and go to the collector that the settings name. Requests that somebody watches
+(`nginx-meshctl tap`) go to the control plane.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.records import Workload
-from nginx_mesh.local.node.dns import ZoneFile
-from nginx_mesh.local.node.volumes import SIDECAR_UID
-from nginx_mesh.local.paths import MeshPaths
+from nginx_mesh.protocol.control import SIDECAR_UID
+from nginx_mesh.protocol.report import Report
 
-from .reports import Report, ReportSockets
+from .reports import ReportSockets
 
 if TYPE_CHECKING:
     from .export import SpanExport
@@ -28,9 +30,6 @@ log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 1.0
 _EARLY = 1000
-_NODE = "local"
-_CONTROL_PLANE = "nginx-mesh"
-
 Who = Callable[[str], tuple[Workload, str] | None]
 """The workload with a pod's uid, and its SPIFFE ID."""
 
@@ -38,15 +37,33 @@ Who = Callable[[str], tuple[Workload, str] | None]
 Tapped = Callable[[ObjectKey, str, Report], None]
 """Hears of requests that somebody watches: the pod whose sidecar reports it, and its SPIFFE ID."""
 
+Resolve = Callable[[str], str | None]
+"""An IP address of a host, by the names that the mesh's workloads know; None when there is none."""
+
 
 class Reporting:
-    """Listens to the sidecars of the pods that `live` tells, by the uid of the pod."""
+    """Listens to the sidecars of the pods whose uids `live` gives.
 
-    def __init__(self, paths: MeshPaths, live: Callable[[], Mapping[str, object]], who: Who, tapped: Tapped) -> None:
-        self._paths = paths
+    `node` is this node's name. `socket_directory` gives the directory that the pod with a uid shares with the node.
+    `resolver` makes what finds the collector; it is called when there is first need of it.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        socket_directory: Callable[[str], Path],
+        *,
+        live: Callable[[], AbstractSet[str]],
+        who: Who,
+        tapped: Tapped,
+        resolver: Callable[[], Resolve],
+    ) -> None:
+        self._node = node
+        self._socket_directory = socket_directory
         self._live = live
         self._who = who
         self._tapped = tapped
+        self._resolver = resolver
         self._sockets = ReportSockets(self._received)
         self._settings: MeshSettings | None = None
         self._changed = asyncio.Event()
@@ -65,7 +82,7 @@ class Reporting:
     def open(self, uid: str) -> None:
         """Listen to the sidecar of a pod, which has its first state."""
         try:
-            self._sockets.open(uid, self._paths.pod_socket_dir(uid), SIDECAR_UID)
+            self._sockets.open(uid, self._socket_directory(uid), SIDECAR_UID)
         except OSError as error:
             log.warning("the sidecar of pod %s cannot report: %s", uid, error)
 
@@ -123,31 +140,11 @@ class Reporting:
             from .spans import origin
 
             workload, spiffe_id = who
-            self._origins[uid] = known = (workload, spiffe_id, origin(workload, uid, _NODE, spiffe_id))
+            self._origins[uid] = known = (workload, spiffe_id, origin(workload, uid, self._node, spiffe_id))
         return known[2]
 
-    def _resolver(self) -> Callable[[str], str | None]:
-        zone = ZoneFile(os.open(self._paths.dns, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return lambda host: address_of(zone, host)
 
-
-def address_of(zones: ZoneFile, host: str) -> str | None:
-    """An address of a host by the mesh's own names, of which `host` may be any from service[.namespace] on."""
-    from ipaddress import ip_address
-
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        pass
-    zone = zones.current()
-    name, domain = host.rstrip(".").lower(), zone.cluster_domain
-    for suffix in ("", f".{domain}", f".svc.{domain}", f".{_CONTROL_PLANE}.svc.{domain}"):
-        for _, address in zone.addresses(name + suffix):
-            return str(address)
-    return None
-
-
-def _exporter(resolve: Callable[[str], str | None]) -> SpanExport:
+def _exporter(resolve: Resolve) -> SpanExport:
     from .export import SpanExport
 
     return SpanExport(resolve)

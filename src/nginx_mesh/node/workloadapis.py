@@ -1,39 +1,36 @@
-"""The SPIFFE Workload API sockets of a local mesh: one for each pod that mounts it, and the node's own."""
+"""The SPIFFE Workload API sockets of a node: one for each pod that mounts it, and the node's own."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 
-from nginx_mesh.api.core import Pod
 from nginx_mesh.identity.agent.provider import IdentityProvider
 from nginx_mesh.identity.agent.workloadapi.server import WorkloadApiServer
-from nginx_mesh.local.node.volumes import is_workload_api
-from nginx_mesh.local.paths import MeshPaths
 
 SOCKET = "agent.sock"
 
 
-def wants_workload_api(pod: Pod) -> bool:
-    """Whether a pod mounts its Workload API."""
-    return any(is_workload_api(volume) for volume in pod.spec.volumes)
-
-
 class WorkloadApis:
-    """Opens and closes sockets. What is behind a pod's socket is that pod's identity alone."""
+    """Opens and closes sockets. What is behind a pod's socket is that pod's identity alone.
 
-    def __init__(self, paths: MeshPaths, provider: IdentityProvider) -> None:
-        self._paths = paths
+    `directory` is where the node's own socket is, `pod_directory` gives that of the pod with a uid.
+    """
+
+    def __init__(self, directory: Path, pod_directory: Callable[[str], Path], provider: IdentityProvider) -> None:
+        self._directory = directory
+        self._pod_directory = pod_directory
         self._provider = provider
         self._servers: dict[str, WorkloadApiServer] = {}
 
     async def start(self) -> None:
         """Open the node's socket, which only root can. Raises OSError."""
-        await self._open("", WorkloadApiServer(self._provider.node_source(), self._paths.run / SOCKET, mode=0o600))
+        await self._open("", WorkloadApiServer(self._provider.node_source(), self._directory / SOCKET, mode=0o600))
 
-    async def open(self, pod: Pod) -> None:
-        """Open the pod's socket, for every user of its containers. Raises OSError."""
-        uid = pod.metadata.uid
-        directory = self._paths.workload_api_dir(uid)
+    async def open(self, uid: str) -> None:
+        """Open the socket of the pod with this uid, for every user of its containers. Raises OSError."""
+        directory = self._pod_directory(uid)
         directory.mkdir(mode=0o755, exist_ok=True)
         await self._open(uid, WorkloadApiServer(self._provider.source(uid), directory / SOCKET))
 

@@ -24,12 +24,11 @@ from aiohttp import web
 from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.smi import TrafficSplit
+from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.records import Workload
 from nginx_mesh.catalog.topology import Topology
-from nginx_mesh.control.mesh import Mesh
+from nginx_mesh.control.operator import MeshParts
 from nginx_mesh.control.readiness import is_ready
-from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.objects import Objects, RefusedError
 from nginx_mesh.protocol.state import Settings
 from nginx_mesh.traffic.connections import Connections
 from nginx_mesh.traffic.flows import Counts
@@ -59,25 +58,12 @@ _Links = Mapping[tuple[Node, Node], tuple[Link, Link]]
 
 
 class Overview:
-    """Makes the documents. `identities` are who has which SVID; `clock` gives seconds since the epoch."""
+    """Makes the documents. `identities` are who has which SVID."""
 
-    def __init__(
-        self,
-        name: str,
-        objects: Objects,
-        mesh: Mesh,
-        scraper: Scraper,
-        events: EventLog,
-        identities: Callable[[], list[Document]],
-        clock: Callable[[], float],
-    ) -> None:
-        self._name = name
-        self._objects = objects
-        self._mesh = mesh
+    def __init__(self, parts: MeshParts, scraper: Scraper, identities: Callable[[], list[Document]]) -> None:
+        self._parts = parts
         self._scraper = scraper
-        self._events = events
         self._identities = identities
-        self._clock = clock
         self._graph: tuple[float, bytes] | None = None
         self._making = asyncio.Lock()
 
@@ -95,20 +81,20 @@ class Overview:
         pods, sums = self._pods_by_node(), _sums(found)
         objects = {node: _pods_wanted(resource) for node, resource in self._objects_by_node()}
         nodes = {*pods, *objects, *(node for edge in found for node in edge)}
-        sockets, silent = self._mesh.control_sockets(), self._scraper.silent
-        by_uid = {item["metadata"]["uid"]: item["metadata"] for item in self._objects.of_kind("Pod", None)}
+        live, silent = self._parts.sidecars.live(), self._scraper.silent
+        by_uid = {item["metadata"]["uid"]: item["metadata"] for item in self._parts.objects.list("Pod")}
         quiet = sorted(f"{by_uid[uid]['namespace']}/{by_uid[uid]['name']}" for uid in silent if uid in by_uid)
-        settings = self._objects.settings()
+        settings = self._parts.settings()
         return {
-            "mesh": self._name,
-            "time": self._clock(),
+            "mesh": self._parts.name,
+            "time": self._parts.clock(),
             "window": WINDOW,
             "mtls_mode": settings.mtls_mode,
             "trust_domain": settings.trust_domain,
             "counted": self._scraper.timeline.times[-1:],
             "sidecars": {
                 "all": sum(pod.meshed for members in pods.values() for pod in members),
-                "live": len(sockets),
+                "live": len(live),
                 "silent": len(quiet),
                 "silent_names": quiet[:_MOST_SILENT],
             },
@@ -117,16 +103,16 @@ class Overview:
         }
 
     async def workload(self, node: Node) -> Document:
-        """One workload. Raises RefusedError when there is none."""
+        """One workload. Raises StatusError when there is none."""
         found = await self._links()  # first: the mesh changes meanwhile
         pods = self._pods_by_node().get(node, [])
         wanted = dict(self._objects_by_node()).get(node)
         if not pods and wanted is None:
-            raise RefusedError("NotFound", f'{node.kind} "{node.name}" not found in namespace {node.namespace}')
+            raise StatusError("NotFound", f'{node.kind} "{node.name}" not found in namespace {node.namespace}')
         keys = {pod.key for pod in pods}
         timeline = self._scraper.timeline
         return {
-            "time": self._clock(),
+            "time": self._parts.clock(),
             "window": WINDOW,
             **self._summary(node, pods, None if wanted is None else _pods_wanted(wanted), _sums(found)),
             "services": sorted({service.name for key in keys for service in self._topology.services_of(key)}),
@@ -143,7 +129,7 @@ class Overview:
 
     def events(self) -> list[Document]:
         """The newest events, the newest first."""
-        return self._events.list()[: -_MOST_EVENTS - 1 : -1]
+        return self._parts.events.list()[: -_MOST_EVENTS - 1 : -1]
 
     async def _answer_graph(self, _: web.Request) -> web.Response:
         async with self._making:
@@ -156,11 +142,11 @@ class Overview:
         return _json(await self.workload(Node(match["namespace"], match["kind"], match["name"])))
 
     async def _answer_events(self, _: web.Request) -> web.Response:
-        return _json({"time": self._clock(), "events": self.events()})
+        return _json({"time": self._parts.clock(), "events": self.events()})
 
     @property
     def _topology(self) -> Topology:
-        return self._mesh.catalog.topology
+        return self._parts.plane.catalog.topology
 
     def _pods_by_node(self) -> dict[Node, list[Workload]]:
         found: dict[Node, list[Workload]] = {}
@@ -172,7 +158,7 @@ class Overview:
 
     def _objects_by_node(self) -> Iterable[tuple[Node, Document]]:
         for kind in ("Deployment", "StatefulSet", "DaemonSet"):
-            for resource in self._objects.of_kind(kind, None):
+            for resource in self._parts.objects.list(kind):
                 metadata = resource["metadata"]
                 yield Node(metadata["namespace"], kind.lower(), metadata["name"]), resource
 
@@ -202,7 +188,7 @@ class Overview:
         }
 
     def _settings_of(self, pod: ObjectKey) -> Settings | None:
-        entry = self._mesh.own_state(pod).get("settings")
+        entry = self._parts.plane.own_state(pod).get("settings")
         return entry if isinstance(entry, Settings) else None
 
     def _edges(self, found: _Links) -> list[Document]:
@@ -230,7 +216,7 @@ class Overview:
     def _splits(self) -> dict[str, list[Document]]:
         """What splits give to each backend ("namespace/service")."""
         found: dict[str, list[Document]] = {}
-        policies = self._mesh.catalog.policies.splits
+        policies = self._parts.plane.catalog.policies.splits
         for policy in (policies.get(key) for key in sorted(policies.keys())):
             if policy is None:
                 continue
@@ -283,7 +269,9 @@ class Overview:
         identities = {(each["namespace"], each["pod"]): each for each in self._identities()}
         members = []
         for key in sorted(keys):
-            pod = self._objects.get(key)
+            pod = self._parts.objects.get(key)
+            if pod is None:
+                continue
             status, workload = pod.get("status", {}), self._topology.pod(key)
             held = identities.get((key.namespace, key.name), {})
             uid, own = pod["metadata"]["uid"], self._settings_of(key)
@@ -309,14 +297,15 @@ class Overview:
 
     def _policies(self, node: Node, pods: AbstractSet[ObjectKey], found: _Links) -> list[Document]:
         """The policies that concern a workload: its own sidecars, and where calls of it and to it go."""
-        topology, policies = self._topology, self._mesh.catalog.policies
-        keys = set().union(*(self._mesh.policies_at(pod) for pod in pods))
+        topology, policies = self._topology, self._parts.plane.catalog.policies
+        keys = set().union(*(self._parts.plane.policies_at(pod) for pod in pods))
         ends = {node, *(called for caller, called in found if caller == node)}
         near = {service for end in ends for key in self._keys_of(end) for service in topology.services_of(key)}
         diversions = (policies.splits, policies.breakers)
         concerned = {key for service in near for kind in diversions for key in kind.naming(service)}
         far = policies.splits.keys() | policies.breakers.keys()
-        return [self._policy(key) for key in sorted((keys - far) | concerned)]
+        told = (self._policy(key) for key in sorted((keys - far) | concerned))
+        return [policy for policy in told if policy is not None]
 
     def _keys_of(self, node: Node) -> AbstractSet[ObjectKey]:
         kind = _KINDS.get(node.kind)
@@ -325,8 +314,10 @@ class Overview:
             found = self._topology.pods_behind(ObjectKey(kind, node.namespace, node.name))
         return found
 
-    def _policy(self, key: ObjectKey) -> Document:
-        resource = self._objects.get(key)
+    def _policy(self, key: ObjectKey) -> Document | None:
+        resource = self._parts.objects.get(key)
+        if resource is None:
+            return None
         conditions = resource.get("status", {}).get("conditions", [])
         condition: Document = next((each for each in conditions if each.get("type") == "InForce"), {})
         return {

@@ -23,12 +23,11 @@ from typing import Literal
 
 import msgspec
 
+from nginx_mesh.api.portprotocol import PortProtocol as PortProtocol
 from nginx_mesh.api.values import LbMethod as LbMethod
 from nginx_mesh.api.values import LogFormat as LogFormat
 from nginx_mesh.api.values import LogLevel as LogLevel
 from nginx_mesh.api.values import MtlsMode as MtlsMode
-from nginx_mesh.catalog.changes import ServicePort
-from nginx_mesh.catalog.protocol import Protocol as Protocol
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,7 +117,7 @@ class Inbound(Entry, frozen=True, kw_only=True):
     `grants` None means every caller is allowed (allow mode without TrafficTarget); a list means only what it grants.
     """
 
-    protocols: list[Protocol]
+    protocols: list[PortProtocol]
     grants: list[Grant] | None = None
     limits: list[Limit] = []
 
@@ -149,7 +148,7 @@ class Destination(Entry, frozen=True, kw_only=True):
     pods of headless Services.
     """
 
-    protocol: Protocol
+    protocol: PortProtocol
     cluster: str
     service: str = ""
 
@@ -199,11 +198,6 @@ class Probe(Entry, frozen=True, kw_only=True):
 
 StateEntry = Settings | Identity | Inbound | Destination | Cluster | Split | Breaker | Probe
 State = dict[str, StateEntry]
-
-
-def cluster_name(port: ServicePort) -> str:
-    """The name of a Service port's cluster, split and breaker: `<namespace>/<service>:<port>`."""
-    return f"{port.service.namespace}/{port.service.name}:{port.port}"
 
 
 def cluster_key(name: str) -> str:

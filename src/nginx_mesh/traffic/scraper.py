@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from nginx_mesh.node.control import ControlSocket, UnreachableError
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.protocol.control import SidecarUnreachableError
 
 from .connections import carried
 from .exposition import ExpositionError, Series, read
@@ -25,15 +25,20 @@ _TIMEOUT_SECONDS = 2.0
 _TIMELINE_SECONDS = 900.0
 
 
+ReadMetrics = Callable[[ObjectKey, float], Awaitable[str]]
+"""What the sidecar of a pod exposes, given within so many seconds. Raises SidecarUnreachableError."""
+
+
 class Scraper:
-    """Asks the sidecars that `sockets` tells (by the uid of their pods) every few seconds.
+    """Asks the sidecars that `live` tells (by pod, with the pods' uids) every few seconds for what `metrics` gives.
 
     `timeline` has a point for each time, `silent` why sidecars gave nothing, `breakers` the states of the circuits of
     those that did; both by the uid of their pods.
     """
 
-    def __init__(self, sockets: Callable[[], Mapping[str, Path]]) -> None:
-        self._sockets = sockets
+    def __init__(self, live: Callable[[], Mapping[ObjectKey, str]], metrics: ReadMetrics) -> None:
+        self._live = live
+        self._metrics = metrics
         self._history = History(WINDOW)
         self.timeline = Timeline(round(_TIMELINE_SECONDS / INTERVAL_SECONDS))
         self.silent: dict[str, str] = {}
@@ -65,23 +70,23 @@ class Scraper:
         return await asyncio.to_thread(lambda: list(map(add_up, windows)))
 
     async def _scrape(self) -> None:
-        sockets = self._sockets()
-        self._history.retain(set(sockets))
-        for gone in (self.silent.keys() | self.breakers.keys()) - sockets.keys():
+        live = dict(self._live())
+        uids = set(live.values())
+        self._history.retain(uids)
+        for gone in (self.silent.keys() | self.breakers.keys()) - uids:
             self.silent.pop(gone, None)
             self.breakers.pop(gone, None)
         # One after another: thousands of them are no reason to leave everything else waiting.
-        for uid, socket in sockets.items():
+        for pod, uid in live.items():
             try:
-                async with ControlSocket(socket, timeout=_TIMEOUT_SECONDS) as sidecar:
-                    text = await sidecar.metrics()
+                text = await self._metrics(pod, _TIMEOUT_SECONDS)
                 exposed, now = read(text), time.monotonic()
                 since = None if exposed.since is None else now - (time.time() - exposed.since)
                 self._history.record(uid, now, exposed.counters, since)
                 self.timeline.add(flows(self._history.rates_of(uid, now, INTERVAL_SECONDS / 2)))
                 self.breakers[uid] = exposed.breakers
                 self.silent.pop(uid, None)
-            except (UnreachableError, ExpositionError) as error:
+            except (SidecarUnreachableError, ExpositionError) as error:
                 log.debug("the sidecar of pod %s gives no metrics: %s", uid, error)
                 self.silent[uid] = str(error)
                 self.breakers.pop(uid, None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.changes import Changes, Delete
-from nginx_mesh.compile.reach import Enforcement, Force
+from nginx_mesh.compile.reach import PolicyReach, Reach
 
 from . import objects
 from .test_incremental import Run, steps
@@ -18,7 +18,7 @@ from .test_incremental import Run, steps
 class Enforced(Run):
     """A run whose policies are followed; `told` are those that the last changes were said to concern."""
 
-    enforcement: Enforcement | None = None
+    enforcement: PolicyReach | None = None
     told: frozenset[ObjectKey] = frozenset()
 
     def compile(self) -> None:
@@ -26,7 +26,7 @@ class Enforced(Run):
         before = self.standing()
         super().compile()
         if self.enforcement is None:
-            self.enforcement = Enforcement(self.catalog, self.compiler)
+            self.enforcement = PolicyReach(self.catalog, self.compiler)
             return
         self.told = frozenset(self.enforcement.follow(changes))
         after = self.standing()
@@ -37,7 +37,7 @@ class Enforced(Run):
         if isinstance(step, MeshSettings) and self.enforcement is not None:
             self.enforcement.follow_settings()
 
-    def standing(self) -> dict[ObjectKey, tuple[Force | None, int]]:
+    def standing(self) -> dict[ObjectKey, tuple[Reach | None, int]]:
         """Of every policy its force and how many sidecars it is for."""
         if self.enforcement is None:
             return {}
@@ -48,7 +48,7 @@ class Enforced(Run):
             for key, force in forces.items()
         }
 
-    def force(self, kind: str, name: str, namespace: str = "default") -> Force:
+    def force(self, kind: str, name: str, namespace: str = "default") -> Reach:
         self.compile()
         assert self.enforcement is not None
         force = self.enforcement.get(ObjectKey(kind, namespace, name))
@@ -64,7 +64,7 @@ def test_following_ends_where_looking_at_everything_does(steps: list[Any]) -> No
         run.step(step)
     run.compile()
     assert run.enforcement is not None
-    fresh = Enforcement(run.catalog, run.compiler)
+    fresh = PolicyReach(run.catalog, run.compiler)
     assert run.enforcement.policies() == fresh.policies() == run.catalog.policies.keys()
     for key in fresh.policies():
         force, expected = run.enforcement.get(key), fresh.get(key)

@@ -7,23 +7,27 @@ from typing import Any
 import pytest
 
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.times import rfc3339
 from nginx_mesh.control.health import findings, policy_facts, sidecar_facts, sidecar_state, sidecars_facts
-from nginx_mesh.control.mesh import Sidecar
 from nginx_mesh.identity.agent.agent import Holding
-from nginx_mesh.local.api.store import timestamp
-from nginx_mesh.node.push import Standing
+from nginx_mesh.protocol.standing import SidecarReport, SidecarStanding
 
 NOW = 1_700_000_000.0
 POD = ObjectKey("Pod", "shop", "web-0")
 HELD = Holding("spiffe://example.org/ns/shop/sa/web", (), "1f", "ca", NOW - 600, NOW + 3000, NOW + 1200)
-SYNCED = Standing("synced", 7)
+SYNCED = SidecarStanding("synced", 7)
 
 
 def facts(
-    standing: Standing | None = SYNCED, held: Holding | None = HELD, *, live: bool = True, age: float = 300, **more: Any
+    standing: SidecarStanding | None = SYNCED,
+    held: Holding | None = HELD,
+    *,
+    live: bool = True,
+    age: float = 300,
+    **more: Any,
 ) -> dict[str, Any]:
     """A mesh of one sidecar."""
-    sidecar = sidecar_facts(Sidecar(POD, "u", live, standing), held, age)
+    sidecar = sidecar_facts(SidecarReport(POD, "u", live, standing), held, age)
     return {
         "daemon": {"unready": {}},
         "identity": {"delayed": ""},
@@ -48,15 +52,30 @@ def test_a_mesh_that_does_what_it_should_is_well() -> None:
 @pytest.mark.parametrize(
     ("standing", "live", "age", "problem"),
     [
-        (Standing("refused", 7, "it refused settings: bad", 0.1), True, 300, "older state: it refused settings: bad"),
-        (Standing("refused", None, "it refused settings: bad", 0.1), False, 5, "older state: it refused settings"),
-        (Standing("unreachable", None, "no such file", 1.0), True, 300, ""),
-        (Standing("unreachable", None, "no such file", 5.0), True, 300, "cannot be reached for 5 s: no such file"),
-        (Standing("pending", 6, behind=1.0), True, 300, ""),
-        (Standing("pending", 6, behind=30.0), True, 300, "has not taken its newest state for 30 s"),
-        (Standing("unreachable", None, "no such file", 30.0), False, 30, ""),
         (
-            Standing("unreachable", None, "no such file", 90.0),
+            SidecarStanding("refused", 7, "it refused settings: bad", 0.1),
+            True,
+            300,
+            "older state: it refused settings: bad",
+        ),
+        (
+            SidecarStanding("refused", None, "it refused settings: bad", 0.1),
+            False,
+            5,
+            "older state: it refused settings",
+        ),
+        (SidecarStanding("unreachable", None, "no such file", 1.0), True, 300, ""),
+        (
+            SidecarStanding("unreachable", None, "no such file", 5.0),
+            True,
+            300,
+            "cannot be reached for 5 s: no such file",
+        ),
+        (SidecarStanding("pending", 6, behind=1.0), True, 300, ""),
+        (SidecarStanding("pending", 6, behind=30.0), True, 300, "has not taken its newest state for 30 s"),
+        (SidecarStanding("unreachable", None, "no such file", 30.0), False, 30, ""),
+        (
+            SidecarStanding("unreachable", None, "no such file", 90.0),
             False,
             90,
             "has no state 90 s after its pod began: no such file",
@@ -64,7 +83,7 @@ def test_a_mesh_that_does_what_it_should_is_well() -> None:
     ],
 )
 def test_a_sidecar_is_a_problem_when_it_is_behind_for_longer_than_it_takes(
-    standing: Standing, live: bool, age: float, problem: str
+    standing: SidecarStanding, live: bool, age: float, problem: str
 ) -> None:
     problems, _ = judged(facts(standing, live=live, age=age))
     assert problems == [] if not problem else problem in problems[0]
@@ -114,7 +133,7 @@ def event(about: str, reason: str = "Failed", *, ago: float = 60, kind: str = "W
         "type": kind,
         "reason": reason,
         "message": "it did",
-        "lastTimestamp": timestamp(NOW - ago),
+        "lastTimestamp": rfc3339(NOW - ago),
     }
 
 
@@ -135,7 +154,7 @@ def test_warnings_are_told_while_they_are_news_and_once_for_an_object() -> None:
 
 
 def test_a_sidecar_that_never_had_a_state_is_starting_unless_it_refused_it() -> None:
-    assert sidecar_state(Sidecar(POD, "u", False, None)) == "starting"
-    assert sidecar_state(Sidecar(POD, "u", False, Standing("unreachable", None, "x"))) == "starting"
-    assert sidecar_state(Sidecar(POD, "u", False, Standing("refused", None, "x"))) == "refused"
-    assert sidecar_state(Sidecar(POD, "u", True, Standing("pending", 3))) == "pending"
+    assert sidecar_state(SidecarReport(POD, "u", False, None)) == "starting"
+    assert sidecar_state(SidecarReport(POD, "u", False, SidecarStanding("unreachable", None, "x"))) == "starting"
+    assert sidecar_state(SidecarReport(POD, "u", False, SidecarStanding("refused", None, "x"))) == "refused"
+    assert sidecar_state(SidecarReport(POD, "u", True, SidecarStanding("pending", 3))) == "pending"

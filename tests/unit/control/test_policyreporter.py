@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.compile.reach import Force
+from nginx_mesh.api.resource import Resource
+from nginx_mesh.compile.reach import Reach
 from nginx_mesh.control import policyreporter as policystatus
-from nginx_mesh.control.policyreporter import PolicyStatuses
+from nginx_mesh.control.policyreporter import PolicyReporter
+from nginx_mesh.control.policystatus import PolicyStanding
 from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.store import Change, Resource, Store
+from nginx_mesh.local.api.store import Change, Store
 
 PODS = frozenset(ObjectKey("Pod", "shop", f"web-{number}") for number in range(3))
 
@@ -28,15 +30,15 @@ class World:
             for key in self.keys:
                 tx.put({"kind": key.kind, "metadata": {"name": key.name, "namespace": key.namespace}, "spec": {}})
         self.events = EventLog(lambda: 0.0)
-        self.standing = {key: (Force(PODS, True, 1), 3, 3) for key in self.keys}
-        self.statuses = PolicyStatuses(self.store, self.standing.get, self.events, lambda: 0.0)
+        self.standing = {key: PolicyStanding(Reach(PODS, True, 1), 3, 3) for key in self.keys}
+        self.statuses = PolicyReporter(self.store, self.store, self.events, self.standing.get, lambda: 0.0)
         self.written: list[Change] = []
         self.store.watch(self.written.append)
         self.task = asyncio.create_task(self.statuses.run())
 
     def set(self, version: int, updated: int, active: bool = True) -> None:
         for key in self.keys:
-            self.standing[key] = (Force(PODS, active, version), 3, updated)
+            self.standing[key] = PolicyStanding(Reach(PODS, active, version), 3, updated)
         self.statuses.touch(self.keys)
 
     def status(self) -> Resource:

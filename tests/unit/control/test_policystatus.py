@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.compile.reach import Force
-from nginx_mesh.control.policystatus import Status, condition, policy_status
+from nginx_mesh.compile.reach import Reach
+from nginx_mesh.control.policystatus import PolicyStanding, Status, condition, policy_status
 
 PODS = frozenset(ObjectKey("Pod", "shop", f"web-{number}") for number in range(2))
 
 
-def status(force: Force, updated: int, before: Status | None = None, now: str = "t1", sidecars: int = 2) -> Status:
-    return policy_status(force, sidecars=sidecars, updated=updated, generation=3, before=before or {}, now=now)
+def status(reach: Reach, updated: int, before: Status | None = None, now: str = "t1", sidecars: int = 2) -> Status:
+    return policy_status(PolicyStanding(reach, sidecars, updated), generation=3, before=before or {}, now=now)
 
 
 def test_a_policy_that_all_have_is_in_force() -> None:
-    assert status(Force(PODS, True, 7), 2) == {
+    assert status(Reach(PODS, True, 7), 2) == {
         "observedGeneration": 3,
         "stateVersion": 7,
         "sidecars": 2,
@@ -37,16 +37,16 @@ def test_a_policy_that_all_have_is_in_force() -> None:
 @pytest.mark.parametrize(
     ("force", "sidecars", "updated", "expected", "message"),
     [
-        (Force(PODS, True, 7), 2, 1, ("False", "Pending"), "1 of 2 sidecars have it"),
-        (Force(frozenset(), False, 7), 0, 0, ("False", "NoSidecars"), "no pod with a sidecar is concerned"),
-        (Force(None, True, 7), 0, 0, ("False", "NoSidecars"), "no pod with a sidecar is concerned"),
-        (Force(PODS, False, 7, ("spec.x: bad",)), 2, 2, ("False", "WithoutEffect"), "spec.x: bad"),
-        (Force(PODS, False, 7), 2, 2, ("False", "WithoutEffect"), "it applies to no caller"),
-        (Force(PODS, True, 7, ("spec.x: bad",)), 2, 2, ("True", "InPart"), "spec.x: bad"),
+        (Reach(PODS, True, 7), 2, 1, ("False", "Pending"), "1 of 2 sidecars have it"),
+        (Reach(frozenset(), False, 7), 0, 0, ("False", "NoSidecars"), "no pod with a sidecar is concerned"),
+        (Reach(None, True, 7), 0, 0, ("False", "NoSidecars"), "no pod with a sidecar is concerned"),
+        (Reach(PODS, False, 7, ("spec.x: bad",)), 2, 2, ("False", "WithoutEffect"), "spec.x: bad"),
+        (Reach(PODS, False, 7), 2, 2, ("False", "WithoutEffect"), "it applies to no caller"),
+        (Reach(PODS, True, 7, ("spec.x: bad",)), 2, 2, ("True", "InPart"), "spec.x: bad"),
     ],
 )
 def test_a_policy_that_is_not_says_why(
-    force: Force, sidecars: int, updated: int, expected: tuple[str, str], message: str
+    force: Reach, sidecars: int, updated: int, expected: tuple[str, str], message: str
 ) -> None:
     found = status(force, updated, sidecars=sidecars)
     assert condition(found) == expected
@@ -55,15 +55,15 @@ def test_a_policy_that_is_not_says_why(
 
 
 def test_the_time_is_that_of_the_last_change_of_the_condition() -> None:
-    first = status(Force(PODS, True, 7), 1, now="t1")
-    second = status(Force(PODS, True, 7), 0, first, now="t2")
-    third = status(Force(PODS, True, 7), 2, second, now="t3")
-    fourth = status(Force(PODS, True, 8, ("spec.x: bad",)), 2, third, now="t4")
+    first = status(Reach(PODS, True, 7), 1, now="t1")
+    second = status(Reach(PODS, True, 7), 0, first, now="t2")
+    third = status(Reach(PODS, True, 7), 2, second, now="t3")
+    fourth = status(Reach(PODS, True, 8, ("spec.x: bad",)), 2, third, now="t4")
     times = [each["conditions"][0]["lastTransitionTime"] for each in (first, second, third, fourth)]
     assert times == ["t1", "t1", "t3", "t3"]
 
 
 def test_only_a_few_pods_are_named_and_none_where_all_are_meant() -> None:
     many = frozenset(ObjectKey("Pod", "shop", f"web-{number:02}") for number in range(30))
-    assert status(Force(many, True, 7), 30, sidecars=30)["pods"] == [*(f"shop/web-{n:02}" for n in range(10)), "…"]
-    assert "pods" not in status(Force(None, True, 7), 30, sidecars=30)
+    assert status(Reach(many, True, 7), 30, sidecars=30)["pods"] == [*(f"shop/web-{n:02}" for n in range(10)), "…"]
+    assert "pods" not in status(Reach(None, True, 7), 30, sidecars=30)

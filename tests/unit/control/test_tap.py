@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from aiohttp import web
 from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.kinds import decode
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.control.tap import TapHub
-from nginx_mesh.local.api.objects import RefusedError
-from nginx_mesh.node.reports import Report
+from nginx_mesh.node.control import ControlSocket
+from nginx_mesh.protocol.control import Tap
+from nginx_mesh.protocol.report import Report
 
 WEB, CLIENT, OTHER = (ObjectKey("Pod", "shop", name) for name in ("web", "client", "other"))
 ADDRESSES = {WEB: "10.0.0.1", CLIENT: "10.0.0.2", OTHER: "10.0.0.3"}
@@ -79,8 +81,12 @@ class Scene:
         self.now = 0.0
         self.sidecar = Sidecar()
         self._directory = directory
-        control = {WEB: directory / "control.sock"}
-        self.hub = TapHub(catalog().topology, lambda: control, lambda: self.now)
+        self.hub = TapHub(catalog().topology, self._tell, lambda: self.now)
+
+    async def _tell(self, taps: Mapping[ObjectKey, Tap]) -> None:
+        if WEB in taps:
+            async with ControlSocket(self._directory / "control.sock") as sidecar:
+                await sidecar.tap(taps[WEB])
 
     async def run(self, scenario: Callable[[Scene], Awaitable[None]]) -> None:
         sidecar, api = web.Application(), web.Application(middlewares=[_plain])
@@ -117,7 +123,7 @@ class Scene:
 async def _plain(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
     try:
         return await handler(request)
-    except RefusedError as error:
+    except StatusError as error:
         return web.Response(status=400, text=str(error))
 
 

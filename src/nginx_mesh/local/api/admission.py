@@ -15,14 +15,15 @@ import orjson
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.kinds import as_stored
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource, key_of, namespace_labels
 from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME
+from nginx_mesh.api.workloadkinds import POD_OWNERS
 from nginx_mesh.inject import InjectSettings, inject_pod
-from nginx_mesh.inject.document import WORKLOADS
 from nginx_mesh.local.net.allocator import AddressError, AddressPool
 from nginx_mesh.local.net.network import ipv6_available
 from nginx_mesh.local.net.networks import DEFAULT, SERVICE_NETWORKS, PodNetworks
 
-from .store import Resource, Transaction, key_of
+from .store import Transaction
 
 NODE_NAME = "local"
 RESTARTED_ANNOTATION = "kubectl.kubernetes.io/restartedAt"
@@ -85,7 +86,7 @@ class Admission:
             raise FieldError("metadata.name", f"the only MeshConfig that the mesh heeds is {heeded}")
         elif key.kind == "Namespace":
             resource = {"status": {"phase": "Active"}, **resource}
-        elif key.kind in WORKLOADS:
+        elif key.kind in POD_OWNERS:
             if key.kind == "Deployment":
                 _check_strategy(resource["spec"].get("strategy", {}))
             self._check_template(resource)
@@ -101,7 +102,7 @@ class Admission:
             metadata["name"] = self._generated_name(metadata.pop("generateName"))
         defaults = {"serviceAccountName": "default", "restartPolicy": "Always", "nodeName": NODE_NAME}
         pod = {**pod, "metadata": metadata, "spec": {**defaults, **pod["spec"]}}
-        pod = inject_pod(pod, self._namespace_labels(namespace), self._injection).pod
+        pod = inject_pod(pod, namespace_labels(self._tx, namespace), self._injection).pod
         addresses = [pool.allocate() for pool in self._pool("Pod")]
         self._keep_cursors("Pod")
         status = {"phase": "Pending", "podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
@@ -128,12 +129,7 @@ class Admission:
         with located("spec.template"):
             template = workload["spec"]["template"]
             _check_network(template["spec"])
-            inject_pod(template, self._namespace_labels(namespace), self._injection, namespace=namespace)
-
-    def _namespace_labels(self, name: str) -> dict[str, str]:
-        namespace = self._tx.get(ObjectKey("Namespace", "", name)) or {"metadata": {}}
-        labels: dict[str, str] = namespace["metadata"].get("labels", {})
-        return labels
+            inject_pod(template, namespace_labels(self._tx, namespace), self._injection, namespace=namespace)
 
     def _check_namespace(self, key: ObjectKey) -> None:
         if not key.namespace:

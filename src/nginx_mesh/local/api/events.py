@@ -10,8 +10,8 @@ from typing import Literal
 from prometheus_client import Counter
 
 from nginx_mesh.api.meta import ObjectKey
-
-from .store import Resource, timestamp
+from nginx_mesh.api.resource import Resource
+from nginx_mesh.api.times import rfc3339
 
 EventType = Literal["Normal", "Warning"]
 
@@ -78,8 +78,8 @@ class EventLog:
                 "reason": reason,
                 "message": message,
                 "count": event.count,
-                "firstTimestamp": timestamp(event.first),
-                "lastTimestamp": timestamp(event.last),
+                "firstTimestamp": rfc3339(event.first),
+                "lastTimestamp": rfc3339(event.last),
             }
             for (key, kind, reason, message), event in self._events.items()
             if namespace is None or (key.namespace or "default") == namespace

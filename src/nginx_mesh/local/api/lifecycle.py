@@ -7,8 +7,10 @@ too, and goes when nothing is left in it. Objects follow their owners.
 from __future__ import annotations
 
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource, key_of
+from nginx_mesh.api.times import rfc3339
 
-from .store import Resource, Transaction, key_of, timestamp
+from .store import Transaction
 
 # Their absence would break everything else in the mesh.
 PERMANENT_NAMESPACES = ("default", "kube-system", "nginx-mesh")
@@ -22,13 +24,13 @@ def delete(tx: Transaction, key: ObjectKey, now: float, grace_seconds: int | Non
     if key.kind == "Pod":
         own = resource["spec"].get("terminationGracePeriodSeconds", 30)
         grace = own if grace_seconds is None else grace_seconds
-        mark = {"deletionTimestamp": timestamp(now), "deletionGracePeriodSeconds": grace}
+        mark = {"deletionTimestamp": rfc3339(now), "deletionGracePeriodSeconds": grace}
         earlier = resource["metadata"]
         if "deletionTimestamp" not in earlier or grace < earlier["deletionGracePeriodSeconds"]:
             tx.put({**resource, "metadata": {**earlier, **mark}})
     elif key.kind == "Namespace":
         if "deletionTimestamp" not in resource["metadata"]:
-            metadata = {**resource["metadata"], "deletionTimestamp": timestamp(now)}
+            metadata = {**resource["metadata"], "deletionTimestamp": rfc3339(now)}
             tx.put({**resource, "metadata": metadata, "status": {"phase": "Terminating"}})
     else:
         tx.remove(key)

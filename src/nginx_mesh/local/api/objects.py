@@ -7,29 +7,25 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import msgspec
-
-from nginx_mesh.admission import POLICIES, review
-from nginx_mesh.admission.others import Others
+from nginx_mesh.admission import POLICIES, StoredObjects, review_resource
 from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
 from nginx_mesh.api.manifest import load
-from nginx_mesh.api.meta import ObjectKey, ObjectMeta
-from nginx_mesh.api.nsm import MeshConfig, MeshConfigClass, MeshConfigClassSpec
-from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_CLASS_NAME, MESH_CONFIG_NAME, MeshSettings
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource, key_of, namespace_labels
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.status import StatusError
 from nginx_mesh.api.validate import validate, validate_references
+from nginx_mesh.control.settings import changed_config, first_config, settings_in_force
 from nginx_mesh.inject import InjectSettings
 from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 
 from . import lifecycle
 from .admission import Admission
 from .events import EventLog
-from .store import Resource, Store, Transaction, key_of
+from .store import Store, Transaction
 
-CONFIG_KEY = ObjectKey("MeshConfig", CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME)
-
-_CONTROLLER_NAME = "nsm.nginx.com/nginx-mesh-controller"
 # What others refer to comes first.
 _ORDER = ("Namespace", "ServiceAccount", "ConfigMap", "Secret", "Service")
 
@@ -45,18 +41,9 @@ class Outcome(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class RefusedError(Exception):
-    """A request that cannot be granted. `reason` is a Kubernetes status reason; `details` one line per fault."""
-
-    def __init__(self, reason: str, message: str, details: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.details = list(details)
-
-
 class Objects:
     """The store behind its rules. `install_settings` are those the mesh was made with. Every method may raise
-    RefusedError, and then nothing has changed; StoreError when the disk does not take a change.
+    StatusError, and then nothing has changed; StoreError when the disk does not take a change.
     """
 
     def __init__(
@@ -77,10 +64,7 @@ class Objects:
 
     def settings(self) -> MeshSettings:
         """The mesh's settings: those it was made with, overlaid by the MeshConfig."""
-        config = self._store.get(CONFIG_KEY)
-        if config is None:
-            return self._install_settings
-        return self._install_settings.with_config(msgspec.convert(config, MeshConfig))
+        return settings_in_force(self._install_settings, self._store)
 
     def admission(self, tx: Transaction) -> Admission:
         """Admission within a transaction."""
@@ -90,7 +74,7 @@ class Objects:
         """One object."""
         resource = self._store.get(key)
         if resource is None:
-            raise RefusedError("NotFound", f'{_plural(key)} "{key.name}" not found')
+            raise StatusError("NotFound", f'{_plural(key)} "{key.name}" not found')
         return resource
 
     def of_kind(self, kind: str, namespace: str | None) -> list[Resource]:
@@ -98,13 +82,15 @@ class Objects:
         return self._events.list(namespace) if kind == "Event" else self._store.list(kind, namespace)
 
     async def apply(self, files: Files, namespace: str) -> list[Outcome]:
-        """Create or replace all objects of the manifests or, raising RefusedError, none; what became of each."""
+        """Create or replace all objects of the manifests or, raising StatusError, none; what became of each."""
         parsed = await asyncio.to_thread(_parse, files, namespace)
         unmet = validate_references(
-            parsed, lambda key: self._store.get(key) is not None, namespace_labels=self._namespace_labels
+            parsed,
+            lambda key: self._store.get(key) is not None,
+            namespace_labels=lambda name: namespace_labels(self._store, name),
         )
         if unmet:
-            raise RefusedError("Invalid", str(unmet[0]), map(str, unmet))
+            raise StatusError("Invalid", str(unmet[0]), map(str, unmet))
         return self._put([(loaded.raw, _wording(loaded)) for loaded in parsed])
 
     def patch(self, key: ObjectKey, patch: Resource) -> Resource:
@@ -117,23 +103,15 @@ class Objects:
             faults = [error]
         else:
             if obj.key != key:
-                raise RefusedError("Invalid", f"{key}: kind, name and namespace may not change")
+                raise StatusError("Invalid", f"{key}: kind, name and namespace may not change")
         if faults:
-            raise RefusedError("Invalid", f"{key}: {faults[0]}", [f"{key}: {fault}" for fault in faults])
+            raise StatusError("Invalid", f"{key}: {faults[0]}", [f"{key}: {fault}" for fault in faults])
         self._put([(merged, lambda error: f"{key}: {error}")])
         return self.get(key)
 
     def configure(self, changes: Resource) -> None:
         """Change the mesh's settings that may change while it runs."""
-        try:
-            settings = msgspec.convert({**msgspec.to_builtins(self.settings()), **changes}, MeshSettings)
-        except (msgspec.ValidationError, FieldError) as error:
-            raise RefusedError("Invalid", str(error)) from None
-        wanted = kinds.to_dict(settings.to_config())
-        if self._install_settings.with_config(settings.to_config()) != settings:
-            fixed = ", ".join(sorted(changes))
-            raise RefusedError("Invalid", f"not all of these may change while the mesh runs: {fixed}")
-        self._put([(wanted, str)])
+        self._put([(changed_config(self._install_settings, self.settings(), changes), str)])
 
     async def delete_all(
         self, files: Files, namespace: str, grace_seconds: int | None
@@ -153,7 +131,7 @@ class Objects:
         with self._store.transaction() as tx:
             for key in keys:
                 if key.kind == "Namespace" and key.name in lifecycle.PERMANENT_NAMESPACES:
-                    raise RefusedError("Forbidden", f'namespaces "{key.name}" is forbidden: it may not be deleted')
+                    raise StatusError("Forbidden", f'namespaces "{key.name}" is forbidden: it may not be deleted')
                 resource = tx.get(key)
                 found.append((key, None if resource is None else resource["metadata"]["uid"]))
                 lifecycle.delete(tx, key, self._clock(), grace_seconds)
@@ -174,27 +152,20 @@ class Objects:
                 except FieldError as error:
                     faults.append(worded(error))
             # All of them together: none is judged by an object that another is about to replace.
-            others = Others(tx)
+            others = StoredObjects(tx)
             for number, (key, what, _) in sorted(outcomes.items()):
                 if key.kind in POLICIES and what != "unchanged":
                     resource, worded = resources[number]
-                    before = self._store.get(key)
-                    obj, old = kinds.decode(resource), None if before is None else kinds.decode(before)
-                    verdict = review(obj, old, others)
+                    verdict = review_resource(resource, self._store.get(key), others)
                     faults += map(worded, verdict.errors)
                     doubts += [(key, warning) for warning in verdict.warnings]
                     outcomes[number] = Outcome(key, what, tuple(map(worded, verdict.warnings)))
             if faults:
-                raise RefusedError("Invalid", faults[0], faults)
+                raise StatusError("Invalid", faults[0], faults)
             lifecycle.settle(tx, self._clock())
         for key, doubt in doubts:
             self._events.warn_once(key, "UnknownReference", str(doubt), or_said_as=f"Upsert{key.kind}Failed")
         return [outcomes[number] for number in sorted(outcomes)]
-
-    def _namespace_labels(self, name: str) -> dict[str, str]:
-        namespace = self._store.get(ObjectKey("Namespace", "", name)) or {"metadata": {}}
-        labels: dict[str, str] = namespace["metadata"].get("labels", {})
-        return labels
 
     def _seed(self) -> None:
         """What every mesh has from the start."""
@@ -204,12 +175,8 @@ class Objects:
                 if tx.get(key_of(namespace)) is None:
                     tx.put({**namespace, "status": {"phase": "Active"}})
             if tx.fact("seeded") is None:
-                config_class = MeshConfigClass(
-                    metadata=ObjectMeta(name=MESH_CONFIG_CLASS_NAME),
-                    spec=MeshConfigClassSpec(controller_name=_CONTROLLER_NAME),
-                )
-                tx.put(kinds.to_dict(config_class))
-                tx.put(kinds.to_dict(self._install_settings.to_config()))
+                for resource in first_config(self._install_settings):
+                    tx.put(resource)
                 tx.set_fact("seeded", "1")
             lifecycle.settle(tx, self._clock())
 
@@ -251,7 +218,7 @@ def _parse(files: Files, namespace: str) -> list[LoadedObject]:
                 faults.append(str(item.error(FieldError("metadata.name", f"the same object is in {first.source}"))))
         loaded += manifest.objects
     if faults:
-        raise RefusedError("Invalid", faults[0], faults)
+        raise StatusError("Invalid", faults[0], faults)
     return loaded
 
 

@@ -38,14 +38,15 @@ from aiohttp import web
 
 from nginx_mesh.api import registry
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.resource import Resource
+from nginx_mesh.api.status import StatusError
 from nginx_mesh.explain.server import explaining
 from nginx_mesh.local.node.logs import earlier, read_from, start_of_tail
 from nginx_mesh.local.runtime import Runtime
 from nginx_mesh.traffic import documents
 from nginx_mesh.traffic.server import TrafficMetrics
 
-from .objects import RefusedError
-from .store import Resource, StoreError
+from .store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class _Manifests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return [(file.source, base64.b64decode(file.data, validate=True)) for file in self.files]
         except binascii.Error as error:
-            raise RefusedError("BadRequest", f"data: {error}") from None
+            raise StatusError("BadRequest", f"data: {error}") from None
 
 
 class ApiServer:
@@ -162,7 +163,7 @@ class ApiServer:
     async def _elsewhere(self, _: web.Request) -> web.Response:
         where = self._runtime.identity.where()
         place = where["address"] or f"with the provider {where['provider']}"
-        raise RefusedError("NotFound", f"the authority of this mesh is {place}: ask there, with --socket PATH")
+        raise StatusError("NotFound", f"the authority of this mesh is {place}: ask there, with --socket PATH")
 
     async def _list(self, request: web.Request) -> web.Response:
         kind = _kind_of(request)
@@ -184,7 +185,7 @@ class ApiServer:
     async def _log(self, request: web.Request) -> web.StreamResponse:
         key = _key_of(request)
         if key.kind != "Pod":
-            raise RefusedError("BadRequest", "only pods have logs")
+            raise StatusError("BadRequest", "only pods have logs")
         path = self._runtime.log_path(key, request.query.get("container", ""))
         tail = _number(request, "tailLines")
         follow = request.query.get("follow") == "true"
@@ -212,7 +213,7 @@ class ApiServer:
     def _still_writes(self, key: ObjectKey) -> bool:
         try:
             status = self._runtime.objects.get(key).get("status", {})
-        except RefusedError:
+        except StatusError:
             return False
         return status.get("phase") not in ("Succeeded", "Failed")
 
@@ -222,7 +223,7 @@ async def _statuses(request: web.Request, handler: Handler) -> web.StreamRespons
     """Says every error as a Kubernetes Status."""
     try:
         return await handler(request)
-    except RefusedError as error:
+    except StatusError as error:
         return _status(_CODES[error.reason], error.reason, str(error), error.details)
     except StoreError as error:
         return _status(500, "InternalError", str(error))
@@ -248,13 +249,13 @@ async def _body(request: web.Request, shape: type[Any]) -> Any:
     try:
         return msgspec.json.decode(await request.read(), type=shape)
     except msgspec.DecodeError as error:
-        raise RefusedError("BadRequest", str(error)) from None
+        raise StatusError("BadRequest", str(error)) from None
 
 
 def _kind_named(title: str) -> type[Object]:
     kind = registry.find(title)
     if kind is None:
-        raise RefusedError("NotFound", f'there is no resource type "{title}"')
+        raise StatusError("NotFound", f'there is no resource type "{title}"')
     return kind
 
 
@@ -272,5 +273,5 @@ def _number(request: web.Request, name: str) -> int | None:
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise RefusedError("BadRequest", f'{name}: "{text}" is not a number')
+        raise StatusError("BadRequest", f'{name}: "{text}" is not a number')
     return int(text)

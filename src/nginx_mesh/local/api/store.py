@@ -11,20 +11,20 @@ import logging
 import sqlite3
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import orjson
 
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource, key_of
+from nginx_mesh.api.times import rfc3339
 
 log = logging.getLogger(__name__)
 
-Resource = dict[str, Any]
 Outcome = Literal["created", "configured", "unchanged"]
 
 _SCHEMA = """
@@ -48,17 +48,6 @@ class Change(NamedTuple):
     key: ObjectKey
     old: Resource | None
     new: Resource | None
-
-
-def key_of(resource: Resource) -> ObjectKey:
-    """Identity of an object."""
-    metadata = resource["metadata"]
-    return ObjectKey(resource["kind"], metadata.get("namespace", ""), metadata["name"])
-
-
-def timestamp(now: float) -> str:
-    """Seconds since the epoch as RFC 3339, the way Kubernetes writes times."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Transaction:
@@ -91,7 +80,7 @@ class Transaction:
         old = self.get(key)
         metadata = dict(resource["metadata"])
         if old is None:
-            metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self._now), "generation": 1}
+            metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": rfc3339(self._now), "generation": 1}
         else:
             kept = old["metadata"]
             metadata |= {name: kept[name] for name in ("uid", "creationTimestamp", "generation", "resourceVersion")}
@@ -175,6 +164,16 @@ class Store:
         tables = self._objects.values() if kind is None else [self._objects.get(kind, {})]
         found = [item for table in tables for item in table.items() if namespace in (None, item[0].namespace)]
         return [resource for _, resource in sorted(found, key=lambda item: item[0])]
+
+    async def write(self, statuses: Mapping[ObjectKey, Resource]) -> None:
+        """Put these statuses (see `control.interfaces.StatusWriter`) in one transaction, which no other change divides.
+
+        They count at once even if the disk is full.
+        """
+        with self.transaction(durable=False) as tx:
+            for key, status in statuses.items():
+                if (resource := tx.get(key)) is not None:
+                    tx.put({**resource, "status": status})
 
     def watch(self, callback: Callable[[Change], None]) -> None:
         """Call back after every commit, once per changed object and in the order of the changes."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from nginx_mesh.local.api.store import Resource
+from nginx_mesh.api.resource import Resource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource, key_of
 from nginx_mesh.local.api import lifecycle
 from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.store import Change, Resource, Store, Transaction, key_of
+from nginx_mesh.local.api.store import Change, Store, Transaction
 
 from .daemonset import plan_daemonset
 from .deployment import plan_deployment

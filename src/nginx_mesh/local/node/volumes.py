@@ -13,13 +13,10 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from nginx_mesh.api.core import ConfigMap, KeyToPath, Pod, Secret, Volume
+from nginx_mesh.api.csi import CSI_DRIVER, is_workload_api
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.local.paths import MeshPaths
-
-CSI_DRIVER = "csi.nginx-mesh.nginx.com"
-# The driver that workloads of SPIFFE deployments mount the Workload API by.
-SPIFFE_CSI_DRIVER = "csi.spiffe.io"
-SIDECAR_UID = 2102
+from nginx_mesh.protocol.control import SIDECAR_UID
 
 Lookup = Callable[[ObjectKey], Object | None]
 
@@ -68,12 +65,6 @@ def mount_volumes(pod: Pod, paths: MeshPaths, lookup: Lookup) -> dict[str, Mount
             raise ConfigError(f"{where}.name: {volume.name!r} is not a DNS label", "FailedMount")
         mounted[volume.name] = _mount(pod, volume, where, paths, lookup)
     return mounted
-
-
-def is_workload_api(volume: Volume) -> bool:
-    """Whether a volume is the directory of the pod's SPIFFE Workload API socket."""
-    csi = volume.csi
-    return csi is not None and (csi.driver == SPIFFE_CSI_DRIVER or (csi.driver == CSI_DRIVER and csi.read_only))
 
 
 def projected_objects(pod: Pod) -> set[ObjectKey]:

@@ -13,9 +13,10 @@ import pytest
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource
 from nginx_mesh.inject import InjectSettings
 from nginx_mesh.local.api.admission import RESTARTED_ANNOTATION, Admission
-from nginx_mesh.local.api.store import Resource, Store, Transaction
+from nginx_mesh.local.api.store import Store, Transaction
 from nginx_mesh.local.net.networks import DEFAULT, SERVICE_NETWORKS
 
 Put = Callable[[Resource], Resource]

@@ -9,8 +9,10 @@ import pytest
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.status import StatusError
+from nginx_mesh.control.settings import CONFIG_KEY
 from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.objects import CONFIG_KEY, Objects, RefusedError
+from nginx_mesh.local.api.objects import Objects
 from nginx_mesh.local.api.store import Store
 
 DEPLOYMENT = b"""
@@ -64,7 +66,7 @@ def test_settings_follow_the_mesh_config(objects: Objects) -> None:
 @pytest.mark.parametrize("changes", [{"trust_domain": "other.example"}, {"mtls_mode": "maybe"}, {"svid_ttl": "long"}])
 def test_settings_that_cannot_change_are_refused(objects: Objects, changes: dict[str, Any]) -> None:
     before = objects.settings()
-    with pytest.raises(RefusedError):
+    with pytest.raises(StatusError):
         objects.configure(changes)
     assert objects.settings() == before
 
@@ -94,7 +96,7 @@ async def test_a_patch_that_makes_no_sense_is_refused_and_changes_nothing(
 ) -> None:
     await objects.apply([("f", DEPLOYMENT)], "default")
     before = objects.get(KEY)
-    with pytest.raises(RefusedError, match=reason) as refused:
+    with pytest.raises(StatusError, match=reason) as refused:
         objects.patch(KEY, patch)
     assert refused.value.reason == "Invalid"
     assert objects.get(KEY) == before
@@ -103,16 +105,16 @@ async def test_a_patch_that_makes_no_sense_is_refused_and_changes_nothing(
 async def test_an_object_given_twice_is_refused_even_in_one_list(objects: Objects) -> None:
     item = b'{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}'
     twice = b'{"apiVersion": "v1", "kind": "List", "items": [' + item + b", " + item + b"]}"
-    with pytest.raises(RefusedError, match="the same object is in f document 1"):
+    with pytest.raises(StatusError, match="the same object is in f document 1"):
         await objects.apply([("f", twice)], "default")
-    with pytest.raises(RefusedError, match=r"g document 1: .*the same object is in f document 1"):
+    with pytest.raises(StatusError, match=r"g document 1: .*the same object is in f document 1"):
         await objects.apply([("f", item), ("g", item)], "default")
 
 
 async def test_all_faults_of_all_files_are_told_at_once(objects: Objects, store: Store) -> None:
     before = names(store)
     bad = DEPLOYMENT.replace(b"selector", b"select")
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(StatusError) as refused:
         await objects.apply([("good", DEPLOYMENT), ("one", bad), ("two", b"kind: [")], "default")
     assert [detail.split()[0] for detail in refused.value.details] == ["one", "two"]
     assert names(store) == before
@@ -127,7 +129,7 @@ async def test_manifests_are_deleted_as_a_whole(objects: Objects, store: Store) 
 
 
 def test_namespaces_that_the_mesh_needs_stay(objects: Objects) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(StatusError) as refused:
         objects.delete(ObjectKey("Namespace", "", "nginx-mesh"), None)
     assert refused.value.reason == "Forbidden"
 
@@ -142,13 +144,13 @@ A, B = "kind: Deployment, name: a", "kind: Deployment, name: b"
 
 
 async def test_two_rate_limits_for_the_same_source_are_refused_in_one_manifest_or_two(objects: Objects) -> None:
-    with pytest.raises(RefusedError, match=r"one.*spec.sources\[0\]: RateLimit default/two limits"):
+    with pytest.raises(StatusError, match=r"one.*spec.sources\[0\]: RateLimit default/two limits"):
         await objects.apply([("one", rate_limit("one", A)), ("two", rate_limit("two", A))], "default")
     await objects.apply([("one", rate_limit("one", A))], "default")
-    with pytest.raises(RefusedError, match=r"spec.sources\[0\]: RateLimit default/one limits"):
+    with pytest.raises(StatusError, match=r"spec.sources\[0\]: RateLimit default/one limits"):
         await objects.apply([("two", rate_limit("two", A))], "default")
     await objects.apply([("two", rate_limit("two", B))], "default")
-    with pytest.raises(RefusedError, match="limits Deployment default/a"):
+    with pytest.raises(StatusError, match="limits Deployment default/a"):
         objects.patch(
             ObjectKey("RateLimit", "default", "two"), {"spec": {"sources": [{"kind": "Deployment", "name": "a"}]}}
         )

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nginx_mesh.control.readiness import rolled_out
 from nginx_mesh.local.controllers.daemonset import plan_daemonset
-from nginx_mesh.local.controllers.deployment import plan_deployment, rolled_out, rolling_bounds
+from nginx_mesh.local.controllers.deployment import plan_deployment, rolling_bounds
 from nginx_mesh.local.controllers.job import plan_job
 from nginx_mesh.local.controllers.plan import Plan, PodView, template_hash
 from nginx_mesh.local.controllers.replicaset import plan_replicaset

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-Protocol = Literal["http", "grpc", "tcp"]
+PortProtocol = Literal["http", "grpc", "tcp"]
 
-_BY_APP_PROTOCOL: dict[str, Protocol] = {
+_BY_APP_PROTOCOL: dict[str, PortProtocol] = {
     "http": "http",
     "ws": "http",
     "kubernetes.io/ws": "http",
@@ -24,10 +24,10 @@ _BY_APP_PROTOCOL: dict[str, Protocol] = {
     "tls": "tcp",
     "kubernetes.io/wss": "tcp",
 }
-_BY_NAME: dict[str, Protocol] = {"http": "http", "grpc": "grpc", "tcp": "tcp"}
+_BY_NAME: dict[str, PortProtocol] = {"http": "http", "grpc": "grpc", "tcp": "tcp"}
 
 
-def protocol_of(*, port: int, name: str, app_protocol: str | None = None) -> Protocol:
+def protocol_of(*, port: int, name: str, app_protocol: str | None = None) -> PortProtocol:
     """The protocol of a Service port, or of a container port that no Service targets."""
     declared = _BY_APP_PROTOCOL.get((app_protocol or "").lower())
     if declared is not None:

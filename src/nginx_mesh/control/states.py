@@ -1,28 +1,29 @@
-"""What only the daemon knows for a support package: the states of sidecars as they were compiled, without keys."""
+"""What only the control plane knows for a support package: the states of sidecars, as they were compiled."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 import orjson
 
-from nginx_mesh.control.mesh import Mesh
+from nginx_mesh.protocol.standing import SidecarReport
 from nginx_mesh.protocol.state import Settings
+from nginx_mesh.support.redaction import redacted
 
-from .redaction import redacted
+from .plane import Plane
 
 # What no other sidecar has.
-_OWN = ("settings", "identity", "inbound/", "probe/")
+_OWN = ("settings", "inbound/", "probe/")
 
 
-def states(mesh: Mesh) -> Iterator[bytes]:
+def states(plane: Plane, sidecars: Iterable[SidecarReport]) -> Iterator[bytes]:
     """Lines of JSON, `{"name", "content"}`: each sidecar's own entries, and once for each mTLS mode the others."""
     told: set[str] = set()
-    for sidecar in mesh.sidecars():
-        state = mesh.state(sidecar.pod)
+    for sidecar in sidecars:
+        state = plane.state(sidecar.pod)
         settings = state.get("settings")
         if not isinstance(settings, Settings):
             continue

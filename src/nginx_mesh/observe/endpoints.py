@@ -17,11 +17,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
 
+from nginx_mesh.api.responses import json_response
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.version import version
 
@@ -63,12 +63,12 @@ class Endpoints:
         return web.Response(body=generate_latest(everything), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return _json({"status": _OK})
+        return json_response({"status": _OK})
 
     async def _readyz(self, _: web.Request) -> web.Response:
         unready = await self.unready()
         parts = {name: unready.get(name, _OK) for name in self._parts}
-        return _json({"ready": not unready, "parts": parts}, 503 if unready else 200)
+        return json_response({"ready": not unready, "parts": parts}, 503 if unready else 200)
 
 
 async def listen(endpoints: Endpoints, address: HostPort | Path) -> web.AppRunner:
@@ -112,7 +112,3 @@ async def _reason(name: str, part: Part) -> str:
     except Exception as error:
         log.exception("cannot tell whether %s is ready", name)
         return f"cannot be told: {error or type(error).__name__}"
-
-
-def _json(content: object, code: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(content), status=code, content_type="application/json")

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import click
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import Counter
 
 from nginx_mesh.api.errors import FieldError, one_line
+from nginx_mesh.api.responses import json_response, status_response
 from nginx_mesh.api.values import HostPort, parse_host_port
 from nginx_mesh.observe import Endpoints
 from nginx_mesh.observe.logfilter import brief
@@ -22,7 +24,7 @@ from nginx_mesh.observe.logfilter import brief
 from . import documents
 from .frontproxy import FrontProxy, UnauthorizedError
 from .prometheus import Prometheus
-from .server import Handler, TrafficMetrics, status, statuses
+from .server import TrafficMetrics, statuses
 from .serving import CertificateFiles, Serving, WorkloadCertificate
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ def application(prometheus: Prometheus, front_proxy: FrontProxy, endpoints: Endp
             user = front_proxy.user(certificate, request.headers, time.time())
         except UnauthorizedError as error:
             log.debug("refused %s: %s", request.remote, error)
-            return status(401, "Unauthorized", f"Unauthorized: {error}")
+            return status_response(401, "Unauthorized", f"Unauthorized: {error}")
         log.debug("%s %s for %s", request.method, one_line(request.path), one_line(user))
         return await handler(request)
 
@@ -105,7 +107,7 @@ async def _refresh(serving: Serving) -> None:
 
 
 async def _groups(_: web.Request) -> web.Response:
-    return web.json_response({"kind": "APIGroupList", "apiVersion": "v1", "groups": [documents.group()]})
+    return json_response({"kind": "APIGroupList", "apiVersion": "v1", "groups": [documents.group()]})
 
 
 @web.middleware

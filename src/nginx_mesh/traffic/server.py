@@ -19,8 +19,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
-import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from nginx_mesh.api.responses import json_response, status_response
 
 from . import documents
 from .flows import Flow
@@ -29,8 +31,6 @@ from .measure import KINDS, NAMESPACES, Question, measure
 log = logging.getLogger(__name__)
 
 WINDOW = 30.0
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 Source = Callable[[Question], Awaitable[Sequence[Flow]]]
 """The flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
@@ -78,7 +78,7 @@ class TrafficMetrics:
         if kind is None or (not kind.namespaced and match.get("namespace")):
             raise web.HTTPNotFound
         question = Question(kind, match.get("namespace", ""), match.get("name", ""), edges)
-        return _json(await answer(self._source, question, request.path, self._clock()))
+        return json_response(await answer(self._source, question, request.path, self._clock()))
 
 
 async def answer(source: Source, question: Question, path: str, now: float) -> documents.Document:
@@ -90,7 +90,7 @@ async def answer(source: Source, question: Question, path: str, now: float) -> d
 
 def _constant(document: documents.Document) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
-        return _json(document)
+        return json_response(document)
 
     return answer
 
@@ -101,21 +101,13 @@ async def statuses(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except SourceError as error:
-        return status(503, "ServiceUnavailable", str(error))
+        return status_response(503, "ServiceUnavailable", str(error))
     except web.HTTPNotFound:
-        return status(404, "NotFound", "the server could not find the requested resource")
+        return status_response(404, "NotFound", "the server could not find the requested resource")
     except web.HTTPMethodNotAllowed:
-        return status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        return status_response(
+            405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+        )
     except Exception:
         log.exception("%s %s", request.method, request.path)
-        return status(500, "InternalError", "an internal error; the server's log tells more")
-
-
-def status(code: int, reason: str, message: str) -> web.Response:
-    """An error as Kubernetes has it."""
-    failure: documents.Document = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    return _json({**failure, "message": message, "reason": reason, "details": {}, "code": code}, code)
-
-
-def _json(document: documents.Document, code: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(document), status=code, content_type="application/json")
+        return status_response(500, "InternalError", "an internal error; the server's log tells more")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.traffic.exposition import BREAKER, LATENCY, MTLS, RESPONSES, Exposed, ExpositionError, Series, read
+from nginx_mesh.traffic.exposition import BREAKER, LATENCY, MTLS, RESPONSES, Exposition, ExpositionError, Series, read
 from nginx_mesh.traffic.flows import Counts, Flow, flows
 from nginx_mesh.traffic.measure import KINDS, Measured, Question, Reference, measure
 
@@ -53,13 +53,13 @@ process_start_time_seconds 1700000000
         series(MTLS, pod="a"): 5,
     }
     breakers = {series(BREAKER, breaker="shop/web", pod="a", upstream="shop/web:80"): 1}
-    assert read(text) == Exposed(counters, 1_700_000_000, breakers)
+    assert read(text) == Exposition(counters, 1_700_000_000, breakers)
 
 
 @given(st.text(max_size=200))
 def test_garbage_is_an_error_or_nothing(text: str) -> None:
     with suppress(ExpositionError):
-        assert read(text) == Exposed({})
+        assert read(text) == Exposition({})
 
 
 def test_series_of_one_pair_are_one_flow() -> None:

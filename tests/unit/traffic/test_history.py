@@ -26,17 +26,17 @@ def test_the_first_scrape_says_nothing() -> None:
 
 def test_the_first_scrape_of_a_process_that_began_within_the_window_says_all() -> None:
     history = History(30)
-    history.record("pod", 100, {A: 3}, since=90)
+    history.record("pod", 100, {A: 3}, started=90)
     assert added(history, 101) == {A: 3}
-    history.record("old", 100, {B: 1000}, since=2)
-    history.record("old", 105, {B: 1001}, since=2)
+    history.record("old", 100, {B: 1000}, started=2)
+    history.record("old", 105, {B: 1001}, started=2)
     assert added(history, 105)[B] == 1
 
 
 def test_a_process_that_began_anew_is_told_by_its_start() -> None:
     history = History(30)
-    history.record("pod", 100, {A: 3}, since=90)
-    history.record("pod", 110, {A: 5}, since=105)
+    history.record("pod", 100, {A: 3}, started=90)
+    history.record("pod", 110, {A: 5}, started=105)
     assert added(history, 110) == {A: 3 + 5}
 
 

@@ -48,8 +48,8 @@ def dashboard(port: int | None, address: str, paths: MeshPaths, detach: bool, st
         return
     if not meshes.exists(paths):
         raise meshes.MeshError(f'there is no mesh named "{paths.name}": start it with `nginx-meshctl local up`')
-    from nginx_mesh.dashboard.process import run
     from nginx_mesh.dashboard.server import is_loopback
+    from nginx_mesh.local.dashboard import run
     from nginx_mesh.local.pidlock import DaemonError
 
     if is_locked(paths.dashboard_lock):
@@ -75,7 +75,7 @@ def dashboard(port: int | None, address: str, paths: MeshPaths, detach: bool, st
 
 def _start(paths: MeshPaths, address: str, port: int | None) -> str:
     """Start it in the background; its URL. Raises Failure."""
-    command = [sys.executable, "-m", "nginx_mesh.dashboard.process", "--mesh", paths.name, "--address", address]
+    command = [sys.executable, "-m", "nginx_mesh.local.dashboard", "--mesh", paths.name, "--address", address]
     if port is not None:
         command += ["--port", str(port)]
     log = paths.logs / "dashboard.log"

@@ -36,9 +36,18 @@ class Scraper:
     `breakers` the circuit breaker metrics of those that did; both are by the uid of the pod.
     """
 
-    def __init__(self, live: Callable[[], Mapping[ObjectKey, str]], metrics: ReadMetrics) -> None:
+    def __init__(
+        self,
+        live: Callable[[], Mapping[ObjectKey, str]],
+        metrics: ReadMetrics,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._live = live
         self._metrics = metrics
+        self._clock = clock
+        self._monotonic = monotonic
         self._history = History(WINDOW)
         self.timeline = Timeline(round(_TIMELINE_SECONDS / INTERVAL_SECONDS))
         self.silent: dict[str, str] = {}
@@ -55,12 +64,12 @@ class Scraper:
 
     async def flows(self, window: float) -> Sequence[Flow]:
         """The requests of the last `window` seconds, as of the last scrape."""
-        history, now = self._history.copy(), time.monotonic()
+        history, now = self._history.copy(), self._monotonic()
         return await asyncio.to_thread(lambda: flows(history.increases(now, window)))
 
     async def edges(self, *windows: float) -> list[dict[NodePair, Edge]]:
         """The edges of the graph of workloads, per second, for each of these windows (seconds)."""
-        history, now = self._history.copy(), time.monotonic()
+        history, now = self._history.copy(), self._monotonic()
 
         def edges_of(window: float) -> dict[NodePair, Edge]:
             rates = list(history.rates(now, window))
@@ -81,8 +90,8 @@ class Scraper:
         for pod, uid in live.items():
             try:
                 text = await self._metrics(pod, _TIMEOUT_SECONDS)
-                exposition, now = read(text), time.monotonic()
-                started = None if exposition.started is None else now - (time.time() - exposition.started)
+                exposition, now = read(text), self._monotonic()
+                started = None if exposition.started is None else now - (self._clock() - exposition.started)
                 self._history.record(uid, now, exposition.counters, started)
                 self.timeline.add(flows(self._history.rates_of(uid, now, INTERVAL_SECONDS / 2)))
                 self.breakers[uid] = exposition.breakers
@@ -91,4 +100,4 @@ class Scraper:
                 log.debug("the sidecar of pod %s gives no metrics: %s", uid, error)
                 self.silent[uid] = str(error)
                 self.breakers.pop(uid, None)
-        self.timeline.close(time.time())
+        self.timeline.close(self._clock())

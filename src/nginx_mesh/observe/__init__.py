@@ -1,4 +1,4 @@
-"""How the processes of the control plane are watched: metrics, health and readiness."""
+"""Metrics, health and readiness of the processes of the control plane."""
 
 from .endpoints import Endpoints, Part, listen
 

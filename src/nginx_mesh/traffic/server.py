@@ -3,13 +3,13 @@
 | path below `/apis/metrics.smi-spec.io` | |
 |---|---|
 | (nothing), `/v1alpha1` | discovery: the group, its resources |
-| `/v1alpha1/namespaces` | what namespaces received and sent |
+| `/v1alpha1/namespaces` | requests that namespaces received and sent |
 | `/v1alpha1/namespaces/{ns}`, `…/edges` | the same of one namespace, and by peers |
-| `/v1alpha1/namespaces/{ns}/{kind}` | what each resource of the kind received and sent |
+| `/v1alpha1/namespaces/{ns}/{kind}` | the same of each resource of the kind |
 | `/v1alpha1/namespaces/{ns}/{kind}/{name}`, `…/edges` | the same of one resource, and by peers |
 | `/v1alpha1/{kind}` | resources of all namespaces |
 
-What had no traffic within the window has no item. Errors are Kubernetes `Status` objects.
+A resource without traffic in the window has no item. Errors are Kubernetes `Status` objects.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ from .measure import KINDS, NAMESPACES, Question, measure
 log = logging.getLogger(__name__)
 
 WINDOW = 30.0
+"""Seconds that traffic is measured over."""
 
 Source = Callable[[Question], Awaitable[Sequence[Flow]]]
-"""The flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
+"""Gives the flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
 
 
 class SourceError(Exception):
-    """Traffic cannot be told; the message says why."""
+    """The flows cannot be read; the message gives the reason."""
 
 
 class TrafficMetrics:
-    """Answers requests from a source of flows. `clock` gives seconds since the epoch."""
+    """The API over a source of flows. `clock` gives seconds since the epoch."""
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.time) -> None:
         self._source = source
         self._clock = clock
 
     def application(self) -> web.Application:
-        """To be served below documents.ROOT."""
+        """The application, to be served below documents.ROOT."""
         app = web.Application(middlewares=[statuses])
         version = f"/{documents.VERSION}"
         app.router.add_get("", _constant(documents.group()))
@@ -97,7 +98,7 @@ def _constant(document: documents.Document) -> Callable[[web.Request], Awaitable
 
 @web.middleware
 async def statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Says every error as a Kubernetes Status."""
+    """Turns every error into a Kubernetes Status."""
     try:
         return await handler(request)
     except SourceError as error:

@@ -21,7 +21,7 @@ _IDENTITY = ("spiffe_id", "dns_names", "serial", "issuer", "not_after", "renew_a
 
 
 def key_of_node(node: Node) -> ObjectKey | None:
-    """The workload's key; None for a node that stands for a Service of another mesh."""
+    """The workload's key; None for a node that is a Service."""
     kind = _KINDS.get(node.kind)
     return None if kind is None else ObjectKey(kind, node.namespace, node.name)
 

@@ -12,11 +12,8 @@ from typing import Literal
 from .connections import Connections, TcpFlow
 from .flows import Counts, Flow
 
-KINDS = ("deployment", "statefulset", "daemonset", "replicaset", "replicationcontroller", "job", "pod", "service")
-"""The kinds of nodes; a node is of the first of these that the labels of a pod name.
-
-A node is a Service when its endpoints are not pods of this mesh.
-"""
+# A node is of the first of these kinds that the labels of a pod name.
+_KINDS = ("deployment", "statefulset", "daemonset", "replicaset", "replicationcontroller", "job", "pod", "service")
 
 Security = Literal["mtls", "plaintext", "mixed", "unproved", "unknown"]
 """How requests were sent: `unproved` is mTLS of which no request was answered, `unknown` is no request at all."""
@@ -24,7 +21,7 @@ Security = Literal["mtls", "plaintext", "mixed", "unproved", "unknown"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Node:
-    """A workload, or a Service of another mesh."""
+    """A workload, or a Service whose endpoints are not pods of this mesh."""
 
     namespace: str
     kind: str
@@ -40,7 +37,7 @@ NodePair = tuple[Node, Node]
 
 @dataclass(slots=True)
 class Edge:
-    """Requests and TCP connections of one node to another. `services` ("namespace/name") are the Services called."""
+    """Requests and TCP connections of one node to another. `services` ("namespace/name") are those of its endpoints."""
 
     counts: Counts = field(default_factory=Counts)
     tcp: Connections = field(default_factory=Connections)
@@ -49,7 +46,7 @@ class Edge:
 
 def node_of(labels: Mapping[str, str]) -> Node | None:
     """The node that the labels of one end of a Flow belong to; None when they name none."""
-    for kind in KINDS:
+    for kind in _KINDS:
         if name := labels.get(kind):
             return Node(labels.get("namespace", ""), kind, name)
     return None

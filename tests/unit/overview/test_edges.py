@@ -21,7 +21,7 @@ def state(value: float, *, pod: str = "client-1", breaker: str = "default/web", 
     return {(BREAKER, tuple(sorted(labels.items()))): value}
 
 
-def test_an_edge_has_rate_success_latency_and_the_services_that_were_called() -> None:
+def test_an_edge_has_rate_success_latency_and_the_services_of_its_endpoints() -> None:
     window = requests(4, failed=1, mtls=4, services=("default/web-v1", "default/web"))
     (edge,) = edge_documents(traffic(window), {}, {})
     assert edge == {

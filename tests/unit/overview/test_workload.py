@@ -163,7 +163,7 @@ def test_events_of_a_workload_are_those_of_its_object_and_of_its_pods() -> None:
     assert events_of([own, *others], Node("default", "service", "web-v1"), set()) == []
 
 
-def test_every_kind_of_workload_has_a_key_and_a_service_of_another_mesh_has_none() -> None:
+def test_every_kind_of_workload_has_a_key_and_a_service_has_none() -> None:
     assert key_of_node(Node("a", "replicaset", "b")) == ObjectKey("ReplicaSet", "a", "b")
     assert key_of_node(Node("a", "pod", "b")) == ObjectKey("Pod", "a", "b")
     assert key_of_node(Node("a", "service", "b")) is None

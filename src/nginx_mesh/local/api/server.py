@@ -227,14 +227,14 @@ async def _statuses(request: web.Request, handler: Handler) -> web.StreamRespons
     except StatusError as error:
         return status_response(_CODES[error.reason], error.reason, str(error), error.details)
     except StoreError as error:
-        return status_response(500, "InternalError", str(error))
+        return status_response(500, "InternalError", str(error), [])
     except web.HTTPException as error:
-        return status_response(error.status, error.reason.replace(" ", ""), error.text or error.reason)
+        return status_response(error.status, error.reason.replace(" ", ""), error.text or error.reason, [])
     except ConnectionError:
         raise  # the client went away
     except Exception:
         log.exception("%s %s", request.method, request.path)
-        return status_response(500, "InternalError", "an internal error; the daemon's log tells more")
+        return status_response(500, "InternalError", "an internal error; the daemon's log tells more", [])
 
 
 async def _body(request: web.Request, shape: type[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The demo fails when what it shows does not hold."""
+"""The demo fails when the mesh does not do what the demo shows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_identities_come_from_both_ends_of_a_call(demo: ModuleType) -> None:
     }
 
 
-def test_all_well_is_no_fault(demo: ModuleType) -> None:
+def test_a_healthy_mesh_has_no_faults(demo: ModuleType) -> None:
     assert list(demo.mesh_faults(*healthy(demo))) == []
 
 
@@ -89,7 +89,7 @@ def test_no_traffic_is_a_fault(demo: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("proved", [set(), {INVENTORY, DRIVER}, {DRIVER}])
-def test_an_identity_that_was_not_proved_is_a_fault(demo: ModuleType, proved: set[str]) -> None:
+def test_an_identity_that_was_not_verified_is_a_fault(demo: ModuleType, proved: set[str]) -> None:
     report, verified = healthy(demo)
     verified["front", "inventory"] = demo.VerifiedIds(proved, {FRONT})
     [fault] = demo.mesh_faults(report, verified)
@@ -100,7 +100,7 @@ def test_an_identity_that_was_not_proved_is_a_fault(demo: ModuleType, proved: se
     assert fault.startswith("front → inventory: the server's sidecar verified")
 
 
-def test_a_call_whose_caller_the_application_was_not_told_is_a_fault(demo: ModuleType) -> None:
+def test_a_call_without_the_callers_id_at_the_application_is_a_fault(demo: ModuleType) -> None:
     report, verified = healthy(demo)
     report["front", "pricing", "grpc"] = demo.Calls(9, 9, 1.0, 2.0, {FRONT: 8}, {}, {})
 
@@ -118,7 +118,7 @@ def test_a_version_that_gets_no_calls_is_a_fault(demo: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("ok", "let_in_is_fault", "refused_is_fault"), [(9, False, True), (8, True, True), (0, True, False)]
 )
-def test_the_outsider_is_either_let_in_or_refused(
+def test_the_caller_outside_of_the_mesh_must_be_accepted_or_refused_as_expected(
     demo: ModuleType, ok: int, let_in_is_fault: bool, refused_is_fault: bool
 ) -> None:
     report = {edge: demo.Calls(9, ok, None, None, {}, {}, {"closed": 9 - ok}) for edge in demo.VISITOR_EDGES}
@@ -128,7 +128,7 @@ def test_the_outsider_is_either_let_in_or_refused(
     assert list(demo.visitor_faults({}, refused=True))
 
 
-def test_an_outsider_with_an_identity_is_a_fault(demo: ModuleType) -> None:
+def test_an_identity_of_the_caller_outside_of_the_mesh_is_a_fault(demo: ModuleType) -> None:
     report = {edge: demo.Calls(9, 9, 1.0, 1.0, {FRONT: 9}, {}, {}) for edge in demo.VISITOR_EDGES}
 
     assert list(demo.visitor_faults(report, refused=False))

@@ -31,7 +31,7 @@ def flow(counts: Counts, service: str = "web", pod: str = "web-1") -> Flow:
     return Flow({"pod": "client", "namespace": "shop"}, destination, counts)
 
 
-def test_pods_of_a_workload_are_one_node_and_a_pod_of_none_is_its_own() -> None:
+def test_the_pods_of_a_workload_are_one_node_and_a_pod_without_an_owner_is_a_node() -> None:
     found = edges(
         [
             flow(Counts(3, mtls=3)),
@@ -58,7 +58,7 @@ def test_pods_of_a_workload_are_one_node_and_a_pod_of_none_is_its_own() -> None:
         (Counts(0, 10, mtls=10, unanswered=10), "unproved"),
     ],
 )
-def test_a_lock_needs_that_every_request_went_by_mtls_and_that_one_was_answered(counts: Counts, seen: str) -> None:
+def test_security_is_mtls_only_when_all_requests_were_mtls_and_one_was_answered(counts: Counts, seen: str) -> None:
     assert security(Edge(counts)) == seen
 
 
@@ -73,12 +73,12 @@ def test_a_lock_needs_that_every_request_went_by_mtls_and_that_one_was_answered(
         (Connections(sent=100), "unknown"),
     ],
 )
-def test_connections_make_a_lock_as_requests_do(tcp: Connections, seen: str) -> None:
+def test_the_security_of_connections_is_like_that_of_requests(tcp: Connections, seen: str) -> None:
     assert security(Edge(tcp=tcp)) == seen
     assert security(Edge(Counts(5), tcp)) == ("mixed" if tcp.mtls else "plaintext")
 
 
-def test_connections_are_told_by_their_ends() -> None:
+def test_connections_are_grouped_by_client_and_server() -> None:
     ends = {"pod": "a", "namespace": "n", "dst_pod": "b", "dst_namespace": "m", "dst_deployment": "db"}
 
     def series(name: str, server: str) -> Series:
@@ -102,7 +102,7 @@ def test_connections_are_told_by_their_ends() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 1e6), st.booleans()), min_size=1, max_size=20))
-def test_sums_of_rates_do_not_make_a_lock_look_broken(parts: list[tuple[float, bool]]) -> None:
+def test_rounding_errors_of_rates_do_not_change_the_security(parts: list[tuple[float, bool]]) -> None:
     sums = Counts()
     for rate, mtls in parts:
         sums.add(Counts(rate, mtls=rate if mtls else 0))
@@ -114,7 +114,7 @@ def test_sums_of_rates_do_not_make_a_lock_look_broken(parts: list[tuple[float, b
         assert security(Edge(sums)) == "mixed"
 
 
-def test_a_timeline_tells_rate_success_and_quantiles_at_each_point() -> None:
+def test_a_timeline_has_rate_success_and_quantiles_at_each_point() -> None:
     timeline = Timeline(10)
     timeline.add([flow(Counts(3, 1, {10: 4, math.inf: 4}))])
     timeline.add([flow(Counts(4, 0, {10: 0, 20: 4, math.inf: 4}), pod="web-2")])
@@ -129,7 +129,7 @@ def test_a_timeline_tells_rate_success_and_quantiles_at_each_point() -> None:
     assert timeline.series(WEB, "to").rate == [0, 0]
 
 
-def test_a_timeline_forgets_what_is_too_long_ago() -> None:
+def test_a_timeline_keeps_only_the_newest_points() -> None:
     timeline = Timeline(3)
     for when in range(10):
         if when < 8:

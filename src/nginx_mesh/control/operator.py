@@ -1,4 +1,4 @@
-"""What operators ask of a mesh as a whole: is it well, which Services has it, what are its settings and versions.
+"""The control plane's API for operators: the health of the mesh, its Services, settings and versions.
 
 | request | |
 |---|---|

@@ -1,4 +1,4 @@
-"""The sidecar state: the one document that tells a sidecar all that may change while it runs.
+"""The state of a sidecar: the one document with everything that may change while the sidecar runs.
 
 A state is a flat mapping from key to entry, so that a change is a small set of entries to set and keys to delete:
 

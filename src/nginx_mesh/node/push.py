@@ -1,8 +1,8 @@
 """Pushes the newest state to every sidecar, in one task for each.
 
 Changes that come while a push is under way are sent together with the next one. A sidecar gets a full state first,
-then updates that build on the version that it acknowledged to this pusher. Whatever a sidecar had before, no update builds on
-a guess. Now and then each sidecar is asked for its version, so that one that lost its state, or got another from
+then updates that build on the version that it acknowledged to this pusher. Whatever a sidecar had before, no update
+builds on a guess. Now and then each sidecar is asked for its version, so that one that lost its state, or got another from
 somebody else, is given the right one although nothing changed.
 """
 

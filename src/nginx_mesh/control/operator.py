@@ -151,7 +151,7 @@ class Operator:
     async def _support(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await response.prepare(request)
-        for line in states(self._parts.plane, self._parts.sidecars.all()):
+        for line in states(self._parts.plane, self._parts.sidecars):
             await response.write(line)
         return response
 

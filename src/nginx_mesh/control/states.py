@@ -20,7 +20,7 @@ _OWN = ("settings", "inbound/", "probe/")
 
 
 def states(plane: Plane, sidecars: Sidecars) -> Iterator[bytes]:
-    """Lines of JSON, `{"name", "content"}`: each sidecar's own entries, and for each mTLS mode the shared ones, once."""
+    """Lines of JSON, `{"name", "content"}`: each sidecar's own entries, and once for each mTLS mode the shared ones."""
     told: set[str] = set()
     for sidecar in sidecars.all():
         state = plane.state(sidecar.pod)

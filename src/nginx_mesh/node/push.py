@@ -2,8 +2,8 @@
 
 Changes that come while a push is under way are sent together with the next one. A sidecar gets a full state first,
 then updates that build on the version that it acknowledged to this pusher. Whatever a sidecar had before, no update
-builds on a guess. Now and then each sidecar is asked for its version, so that one that lost its state, or got another from
-somebody else, is given the right one although nothing changed.
+builds on a guess. Now and then each sidecar is asked for its version, so that one that lost its state, or got another
+from somebody else, is given the right one although nothing changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What operators ask of a mesh as a whole: is it well, which Services has it, what are its settings and versions.
+"""The control plane's API for operators: the health of the mesh, its Services, settings and versions.
 
 | request | |
 |---|---|
@@ -24,11 +24,11 @@ from nginx_mesh.admission import POLICIES
 from nginx_mesh.api.annotations import wants_injection
 from nginx_mesh.api.fullconfig import full_config
 from nginx_mesh.api.resource import ObjectReader, namespace_labels
-from nginx_mesh.api.responses import json_response
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.times import unix_seconds
 from nginx_mesh.identity.agent.agent import Holding
 from nginx_mesh.observe import Endpoints, Part
+from nginx_mesh.observe.responses import json_response
 from nginx_mesh.version import version
 
 from .health import Facts, findings, policy_facts, sidecar_facts, sidecars_facts
@@ -151,6 +151,6 @@ class Operator:
     async def _support(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await response.prepare(request)
-        for line in states(self._parts.plane, self._parts.sidecars.all()):
+        for line in states(self._parts.plane, self._parts.sidecars):
             await response.write(line)
         return response

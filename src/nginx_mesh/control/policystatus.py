@@ -47,7 +47,7 @@ def policy_status(standing: PolicyStanding, *, generation: int, before: Status, 
 
 
 def condition(status: Status) -> tuple[str, str]:
-    """Status and reason of the condition that a status has; empty when it has none."""
+    """The status and the reason of a policy's InForce condition, both "" when it has none."""
     found = find_condition(status, IN_FORCE)
     return str(found.get("status", "")), str(found.get("reason", ""))
 

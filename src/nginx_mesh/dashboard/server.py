@@ -23,7 +23,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from nginx_mesh.api.responses import json_response
+from nginx_mesh.observe.responses import json_response
 
 DEFAULT_PORT = 8650
 

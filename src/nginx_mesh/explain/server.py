@@ -7,8 +7,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from nginx_mesh.api.errors import FieldError
-from nginx_mesh.api.responses import json_response
 from nginx_mesh.api.status import StatusError
+from nginx_mesh.observe.responses import json_response
 
 from . import Explainer, ExplainRequest, ResolveError
 

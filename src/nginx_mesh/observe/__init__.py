@@ -1,4 +1,4 @@
-"""Metrics, health and readiness of the processes of the control plane."""
+"""What the HTTP servers of the control plane share: endpoints for metrics, health and readiness, and JSON responses."""
 
 from .endpoints import Endpoints, Part, listen
 

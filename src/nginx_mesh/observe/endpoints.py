@@ -21,9 +21,10 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
 
-from nginx_mesh.api.responses import json_response
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.version import version
+
+from .responses import json_response
 
 log = logging.getLogger(__name__)
 

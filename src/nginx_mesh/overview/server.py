@@ -22,12 +22,12 @@ from aiohttp import web
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
-from nginx_mesh.api.responses import json_response
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.api.values import MtlsMode
 from nginx_mesh.catalog.records import Workload
 from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.control.operator import MeshParts
+from nginx_mesh.observe.responses import json_response
 from nginx_mesh.protocol.state import Settings
 from nginx_mesh.traffic.graph import Node
 from nginx_mesh.traffic.scraper import INTERVAL_SECONDS, Scraper

@@ -16,10 +16,10 @@ from aiohttp.typedefs import Handler
 from prometheus_client import Counter
 
 from nginx_mesh.api.errors import FieldError, one_line
-from nginx_mesh.api.responses import json_response, status_response
 from nginx_mesh.api.values import HostPort, parse_host_port
 from nginx_mesh.observe import Endpoints
 from nginx_mesh.observe.logfilter import brief
+from nginx_mesh.observe.responses import json_response, status_response
 
 from . import documents
 from .frontproxy import FrontProxy, UnauthorizedError

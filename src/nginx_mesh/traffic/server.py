@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from nginx_mesh.api.responses import json_response, status_response
+from nginx_mesh.observe.responses import json_response, status_response
 
 from . import documents
 from .flows import Flow

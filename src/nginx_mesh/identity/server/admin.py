@@ -25,12 +25,12 @@ import msgspec
 from aiohttp import web
 from cryptography.x509.oid import NameOID
 
-from nginx_mesh.api.responses import json_response
 from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.identity.common import bundle as bundles
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
 from nginx_mesh.identity.common.wire import Message
 from nginx_mesh.identity.common.x509svid import SvidError, certificate_pem
+from nginx_mesh.observe.responses import json_response
 
 from .attestation import JoinTokens
 from .authority import Authority, check_audience, issuer_id, public_key_of

@@ -37,11 +37,11 @@ from aiohttp import web
 
 from nginx_mesh.api import registry
 from nginx_mesh.api.meta import Object, ObjectKey
-from nginx_mesh.api.responses import json_response, status_response
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.explain.server import explain_handler
 from nginx_mesh.local.node.logs import earlier, read_from, start_of_tail
 from nginx_mesh.local.runtime import Runtime
+from nginx_mesh.observe.responses import json_response, status_response
 from nginx_mesh.traffic import documents
 from nginx_mesh.traffic.server import TrafficMetrics
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nginx_mesh.api.responses import json_response, status_response
+from nginx_mesh.observe.responses import json_response, status_response
 
 
 class Struct(msgspec.Struct, rename="camel"):

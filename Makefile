@@ -42,7 +42,7 @@ lint: setup-dev  ## Style and types of Python, Lua
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m ruff format --quiet --check .
 	@$(PYTHON) -m mypy --no-error-summary
-	@luacheck --quiet --no-color --config src/nginx_mesh/sidecar/.luacheckrc src/nginx_mesh/sidecar/lua
+	@luacheck --quiet --no-color src/nginx_mesh/sidecar/lua tests/unit/sidecar/lua
 
 unit: setup-dev  ## Unit and property tests
 	@echo "unit: unit and property tests"

@@ -1,0 +1,6 @@
+std = "ngx_lua"
+max_line_length = 120
+read_globals = { ngx = { fields = { worker = { fields = { pids = {} } } } } }
+
+-- Tests replace what they need of nginx.
+files["tests/unit/sidecar/lua"] = { std = "luajit+busted", globals = { "ngx" } }

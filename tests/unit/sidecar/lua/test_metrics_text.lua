@@ -83,11 +83,11 @@ describe("the exposition", function()
 # HELP nginxplus_state_version Version of the sidecar state in force.
 # TYPE nginxplus_state_version gauge
 nginxplus_state_version{pod="p"} 3
-# HELP nginxplus_http_responses_total Of these, by the class of the answer.
+# HELP nginxplus_http_responses_total Requests received from the wire, by the class of the response.
 # TYPE nginxplus_http_responses_total counter
 nginxplus_http_responses_total{pod="p",code="2xx"} 7
 nginxplus_http_responses_total{pod="p",code="5xx"} 0
-# HELP nginxplus_http_response_latency_ms Time from their start to the end of the answer, ms.
+# HELP nginxplus_http_response_latency_ms Time in ms from the start of a request from the wire to its end.
 # TYPE nginxplus_http_response_latency_ms histogram
 nginxplus_http_response_latency_ms_bucket{pod="p",le="1"} 2
 nginxplus_http_response_latency_ms_bucket{pod="p",le="10"} 2

@@ -73,7 +73,7 @@ _M.LIMITED = { 503, "rate limit exceeded", 8 }
 
 
 -- Ends the request if it may not pass.
-local function judge()
+local function apply_checks()
     local settings = state.settings()
 
     for _, check in ipairs(_M.CHECKS) do
@@ -92,7 +92,7 @@ end
 
 -- In the access phase: ends the request if it may not pass, and makes it wait where a rate limit delays it.
 function _M.access()
-    judge()
+    apply_checks()
 
     local wait, ratelimit = native_request.limit()
 
@@ -106,7 +106,7 @@ function _M.access()
         -- ngx.sleep() cuts the time to whole milliseconds: half a millisecond more keeps it from being one too short.
         ngx.sleep((wait + 0.5) / 1000)
         -- The state may have changed while the request waited.
-        judge()
+        apply_checks()
     end
 end
 

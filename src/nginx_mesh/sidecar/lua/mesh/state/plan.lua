@@ -20,12 +20,12 @@ local function plan_deletions(changes, update, set, state)
     end
 
     if changes.settings == false and not set.settings then
-        return "settings", "no state is without them"
+        return "settings", "a state cannot be without them"
     end
 
     if update.base == cjson.null then
         if not set.settings then
-            return "settings", "a full state needs it"
+            return "settings", "a full state has to set them"
         end
 
         for _, key in ipairs(state.keys()) do

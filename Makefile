@@ -78,6 +78,7 @@ lock: setup  ## Write the lock files anew
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	@$(COMPILE) --extra dev --build-deps-for editable --allow-unsafe -o requirements.lock pyproject.toml
 	@$(COMPILE) --extra bench -c requirements.lock -o requirements-bench.lock pyproject.toml
+	@$(COMPILE) -o scripts/eslint/requirements.lock scripts/eslint/requirements.in
 
 clean:  ## Remove what was built here, but not the image cache
 	@rm -rf $(BUILT) 2>/dev/null || $(SUDO) rm -rf $(BUILT)

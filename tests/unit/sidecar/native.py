@@ -139,7 +139,7 @@ def library() -> ctypes.CDLL:
         target = Path(directory) / "native.so"
         names = (
             "lb.c",
-            "hello.c",
+            "protocol_detection.c",
             "limit.c",
             "metric.c",
             "breaker.c",
@@ -183,7 +183,7 @@ def library() -> ctypes.CDLL:
     for name in ("path_merge_slashes", "path_cut_parameters"):
         getattr(loaded, name).restype = ctypes.c_size_t
         getattr(loaded, name).argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
-    loaded.hello_classify.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    loaded.protocol_detect.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
     loaded.limit_take.restype = ctypes.c_uint64
     for function in (loaded.limit_admits, loaded.limit_take, loaded.limit_is_idle):
         function.argtypes = (ctypes.POINTER(Bucket), ctypes.POINTER(Rate), ctypes.c_int64)
@@ -300,5 +300,5 @@ class Pool:
 
 
 def classify(data: bytes) -> str:
-    """hello_classify, by name."""
-    return ("more", "plain", "tls", "mesh")[library().hello_classify(data, len(data))]
+    """protocol_detect, by name."""
+    return ("more", "plain", "tls", "mesh")[library().protocol_detect(data, len(data))]

@@ -78,7 +78,7 @@ void lb_pool_remove(lb_pool *pool, const lb_endpoint *endpoint);
 lb_endpoint *lb_pick(lb_pool *pool, lb_method method, lb_tried tried, int64_t now);
 
 /* Microseconds for which an endpoint is passed over. */
-int64_t lb_down(const lb_endpoint *endpoint, int64_t now);
+int64_t lb_down(const lb_endpoint *e, int64_t now);
 
 void lb_begin(lb_endpoint *endpoint, int64_t now);
 

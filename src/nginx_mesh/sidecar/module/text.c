@@ -82,3 +82,33 @@ text_repair(unsigned char *to, const unsigned char *data, size_t len)
 
     return (size_t) (p - to);
 }
+
+
+size_t
+text_printable(unsigned char *to, size_t size, const unsigned char *data, size_t len)
+{
+    size_t             i, n, width;
+    static const char  digits[] = "0123456789abcdef";
+
+    for (i = 0, n = 0; i < len; i++) {
+        width = data[i] < 0x20 || data[i] > 0x7e || data[i] == '"' || data[i] == '\\' ? 4 : 1;
+
+        /* The dots need room, unless this is the last byte and fits. */
+        if (n + width > size - (i + 1 < len ? 3 : 0)) {
+            memcpy(to + n, "...", 3);
+            return n + 3;
+        }
+
+        if (width == 1) {
+            to[n++] = data[i];
+            continue;
+        }
+
+        to[n++] = '\\';
+        to[n++] = 'x';
+        to[n++] = (unsigned char) digits[data[i] >> 4];
+        to[n++] = (unsigned char) digits[data[i] & 0xf];
+    }
+
+    return n;
+}

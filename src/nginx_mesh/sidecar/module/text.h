@@ -17,4 +17,11 @@ size_t text_invalid(const unsigned char *data, size_t len);
 /* The same text with U+FFFD for each such byte. `to` has room for `len` and twice `text_invalid`; how many bytes it has. */
 size_t text_repair(unsigned char *to, const unsigned char *data, size_t len);
 
+/*
+ * The beginning of the text as one printable line of ASCII, for a log: all bytes but printable ASCII, `"` and `\` are
+ * written as `\xHH`, and "..." is at the end of a text that was cut. `to` has room for `size` bytes, 16 or more; returns
+ * how many were written.
+ */
+size_t text_printable(unsigned char *to, size_t size, const unsigned char *data, size_t len);
+
 #endif

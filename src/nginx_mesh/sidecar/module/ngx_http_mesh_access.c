@@ -6,6 +6,7 @@
 #include "ngx_http_mesh.h"
 
 #include "ngx_mesh_connection.h"
+#include "ngx_mesh_destinations.h"
 #include "ngx_mesh_inbound.h"
 #include "ngx_mesh_log.h"
 #include "ngx_mesh_policy.h"

@@ -8,6 +8,7 @@
 #include "ngx_http_mesh.h"
 
 #include "ngx_mesh_connection.h"
+#include "ngx_mesh_destinations.h"
 #include "ngx_mesh_policy.h"
 #include "ngx_mesh_route.h"
 #include "ngx_mesh_strings.h"

@@ -1,5 +1,6 @@
 #include "ngx_mesh_balancer.h"
 
+#include "lb.h"
 #include "ngx_mesh_clock.h"
 #include "ngx_mesh_handshake.h"
 #include "ngx_mesh_identity.h"

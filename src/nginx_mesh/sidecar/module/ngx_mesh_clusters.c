@@ -89,7 +89,7 @@ ngx_mesh_endpoint_find_from(ngx_mesh_cluster_t *cluster, ngx_rbtree_node_t *node
 }
 
 
-ngx_mesh_endpoint_t *
+static ngx_mesh_endpoint_t *
 ngx_mesh_endpoint_find(ngx_mesh_cluster_t *cluster, const ngx_str_t *name)
 {
     return ngx_mesh_endpoint_find_from(cluster, cluster->endpoints.root, ngx_crc32_short(name->data, name->len), name);

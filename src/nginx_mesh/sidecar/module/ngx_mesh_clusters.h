@@ -48,7 +48,6 @@ ngx_mesh_cluster_t *ngx_mesh_cluster_find(const ngx_str_t *name);
 /* Whether the cluster is loaded and has an endpoint. */
 ngx_uint_t ngx_mesh_cluster_usable(const ngx_mesh_cluster_t *cluster);
 void ngx_mesh_cluster_release(ngx_mesh_cluster_t *cluster);
-ngx_mesh_endpoint_t *ngx_mesh_endpoint_find(ngx_mesh_cluster_t *cluster, const ngx_str_t *name);
 void ngx_mesh_endpoint_release(ngx_mesh_endpoint_t *e);
 
 #endif

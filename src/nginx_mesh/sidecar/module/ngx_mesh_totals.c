@@ -1,5 +1,7 @@
 #include "ngx_mesh_totals.h"
 
+#include "metric.h"
+
 /* The statuses that nginx's stream sessions have. Any other status counts as 500. */
 static const ngx_uint_t       ngx_mesh_session_statuses[] = { 200, 400, 403, 500, 502, 503 };
 

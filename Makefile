@@ -37,12 +37,14 @@ demo: setup  ## Run the sample application in a local mesh and show what happens
 test: setup-dev image lint unit mesh  ## Lint, types, and all tests, real traffic included
 	@echo "test: all of it passed"
 
-lint: setup-dev  ## Style and types of Python, Lua
-	@echo "lint: ruff, mypy, luacheck"
+lint: setup-dev  ## Style and types of Python, Lua, C
+	@echo "lint: ruff, mypy, luacheck, cppcheck"
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m ruff format --quiet --check .
 	@$(PYTHON) -m mypy --no-error-summary
 	@luacheck --quiet --no-color --config src/nginx_mesh/sidecar/.luacheckrc src/nginx_mesh/sidecar/lua
+	@cppcheck --quiet -j 2 --std=c11 --enable=warning,style,performance,portability --inconclusive --error-exitcode=1 \
+	    --suppressions-list=src/nginx_mesh/sidecar/.cppcheck src/nginx_mesh/sidecar/module
 
 unit: setup-dev  ## Unit and property tests
 	@echo "unit: unit and property tests"

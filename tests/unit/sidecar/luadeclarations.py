@@ -1,4 +1,4 @@
-"""What Lua says a second time of the C module: `ffi.cdef` blocks, and tables of numbers; as C that a compiler checks."""
+"""What Lua repeats of the C module, `ffi.cdef` blocks and tables of numbers, as C that a compiler checks."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def _declarations(text: str) -> list[str]:
 def declaration_checks(found: Cdefs) -> str:
     """C that compiles when the headers declare everything just so.
 
-    A structure of Lua's gets another name, and its size and the place and type of each field are compared. A function or
-    variable is declared again, which is an error when its type is another one.
+    A structure of Lua's gets another name, and its size and the place and type of each field are compared. A function
+    or variable is declared again, which is an error when its type is another one.
     """
     lines = [*found.forwards]
     for name, fields in found.structs.items():
@@ -142,7 +142,7 @@ def _assertion(condition: str, what: str) -> str:
 
 def _constants(text: str) -> dict[str, int]:
     """Numbers that Lua gives names to: `local A, B = 1, 2`, and `A = 1` in a table."""
-    found = {}
+    found: dict[str, int] = {}
     pattern = r"^ *(?:local )?((?:[A-Z][A-Z_]*, )*[A-Z][A-Z_]*) = ((?:-?\d+, )*-?\d+),?$"
     for names, numbers in re.findall(pattern, text, re.M):
         found |= dict(zip(names.split(", "), map(int, numbers.split(", ")), strict=True))

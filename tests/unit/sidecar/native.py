@@ -192,6 +192,8 @@ def library() -> ctypes.CDLL:
     loaded.text_invalid.restype = loaded.text_repair.restype = ctypes.c_size_t
     loaded.text_invalid.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
     loaded.text_repair.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+    loaded.text_printable.restype = ctypes.c_size_t
+    loaded.text_printable.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
     loaded.path_is_ambiguous.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
     for name in ("path_merge_slashes", "path_cut_parameters"):
         getattr(loaded, name).restype = ctypes.c_size_t

@@ -44,8 +44,8 @@ typedef struct {
     in_port_t             forward_port; /* 0: the port that the caller dialled */
     off_t                 body_limit;   /* 0: none */
     off_t                 body_seen;
-    ngx_uint_t            denied;       /* by access rules, for good */
-    ngx_uint_t            limited;      /* rate limits were asked, and said: */
+    ngx_uint_t            denied;       /* by access rules, which are not asked again */
+    ngx_uint_t            limited;      /* rate limits were asked: see `wait` */
     ngx_int_t             wait;         /* milliseconds; NGX_BUSY: it is over a limit */
     ngx_str_t             limited_by;
     ngx_str_t             policy;       /* the grant that allowed it */
@@ -76,7 +76,10 @@ extern ngx_module_t  ngx_http_mesh_module;
 
 /* The request's context, made when it is missing. NULL: out of memory. */
 ngx_http_mesh_ctx_t *ngx_http_mesh_ctx(ngx_http_request_t *r);
-/* The policy for a request from the wire, which may be NULL, and the SPIFFE ID of the caller, empty when it proved none. */
+/*
+ * The policy for a request from the wire, which may be NULL, and the SPIFFE ID of the caller, empty when it proved
+ * none.
+ */
 ngx_mesh_policy_t *ngx_http_mesh_policy(ngx_http_request_t *r, ngx_str_t *id);
 /* The value of the first header by that name; NULL: there is none. */
 const ngx_str_t *ngx_http_mesh_field(ngx_list_t *fields, const ngx_str_t *name);

@@ -1,6 +1,6 @@
 /*
- * The access phase: whether a request may pass, and where to. Where the tables alone say yes, Lua is not asked. Everything
- * else, refusals and their texts included, is left to Lua, which asks the same functions again.
+ * The access phase: whether a request may pass, and where to. Where the tables alone say yes, Lua is not asked.
+ * Everything else, refusals and their texts included, is left to Lua, which asks the same functions again.
  */
 
 #include "ngx_http_mesh.h"
@@ -134,7 +134,8 @@ ngx_http_mesh_log_access(ngx_http_request_t *r, const ngx_str_t *id, const ngx_s
     ngx_str_t               path = ngx_http_mesh_path(r);
     ngx_mesh_connection_t  *mc = ngx_mesh_connection(r->connection);
 
-    ngx_mesh_log_decision(r->connection->log, "access rules of the port %ui %s %V \"%V\" of the caller \"%V\", grant \"%V\"",
+    ngx_mesh_log_decision(r->connection->log,
+                          "access rules of the port %ui %s %V \"%V\" of the caller \"%V\", grant \"%V\"",
                           (ngx_uint_t) (mc ? mc->port : 0), verdict,
                           ngx_mesh_log_text(r->method_name.data, r->method_name.len),
                           ngx_mesh_log_text(path.data, path.len), ngx_mesh_log_text(id->data, id->len), by);

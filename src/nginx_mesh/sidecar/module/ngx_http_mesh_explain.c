@@ -1,6 +1,6 @@
 /*
- * What Lua asks in order to say what would become of a request (`nginx-meshctl explain`). The tables and the functions are
- * those that decide about requests. Nothing is counted, admitted or remembered.
+ * What Lua asks in order to say what would become of a request (`nginx-meshctl explain`). The tables and the functions
+ * are those that decide about requests. Nothing is counted, admitted or remembered.
  *
  * The request that is asked about is the one at hand; its connection says the rest (ngx_mesh_connection.c).
  */

@@ -4,8 +4,8 @@
 
 
 /*
- * Whether the deadline of a gRPC caller has passed. A tenth of its time is given to the way here, of which nothing is
- * known.
+ * Whether the deadline of a gRPC caller has passed. How long the request took to get here is not known; a tenth of the
+ * caller's time is assumed.
  */
 static ngx_uint_t
 ngx_http_mesh_grpc_late(ngx_http_request_t *r)
@@ -61,8 +61,8 @@ ngx_http_mesh_grpc_late(ngx_http_request_t *r)
 
 
 /*
- * DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE are to gRPC what 5xx is to HTTP. A caller whose deadline has passed leaves
- * without waiting for a status.
+ * DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE are to gRPC what 5xx is to HTTP. A caller whose deadline has passed
+ * leaves without waiting for a status.
  */
 static ngx_uint_t
 ngx_http_mesh_grpc_failed(ngx_http_request_t *r)

@@ -24,7 +24,7 @@ ngx_http_mesh_random(void)
             return NULL;
         }
 
-        random.s[0] |= 1;               /* not all zeros */
+        random.s[0] |= 1;               /* The state must not be all zeros. */
         seeded = 1;
     }
 
@@ -42,8 +42,9 @@ ngx_http_mesh_rename(ngx_table_elt_t *h, ngx_str_t *name)
 
 
 /*
- * The request's traceparent, NULL without one, and how many there are. Of several none is valid. Unless `keep`, all but
- * the first are dropped, and so is a tracestate, which belongs to no trace then.
+ * Finds the request's traceparent (NULL: there is none) and says in `n` how many there are; when there are several,
+ * none is valid. Unless `keep`, all but the first are dropped, and so is the tracestate, which then belongs to no
+ * trace.
  */
 static ngx_table_elt_t *
 ngx_http_mesh_trace_headers(ngx_http_request_t *r, ngx_uint_t *n, ngx_uint_t keep)

@@ -50,8 +50,8 @@ ngx_http_mesh_forward_init(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
 
 
 /*
- * nginx retries every request that has been sent but POST, PATCH and LOCK. It does not know whether a method that it does
- * not know is idempotent.
+ * Of the requests that have been sent, nginx retries all but POST, PATCH and LOCK, unknown methods included. But these
+ * may not be idempotent.
  */
 static void
 ngx_http_mesh_never_retry_unknown_methods(ngx_http_request_t *r)
@@ -257,7 +257,7 @@ ngx_http_mesh_process_header(ngx_http_request_t *r)
 }
 
 
-/* Only here shows that an answer broke off after its header. */
+/* An answer that broke off after its header is seen nowhere else. */
 static void
 ngx_http_mesh_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 {
@@ -314,8 +314,8 @@ ngx_http_mesh_forward_set_session(ngx_peer_connection_t *pc, void *data)
 
 
 /*
- * Ends a try. To nginx it is no try when a kept connection fails, so that it would use up all that are kept: an application
- * that reads a request and then closes could get it a hundred times.
+ * Ends a try. To nginx it is no try when a kept connection fails, so that it would use up all that are kept: an
+ * application that reads a request and then closes could get it a hundred times.
  */
 static void
 ngx_http_mesh_try_end(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)

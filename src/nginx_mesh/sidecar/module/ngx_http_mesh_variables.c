@@ -151,7 +151,7 @@ ngx_http_mesh_variable_upstream_id(ngx_http_request_t *r, ngx_http_variable_valu
 
     (void) ngx_mesh_variable_upstream_id(ngx_http_mesh_attempts(r), v);
 
-    /* A retry may choose another endpoint. */
+    /* It is not cached, because a retry may choose another endpoint. */
     v->no_cacheable = 1;
 
     return NGX_OK;
@@ -159,8 +159,8 @@ ngx_http_mesh_variable_upstream_id(ngx_http_request_t *r, ngx_http_variable_valu
 
 
 /*
- * `data`: 0 for HTTP/1, 1 for HTTP/2. There is an upstream for each protocol with and without TLS, so that no connection
- * that one of them keeps is used for another.
+ * `data`: 0 for HTTP/1, 1 for HTTP/2. There is an upstream for each protocol with and without TLS, so that no
+ * connection that one of them keeps is used for another.
  */
 static ngx_int_t
 ngx_http_mesh_variable_upstream(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
@@ -187,8 +187,8 @@ ngx_http_mesh_variable_upstream(ngx_http_request_t *r, ngx_http_variable_value_t
 
 /*
  * "1" when the application gave no byte of an answer: it refused, closed or was silent. An answer that nginx does not
- * accept, with a header that is too long for instance, is not held against the endpoint: every other endpoint would give
- * it too.
+ * accept, with a header that is too long for instance, is not held against the endpoint: every other endpoint would
+ * give it too.
  */
 static ngx_int_t
 ngx_http_mesh_variable_refused(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)

@@ -1,6 +1,6 @@
 /*
- * Who hears when what decides about authorization has changed: access rules, the mTLS mode, trust bundles. The tables call
- * this; whoever carries connections is above them and registers here.
+ * Tells whoever carries connections that access rules, the mTLS mode or trust bundles have changed. The files that hold
+ * these are below those that carry connections, and therefore do not call them by name: these register a handler here.
  */
 
 #ifndef NGX_MESH_AUTHORIZATION_H

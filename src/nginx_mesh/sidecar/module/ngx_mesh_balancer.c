@@ -147,8 +147,8 @@ ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_poo
 
     lb_begin(&e->lb, a->started);
 
-    ngx_mesh_log_decision(pool->log, "try %ui goes to the endpoint \"%V\" of the cluster \"%V\", %s", a->ntried, &e->name,
-                          &a->cluster->node.str, e->tls ? "by mTLS" : "in plaintext");
+    ngx_mesh_log_decision(pool->log, "try %ui goes to the endpoint \"%V\" of the cluster \"%V\", %s", a->ntried,
+                          &e->name, &a->cluster->node.str, e->tls ? "by mTLS" : "in plaintext");
 
     pc->socklen = ngx_mesh_attempts_address(a, e);
     pc->sockaddr = &a->sockaddr.address.sockaddr;

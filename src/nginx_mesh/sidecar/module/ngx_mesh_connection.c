@@ -24,8 +24,8 @@ ngx_mesh_connection_mark(void *data)
 
 
 /*
- * A connection to explain.sock only asks what would become of another connection. Its preamble (PROXY protocol, version 2;
- * no other listener takes one) says which: from where and to where, and in NGX_MESH_TLV_PEER whether by TLS and with
+ * A connection to explain.sock only asks what would become of another connection. Its preamble (PROXY protocol, version
+ * 2; no other listener takes one) says which: from where and to where, and in NGX_MESH_TLV_PEER whether by TLS and with
  * which SPIFFE ID. -1: it does not say.
  */
 static int
@@ -43,7 +43,7 @@ ngx_mesh_connection_asked(ngx_connection_t *c, ngx_mesh_connection_t *mc)
     ngx_memcpy(&mc->original, to.sockaddr, to.socklen);
     ngx_inet_set_port((struct sockaddr *) &mc->original, c->proxy_protocol->dst_port);
 
-    /* Rate limits look at it. */
+    /* Rate limits look at the caller's address. */
     c->sockaddr = from.sockaddr;
     c->socklen = from.socklen;
 
@@ -85,7 +85,7 @@ ngx_mesh_connection_original(ngx_connection_t *c, ngx_mesh_connection_t *mc)
         return;
     }
 
-    /* The kernel does not tell the length. */
+    /* The kernel does not say how long the address is. */
     mc->socklen = mc->original.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     mc->port = ngx_inet_get_port((struct sockaddr *) &mc->original);
     mc->name.data = p;

@@ -18,14 +18,14 @@ typedef struct {
     in_port_t                port;
     ngx_str_t                peer_id;
     ngx_uint_t               peer_known;
-    ngx_uint_t               tls;       /* of a connection to explain.sock: whether the one that is asked about has it */
+    ngx_uint_t               tls;       /* whether the one that a connection to explain.sock asks about has it */
     ngx_mesh_cluster_t      *cluster;   /* where TCP to a service goes, once the connection was sorted */
     ngx_mesh_tickets_t      *tickets;
 } ngx_mesh_connection_t;
 
 /*
- * The facts are kept with the connection, and stay with it when a stream listener passes it to an HTTP one. NULL: out of
- * memory.
+ * The facts are kept with the connection, and stay with it when a stream listener passes it to an HTTP one. NULL: out
+ * of memory.
  */
 ngx_mesh_connection_t *ngx_mesh_connection(ngx_connection_t *c);
 /* Whether the connection came by TLS, or, of a connection to explain.sock, the one that is asked about. */

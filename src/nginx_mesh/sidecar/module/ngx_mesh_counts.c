@@ -12,12 +12,15 @@ struct ngx_mesh_status_count_s {
     metric_histogram          latency;
 };
 
-/* While there is something to take of an endpoint, its counts are queued and hold a reference to it. */
+/*
+ * The counts of an endpoint. While Lua has something to take of them, they are queued and hold a reference to the
+ * endpoint.
+ */
 typedef struct {
     ngx_mesh_endpoint_t      *endpoint;
     ngx_queue_t               queue;    /* in ngx_mesh_counted */
     ngx_uint_t                queued;
-    ngx_uint_t                tcp;      /* TCP is among what there is to take */
+    ngx_uint_t                tcp;      /* something of TCP was counted since they were taken */
     ngx_mesh_status_count_t  *statuses;
     uint64_t                  numbers[NGX_MESH_NUMBERS];
     metric_histogram          times[NGX_MESH_TIMES];

@@ -1,6 +1,6 @@
 /*
- * What this worker counted of endpoints and did not hand over yet. Lua takes it every second and adds it to shared memory.
- * How the series are called is known there only.
+ * What this worker counted of endpoints and did not hand over yet. Lua takes it every second and adds it to shared
+ * memory. How the series are called is known there only.
  */
 
 #ifndef NGX_MESH_COUNTS_H

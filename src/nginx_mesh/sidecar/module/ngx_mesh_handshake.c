@@ -1,6 +1,6 @@
 /*
- * The trust domain of the peer's SPIFFE ID chooses the bundle that the peer is verified by, so that the authorities of one
- * trust domain cannot vouch for SPIFFE IDs of another.
+ * The trust domain of the peer's SPIFFE ID chooses the bundle that the peer is verified by, so that the authorities of
+ * one trust domain cannot vouch for SPIFFE IDs of another.
  */
 
 #include "ngx_mesh_handshake.h"
@@ -248,7 +248,7 @@ ngx_mesh_handshake_connect(ngx_connection_t *c, const ngx_str_t *expected, ngx_u
 
     SSL_set_verify(ssl, SSL_VERIFY_PEER, ngx_mesh_client_verify);
 
-    /* After a renegotiation the endpoint would be verified when the request that knows what to expect is over. */
+    /* In a renegotiation the endpoint would be verified when the request, which owns `expected`, may be over. */
     SSL_set_options(ssl, SSL_OP_NO_RENEGOTIATION);
 
     if (tcp && SSL_set_alpn_protos(ssl, ngx_mesh_alpn_tcp, sizeof(ngx_mesh_alpn_tcp) - 1) != 0) {

@@ -8,8 +8,8 @@
 #include <ngx_event.h>
 
 /*
- * The server's side, for all connections of a context. `count`: their handshakes are counted, and one in which the client
- * proves nothing counts as failed.
+ * The server's side, for all connections of a context. `count`: their handshakes are counted, and one in which the
+ * client proves nothing counts as failed.
  */
 ngx_int_t ngx_mesh_handshake_serve(SSL_CTX *ctx, ngx_uint_t count);
 /* The SPIFFE ID that the client of a connection proved; NGX_DECLINED when it proved none. */

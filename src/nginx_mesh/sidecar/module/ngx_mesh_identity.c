@@ -1,6 +1,6 @@
 /*
- * The pod's X.509-SVID and the trust bundles are objects of this worker, never files, and are parsed once when they change.
- * Connections take references to them, so that a rotation does not disturb a handshake that is under way.
+ * The pod's X.509-SVID and the trust bundles are objects of this worker, never files, and are parsed once when they
+ * change. Connections take references to them, so that a rotation does not disturb a handshake that is under way.
  */
 
 #include "ngx_mesh_identity.h"

@@ -97,9 +97,9 @@ ngx_mesh_limit_is_at(ngx_mesh_limit_t *limit, const struct in6_addr *address)
 
 
 /*
- * A limit that names callers is for one that proved one of its IDs (`named`) and calls from one of its addresses; of the
- * limits of one policy the first such counts. `others` are for callers that no limit names in this way. Of the limits
- * that are returned, those with `fit` are for the caller at hand.
+ * A limit that names callers (`named`) applies to a caller that proved one of its IDs and calls from one of its
+ * addresses. Of the limits of one policy only the first that applies is used. `others` apply to callers that no limit
+ * names in this way. Of the limits that are returned, those with `fit` apply to the caller at hand.
  */
 static const ngx_array_t *
 ngx_mesh_limits_choose(const ngx_array_t *named, const ngx_array_t *others, const struct sockaddr *sockaddr)
@@ -242,7 +242,7 @@ ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_ht
 }
 
 
-/* What counting the request would make of the limit's bucket, tried on a copy of it. */
+/* Counts the request in a copy of the limit's bucket, and writes to `found` what comes of it. */
 static void
 ngx_mesh_limit_dry_run(ngx_mesh_dry_limit_t *found, ngx_mesh_limit_t *limit, int64_t now)
 {

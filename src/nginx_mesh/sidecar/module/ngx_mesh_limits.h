@@ -18,12 +18,14 @@ struct ngx_mesh_limit_s {
 };
 
 /* A limit for nobody yet, with an empty rule. NULL: out of memory. */
-ngx_mesh_limit_t *ngx_mesh_limit_new(ngx_pool_t *pool, const ngx_str_t *name, size_t policy_len, const limit_rate *rate);
+ngx_mesh_limit_t *ngx_mesh_limit_new(ngx_pool_t *pool, const ngx_str_t *name, size_t policy_len,
+    const limit_rate *rate);
 /*
  * As ngx_mesh_policy_wait. Both arrays are of ngx_mesh_limit_t *, the oldest policy first. `named` are the limits that
  * name the caller's ID, NULL when it proved none; `others` are those for callers that no limit names.
  */
-ngx_int_t ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r, ngx_str_t *by);
+ngx_int_t ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r,
+    ngx_str_t *by);
 /* As ngx_mesh_policy_dry_run. */
 ngx_uint_t ngx_mesh_limits_dry_run(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r,
     ngx_mesh_dry_limit_t *found, ngx_uint_t max);

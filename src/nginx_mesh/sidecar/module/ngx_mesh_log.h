@@ -1,6 +1,7 @@
 /*
  * The decisions that the sidecar makes about a request or connection, for whoever looks for the reason: with the error
- * log's level at debug each is a line that begins with "mesh decision:". At other levels a decision costs one comparison.
+ * log's level at debug each is a line that begins with "mesh decision:". At other levels a decision costs one
+ * comparison.
  *
  * nginx's own ngx_log_debug needs an nginx that was built for debugging. This does not.
  */

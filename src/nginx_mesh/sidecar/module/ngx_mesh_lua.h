@@ -1,11 +1,11 @@
 /*
- * Everything of the module that Lua calls or reads through LuaJIT's FFI: the functions, the layouts of the structures and
- * the numbers that both sides know. Lua repeats these declarations in `ffi.cdef` blocks, because LuaJIT reads no headers.
- * tests/unit/sidecar/test_lua_declarations.py compiles these blocks against this file.
+ * Everything of the module that Lua calls or reads through LuaJIT's FFI: the functions, the layouts of the structures
+ * and the numbers that both sides know. Lua repeats these declarations in `ffi.cdef` blocks, because LuaJIT reads no
+ * headers. tests/unit/sidecar/test_lua_declarations.py compiles these blocks against this file.
  *
  * Only plain C types stand here, so that a test can read the file without nginx: intptr_t is ngx_int_t, uintptr_t is
- * ngx_uint_t. Each function is defined in the file that the comment above its group names. Functions with "http" in their
- * name are called while Lua handles the request that they get.
+ * ngx_uint_t. Each function is defined in the file that the comment above its group names. Functions with "http" in
+ * their name are called while Lua handles the request that they get.
  */
 
 #ifndef NGX_MESH_LUA_H
@@ -105,13 +105,14 @@ ngx_mesh_rule_t *ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const char
 intptr_t ngx_mesh_ffi_policy_grant_source(ngx_mesh_policy_t *policy, const char *id, size_t len);
 /*
  * Adds a limit, which counts under `name`; the first `policy_len` bytes of that are the name of the RateLimit. `rate`:
- * requests in 1000 s. `burst` and `delay`: requests; with a negative `delay` no request waits. The limit applies to nobody
- * before it has a source or is for others. NULL: out of memory.
+ * requests in 1000 s. `burst` and `delay`: requests; with a negative `delay` no request waits. The limit applies to
+ * nobody before it has a source or is for others. NULL: out of memory.
  */
 ngx_mesh_limit_t *ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len, size_t policy_len,
     double rate, double burst, double delay);
 /* Adds a caller, by its SPIFFE ID, to the limit. */
-intptr_t ngx_mesh_ffi_policy_limit_source(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit, const char *id, size_t len);
+intptr_t ngx_mesh_ffi_policy_limit_source(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit, const char *id,
+    size_t len);
 /* The limit is for callers that no limit names. */
 intptr_t ngx_mesh_ffi_policy_limit_others(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit);
 /* The rule that says which requests the limit counts. */
@@ -170,14 +171,14 @@ size_t ngx_http_mesh_ffi_original(ngx_http_request_t *r, const char **data, uint
 /* 1: the caller proved the SPIFFE ID; 0: it uses TLS and proved none; -1: it uses plaintext. */
 int ngx_http_mesh_ffi_peer(ngx_http_request_t *r, const char **data, size_t *len);
 /*
- * Many applications take "_" and other signs in a header's name for "-", so that a caller could claim another's identity
- * by another spelling of the header. All spellings become the name that is replaced by what the caller proved.
+ * Many applications take "_" and other signs in a header's name for "-", so that a caller could claim another's
+ * identity by another spelling of the header. All spellings become the name that is replaced by what the caller proved.
  */
 void ngx_http_mesh_ffi_disown_identity(ngx_http_request_t *r);
 /*
- * Chooses the cluster that the request goes to. NGX_DECLINED: the address is no destination, or its cluster is not loaded;
- * NGX_BUSY: the cluster `name` has no endpoint; NGX_ABORT: the circuit of the service `name` is open and its fallback
- * cannot be called. `name` is valid until the tables change.
+ * Chooses the cluster that the request goes to. NGX_DECLINED: the address is no destination, or its cluster is not
+ * loaded; NGX_BUSY: the cluster `name` has no endpoint; NGX_ABORT: the circuit of the service `name` is open and its
+ * fallback cannot be called. `name` is valid until the tables change.
  */
 intptr_t ngx_http_mesh_ffi_select(ngx_http_request_t *r, const char **name, size_t *len);
 /* The upstream with mesh_forward connects to this port of the pod instead of the one that was dialled. */
@@ -189,8 +190,8 @@ uintptr_t ngx_http_mesh_ffi_allowed(ngx_http_request_t *r);
 /* The length of the name of the grant that allowed the request; 0: none was needed, or none did. */
 size_t ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const char **data);
 /*
- * The milliseconds that rate limits make the request wait; negative: it is over a limit. When it is not 0, `name` is the
- * RateLimit's. A request is counted once, however often this is asked.
+ * The milliseconds that rate limits make the request wait; negative: it is over a limit. When it is not 0, `name` is
+ * the RateLimit's. A request is counted once, however often this is asked.
  */
 intptr_t ngx_http_mesh_ffi_limit(ngx_http_request_t *r, const char **name, size_t *len);
 /* Remembers why the request is refused, for the report about it. */
@@ -235,11 +236,15 @@ typedef struct {
  * method's name. NGX_DECLINED: its connection does not say what is asked about.
  */
 intptr_t ngx_http_mesh_ffi_explain(ngx_http_request_t *r);
-/* As ngx_http_mesh_ffi_select, for the branch `dry->branch` of a split. `tcp`: for a connection instead of a request. */
+/*
+ * As ngx_http_mesh_ffi_select, for the branch `dry->branch` of a split. `tcp`: for a connection instead of a request.
+ */
 intptr_t ngx_http_mesh_ffi_explain_route(ngx_http_request_t *r, uintptr_t tcp, ngx_mesh_dry_t *dry);
 /* Why a TCP connection would be closed; NULL: it would not, and `by` is the grant that allows it or empty. */
 const char *ngx_http_mesh_ffi_explain_tcp(ngx_http_request_t *r, ngx_mesh_ffi_str_t *by);
-/* How many limits would count the request; `found` gets the first `max` of them, in the order in which they are asked. */
+/*
+ * How many limits would count the request; `found` gets the first `max` of them, in the order in which they are asked.
+ */
 uintptr_t ngx_http_mesh_ffi_explain_limits(ngx_http_request_t *r, ngx_mesh_dry_limit_t *found, uintptr_t max);
 /* The milliseconds for which an endpoint gets no requests because it failed. */
 int64_t ngx_mesh_ffi_endpoint_down(const char *cluster, size_t cluster_len, const char *name, size_t len);

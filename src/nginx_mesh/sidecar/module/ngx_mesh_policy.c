@@ -233,8 +233,8 @@ ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_re
 
 
 ngx_uint_t
-ngx_mesh_policy_dry_run(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_mesh_dry_limit_t *found,
-    ngx_uint_t max)
+ngx_mesh_policy_dry_run(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r,
+    ngx_mesh_dry_limit_t *found, ngx_uint_t max)
 {
     ngx_mesh_caller_t  *caller;
 

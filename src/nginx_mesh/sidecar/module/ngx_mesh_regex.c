@@ -65,8 +65,8 @@ ngx_mesh_regex_new(const ngx_str_t *text)
 
 
 /*
- * An expression is compiled once, however many rules have it: a thousand rules may share a few, and a new policy is built
- * while the one that it replaces still has most of its expressions.
+ * An expression is compiled once, however many rules have it: a thousand rules may share a few, and a new policy is
+ * built while the one that it replaces still has most of its expressions.
  */
 ngx_mesh_regex_t *
 ngx_mesh_regex_compile(ngx_pool_t *pool, const ngx_str_t *text)

@@ -116,8 +116,8 @@ ngx_mesh_methods_match(const ngx_array_t *methods, const ngx_str_t *method)
 
 
 /*
- * Whether applications may take the header `key` for the one that is called `name`: many of them replace what is neither
- * a letter nor a digit by "_", as CGI does.
+ * Whether applications may take the header `key` for the one that is called `name`: many of them replace what is
+ * neither a letter nor a digit by "_", as CGI does.
  */
 static ngx_uint_t
 ngx_mesh_header_names(const ngx_str_t *key, const ngx_str_t *name)

@@ -14,8 +14,8 @@ struct ngx_mesh_rule_s {
 
 ngx_int_t ngx_mesh_rule_init(ngx_mesh_rule_t *rule, ngx_pool_t *pool);
 /*
- * `if_unsure`: the answer when applications may understand the request in more than one way and only some of these match,
- * when a path is too ambiguous to say so, and when matching an expression took too many steps.
+ * `if_unsure`: the answer when applications may understand the request in more than one way and only some of these
+ * match, when a path is too ambiguous to say so, and when matching an expression took too many steps.
  */
 ngx_uint_t ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_uint_t if_unsure);
 

@@ -51,8 +51,8 @@ ngx_mesh_is_id_char(u_char c)
 
 
 /*
- * Whether this is a workload's SPIFFE ID without its scheme (SPIFFE-ID, 2). Other trust domains sign whatever they like,
- * and SPIFFE IDs get into headers and logs.
+ * Whether this is a workload's SPIFFE ID without its scheme (SPIFFE-ID, 2). Other trust domains sign whatever they
+ * like, and SPIFFE IDs get into headers and logs.
  */
 static ngx_uint_t
 ngx_mesh_is_workload(const u_char *p, size_t len)

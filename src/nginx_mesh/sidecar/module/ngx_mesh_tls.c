@@ -1,13 +1,13 @@
 /*
  * Counting handshakes: each that begins either succeeds, or counts as failed when its connection is freed.
  *
- * And reading TLS without asking the kernel twice. OpenSSL reads a record, and nginx reads on until there is nothing, which
- * costs each request a system call that only says EAGAIN. But a read that got less than it had room for has emptied the
- * socket, and whatever comes after it is announced by an event. nginx itself relies on this when it reads plaintext
- * (ngx_unix_recv).
+ * And reading TLS without asking the kernel twice. OpenSSL reads a record, and nginx reads on until there is nothing,
+ * which costs each request a system call that only says EAGAIN. But a read that got less than it had room for has
+ * emptied the socket, and whatever comes after it is announced by an event. nginx itself relies on this when it reads
+ * plaintext (ngx_unix_recv).
  *
- * That the socket is empty is kept in the read event's `available`, which every event sets to -1. The value is one of our
- * own: ngx_ssl_recv counts down there what left OpenSSL, so that its 0 may come while the socket still has bytes.
+ * That the socket is empty is kept in the read event's `available`, which every event sets to -1. The value is one of
+ * our own: ngx_ssl_recv counts down there what left OpenSSL, so that its 0 may come while the socket still has bytes.
  */
 
 #include "ngx_mesh_tls.h"
@@ -24,11 +24,11 @@
 typedef void (*ngx_mesh_tls_info_pt)(const SSL *ssl, int where, int ret);
 
 static int                   ngx_mesh_tls_index = -1;
-static ngx_mesh_tls_info_pt  ngx_mesh_tls_next_info;            /* nginx's own, of every context that is served */
+static ngx_mesh_tls_info_pt  ngx_mesh_tls_next_info;            /* nginx's own callback, for every context */
 static ngx_uint_t          (*ngx_mesh_tls_proved)(const SSL *ssl);
 
 
-/* When the connection is freed. */
+/* OpenSSL calls this when it frees the connection. */
 static void
 ngx_mesh_tls_end(void *parent, void *state, CRYPTO_EX_DATA *ad, int index, long argl, void *argp)
 {
@@ -137,7 +137,7 @@ ngx_mesh_tls_read_step(BIO *bio, int step, const char *data, size_t len, int arg
 
     case BIO_CB_READ:
 
-        /* After the event that announces the end of the stream none follows, so that the rest is to be read. */
+        /* No event follows the one that announces the end of the stream: what is left must be read now. */
 
         if (rev->available == NGX_MESH_TLS_EMPTY && !rev->pending_eof) {
             BIO_clear_retry_flags(bio);
@@ -165,7 +165,7 @@ ngx_mesh_tls_read_once(ngx_connection_t *c)
 {
     BIO  *bio;
 
-    /* Without EPOLLRDHUP the end of the stream is no event of its own. */
+    /* Without EPOLLRDHUP the end of the stream is not announced by an event of its own. */
     if (!ngx_use_epoll_rdhup) {
         return;
     }

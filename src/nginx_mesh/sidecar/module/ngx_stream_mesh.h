@@ -22,8 +22,8 @@ typedef struct {
     ngx_str_t             listener;     /* the internal listener that the connection goes to */
     ngx_mesh_attempts_t   attempts;
     ngx_uint_t            balanced;     /* attempts is in use */
-    off_t                 sent;         /* what was counted: bytes to the endpoint */
-    off_t                 received;     /* and from it */
+    off_t                 sent;         /* bytes to the endpoint that were counted */
+    off_t                 received;     /* bytes from it that were counted */
     ngx_mesh_tickets_t   *tickets;      /* NULL: no breaker asks for the outcome */
     ngx_str_t             policy;       /* the grant that allowed it; in the pool */
     ngx_stream_session_t *session;

@@ -1,6 +1,7 @@
 /*
- * Access to what carries TCP. What was true when the connection was sorted is checked again here, because the address of
- * this listener may have been dialled, and because the caller's identity is known only after the handshake.
+ * Access to the listeners that carry TCP. What was checked when the connection was sorted is checked again: it may have
+ * changed during the handshake, somebody may have connected to this listener directly, and only now is the caller's
+ * identity known.
  */
 
 #include "ngx_stream_mesh.h"
@@ -115,7 +116,8 @@ ngx_stream_mesh_log_access(ngx_connection_t *c, ngx_mesh_connection_t *mc, ngx_u
         (void) ngx_mesh_connection_peer(c, &id);
     }
 
-    ngx_mesh_log_decision(c->log, "access rules of the port %ui %s a TCP connection of the caller \"%V\", grant \"%V\"%s%s",
+    ngx_mesh_log_decision(c->log,
+                          "access rules of the port %ui %s a TCP connection of the caller \"%V\", grant \"%V\"%s%s",
                           (ngx_uint_t) mc->port, reason ? "deny" : "allow", ngx_mesh_log_text(id.data, id.len), by,
                           reason ? ": " : "", reason ? reason : "");
 }
@@ -180,7 +182,10 @@ ngx_stream_mesh_authorization_changed(void)
 }
 
 
-/* Ends the connections that have no access any more in the way in which a worker that shuts down does: nginx's proxy looks at `close` first. */
+/*
+ * Closes the connections that have lost their access. It does so as a worker that shuts down does: nginx's proxy looks
+ * at `close` before anything else.
+ */
 static void
 ngx_stream_mesh_authorize_accepted(ngx_event_t *ev)
 {

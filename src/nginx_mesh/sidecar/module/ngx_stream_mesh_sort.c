@@ -12,15 +12,17 @@
 #include "protocol_detection.h"
 
 /*
- * Milliseconds for which a caller may be silent before it is taken for plaintext of a protocol whose server speaks first.
- * Sidecars send their ClientHello at once; this leaves room for a lost packet.
+ * Milliseconds for which a caller may be silent before it is taken for plaintext of a protocol whose server speaks
+ * first. Sidecars send their ClientHello at once; this leaves room for a lost packet.
  */
 #define NGX_STREAM_MESH_SILENCE         1000
 
 /* The same where mTLS is off: only while the mode changes does a sidecar still speak TLS. */
 #define NGX_STREAM_MESH_SILENCE_OFF     50
 
-/* The same in strict mode, where a silent caller is refused: a plaintext caller should learn of it, but not in haste. */
+/*
+ * The same in strict mode, where a silent caller is refused: a plaintext caller should learn of it, but not in haste.
+ */
 #define NGX_STREAM_MESH_SILENCE_STRICT  5000
 
 /* Milliseconds to wait for the first bytes where the caller has to speak first. */
@@ -38,7 +40,7 @@ static ngx_str_t  ngx_stream_mesh_out_tcp_plain = ngx_string("127.0.0.1:8892");
 static ngx_str_t  ngx_stream_mesh_in_tcp_mtls = ngx_string("127.0.0.1:8893");
 static ngx_str_t  ngx_stream_mesh_in_tcp_plain = ngx_string("127.0.0.1:8894");
 
-/* For the log. */
+/* How the log names what a caller sent. */
 static const char  *ngx_stream_mesh_kinds[] = {
     [PROTOCOL_INCOMPLETE] = "nothing that tells",
     [PROTOCOL_PLAINTEXT] = "plaintext",
@@ -258,7 +260,7 @@ ngx_stream_mesh_sort_inbound(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx
             ctx->listener = ngx_stream_mesh_in_tcp_mtls;
 
         } else {
-            /* This is TLS of the application's own. */
+            /* The application itself speaks TLS. */
             ctx->listener = ngx_stream_mesh_in_tcp_plain;
         }
 

@@ -1,4 +1,7 @@
-/* Upstreams: endpoints of a cluster (mesh_balance), and the application (mesh_forward); and what is carried. */
+/*
+ * Upstreams: endpoints of a cluster (mesh_balance), and the application (mesh_forward). What is carried is counted
+ * here.
+ */
 
 #include "ngx_stream_mesh.h"
 
@@ -49,7 +52,9 @@ ngx_stream_mesh_filter_init(void)
 }
 
 
-/* Counts what was carried since the last time. Connections may last for days, so that this cannot wait for their end. */
+/*
+ * Counts what was carried since the last time. Connections may last for days, so that this cannot wait for their end.
+ */
 static void
 ngx_stream_mesh_count(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx)
 {
@@ -76,7 +81,8 @@ ngx_stream_mesh_count(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t *ctx)
 
 /*
  * The endpoint's sidecar accepts a connection before it knows whether its application does, and closes it when the
- * application does not. So an endpoint that ends a connection without a byte, before the caller ended its side, has failed.
+ * application does not. So an endpoint that ends a connection without a byte, before the caller ended its side, has
+ * failed.
  */
 static ngx_int_t
 ngx_stream_mesh_filter(ngx_stream_session_t *s, ngx_chain_t *in, ngx_uint_t from_upstream)

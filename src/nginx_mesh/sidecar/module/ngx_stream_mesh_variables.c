@@ -1,6 +1,6 @@
 /*
- * Variables of nginx.conf. $mesh_listener is the internal listener that a connection is to be passed to. The others are as
- * in HTTP (ngx_http_mesh_variables.c).
+ * Variables of nginx.conf. $mesh_listener is the internal listener that a connection is to be passed to. The others are
+ * as in HTTP (ngx_http_mesh_variables.c).
  */
 
 #include "ngx_stream_mesh.h"

@@ -9,7 +9,7 @@
 #define TLS_EXT_ALPN        16
 
 
-/* A cursor over bytes that never passes their end. */
+/* Bytes that are still to be read. Reading never passes their end. */
 typedef struct {
     const uint8_t  *p;
     size_t          left;
@@ -38,7 +38,7 @@ span_number(span *s, size_t width, size_t *value)
 }
 
 
-/* Takes a vector whose length is given in `width` bytes before it. */
+/* Reads a vector, which follows its length in `width` bytes. */
 static int
 span_vector(span *s, size_t width, span *out)
 {
@@ -89,7 +89,7 @@ client_hello_offers_mesh(span record)
         return 0;
     }
 
-    /* legacy_version and random, then session id, cipher suites, compression methods */
+    /* The body begins with legacy_version and random. Then follow session id, cipher suites, compression methods. */
 
     if (body.left < 34) {
         return 0;

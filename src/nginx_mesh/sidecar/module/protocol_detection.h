@@ -1,4 +1,7 @@
-/* Telling what a client speaks from its first bytes: pure logic, tested and fuzzed on its own. */
+/*
+ * Tells from its first bytes which protocol a client speaks. This is pure logic without nginx and without I/O, so that
+ * it is tested on its own.
+ */
 
 #ifndef MESH_PROTOCOL_DETECTION_H
 #define MESH_PROTOCOL_DETECTION_H

@@ -84,30 +84,45 @@ text_repair(unsigned char *to, const unsigned char *data, size_t len)
 }
 
 
+/* How many bytes text_printable writes for a byte. */
+static size_t
+text_printable_width(unsigned char c)
+{
+    return c < 0x20 || c > 0x7e || c == '"' || c == '\\' ? 4 : 1;
+}
+
+
 size_t
 text_printable(unsigned char *to, size_t size, const unsigned char *data, size_t len)
 {
-    size_t             i, n, width;
+    size_t             i, width, n = 0;
     static const char  digits[] = "0123456789abcdef";
 
-    for (i = 0, n = 0; i < len; i++) {
-        width = data[i] < 0x20 || data[i] > 0x7e || data[i] == '"' || data[i] == '\\' ? 4 : 1;
+    for (i = 0; i < len && n <= size; i++) {
+        n += text_printable_width(data[i]);
+    }
 
-        /* The dots need room, unless this is the last byte and fits. */
-        if (n + width > size - (i + 1 < len ? 3 : 0)) {
+    if (n > size) {
+        size -= 3;
+    }
+
+    for (i = 0, n = 0; i < len; i++, n += width) {
+        width = text_printable_width(data[i]);
+
+        if (n + width > size) {
             memcpy(to + n, "...", 3);
             return n + 3;
         }
 
         if (width == 1) {
-            to[n++] = data[i];
+            to[n] = data[i];
             continue;
         }
 
-        to[n++] = '\\';
-        to[n++] = 'x';
-        to[n++] = (unsigned char) digits[data[i] >> 4];
-        to[n++] = (unsigned char) digits[data[i] & 0xf];
+        to[n] = '\\';
+        to[n + 1] = 'x';
+        to[n + 2] = (unsigned char) digits[data[i] >> 4];
+        to[n + 3] = (unsigned char) digits[data[i] & 0xf];
     }
 
     return n;

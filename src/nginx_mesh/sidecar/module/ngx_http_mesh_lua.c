@@ -3,6 +3,7 @@
 #include "ngx_http_mesh.h"
 
 #include "ngx_mesh_connection.h"
+#include "ngx_mesh_log.h"
 #include "ngx_mesh_strings.h"
 
 
@@ -80,6 +81,8 @@ ngx_http_mesh_ffi_refused(ngx_http_request_t *r, const char *reason, size_t len)
 {
     ngx_str_t             str = ngx_mesh_str(reason, len);
     ngx_http_mesh_ctx_t  *ctx;
+
+    ngx_mesh_log_decision(r->connection->log, "the request is refused: %V", ngx_mesh_log_text(str.data, str.len));
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
 

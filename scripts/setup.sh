@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 packages="ca-certificates debian-archive-keyring iproute2 libpcre2-8-0 mmdebstrap nftables python3 python3-venv util-linux"
 if [ "${1:-}" = dev ]; then
     # Of MariaDB the package that has no service; PostgreSQL and Prometheus have none such, see below.
-    packages="$packages chromium curl gcc libc6-dev lua-busted lua-check lua-cjson luajit mariadb-client-core"
+    packages="$packages chromium cppcheck curl gcc libc6-dev lua-busted lua-check lua-cjson luajit mariadb-client-core"
     packages="$packages mariadb-server-core openssl postgresql prometheus wrk"
 fi
 

@@ -1,4 +1,4 @@
-#include "hello.h"
+#include "protocol_detection.h"
 
 #include <string.h>
 
@@ -9,7 +9,7 @@
 #define TLS_EXT_ALPN        16
 
 
-/* A cursor over bytes that never passes their end. */
+/* Bytes that are still to be read. Reading never passes their end. */
 typedef struct {
     const uint8_t  *p;
     size_t          left;
@@ -38,7 +38,7 @@ span_number(span *s, size_t width, size_t *value)
 }
 
 
-/* Takes a vector whose length is given in `width` bytes before it. */
+/* Reads a vector, which follows its length in `width` bytes. */
 static int
 span_vector(span *s, size_t width, span *out)
 {
@@ -57,7 +57,7 @@ span_vector(span *s, size_t width, span *out)
 
 
 static int
-hello_alpn_offers_mesh(span extension)
+client_hello_alpn_offers_mesh(span extension)
 {
     span  list, name;
 
@@ -70,7 +70,7 @@ hello_alpn_offers_mesh(span extension)
             return 0;
         }
 
-        if (name.left == sizeof(MESH_ALPN_TCP) - 1 && memcmp(name.p, MESH_ALPN_TCP, name.left) == 0) {
+        if (name.left == sizeof(PROTOCOL_ALPN_TCP) - 1 && memcmp(name.p, PROTOCOL_ALPN_TCP, name.left) == 0) {
             return 1;
         }
     }
@@ -80,7 +80,7 @@ hello_alpn_offers_mesh(span extension)
 
 
 static int
-hello_offers_mesh(span record)
+client_hello_offers_mesh(span record)
 {
     span    body, skipped, extensions, extension;
     size_t  type;
@@ -89,7 +89,7 @@ hello_offers_mesh(span record)
         return 0;
     }
 
-    /* legacy_version and random, then session id, cipher suites, compression methods */
+    /* The body begins with legacy_version and random. Then follow session id, cipher suites, compression methods. */
 
     if (body.left < 34) {
         return 0;
@@ -110,7 +110,7 @@ hello_offers_mesh(span record)
         }
 
         if (type == TLS_EXT_ALPN) {
-            return hello_alpn_offers_mesh(extension);
+            return client_hello_alpn_offers_mesh(extension);
         }
     }
 
@@ -118,36 +118,36 @@ hello_offers_mesh(span record)
 }
 
 
-hello_kind
-hello_classify(const uint8_t *data, size_t len)
+protocol_kind
+protocol_detect(const uint8_t *data, size_t len)
 {
     size_t  length;
 
     if (len == 0) {
-        return HELLO_MORE;
+        return PROTOCOL_INCOMPLETE;
     }
 
     if (data[0] != TLS_HANDSHAKE) {
-        return HELLO_PLAIN;
+        return PROTOCOL_PLAINTEXT;
     }
 
     if (len > 1 && data[1] != 3) {
-        return HELLO_PLAIN;
+        return PROTOCOL_PLAINTEXT;
     }
 
     if (len < TLS_RECORD_HEADER) {
-        return HELLO_MORE;
+        return PROTOCOL_INCOMPLETE;
     }
 
     length = ((size_t) data[3] << 8) | data[4];
 
     if (length == 0 || length > TLS_RECORD_MAX) {
-        return HELLO_PLAIN;
+        return PROTOCOL_PLAINTEXT;
     }
 
     if (len < TLS_RECORD_HEADER + length) {
-        return HELLO_MORE;
+        return PROTOCOL_INCOMPLETE;
     }
 
-    return hello_offers_mesh((span) { data + TLS_RECORD_HEADER, length }) ? HELLO_TLS_MESH_TCP : HELLO_TLS;
+    return client_hello_offers_mesh((span) { data + TLS_RECORD_HEADER, length }) ? PROTOCOL_TLS_MESH_TCP : PROTOCOL_TLS;
 }

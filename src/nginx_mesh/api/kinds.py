@@ -6,26 +6,16 @@ from typing import Any
 
 import msgspec
 
-from .core import (
-    ConfigMap,
-    DaemonSet,
-    Deployment,
-    EndpointSlice,
-    Job,
-    Namespace,
-    Pod,
-    ReplicaSet,
-    ReplicationController,
-    Secret,
-    Service,
-    ServiceAccount,
-    StatefulSet,
-)
+from .cluster import Namespace, ServiceAccount
+from .config import ConfigMap, Secret
 from .decoding import decode_as, without_nulls
 from .errors import FieldError, step
 from .meta import Object, StrictObject
 from .nsm import CircuitBreaker, MeshConfig, MeshConfigClass, RateLimit
+from .pods import Pod
+from .services import EndpointSlice, Service
 from .smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
+from .workloads import DaemonSet, Deployment, Job, ReplicaSet, ReplicationController, StatefulSet
 
 _RATE_LIMIT_V1ALPHA1 = ("specs.smi.nginx.com/v1alpha1", "RateLimit")
 _SHORT_NAMES: dict[type[Object], tuple[str, ...]] = {

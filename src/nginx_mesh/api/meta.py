@@ -10,6 +10,9 @@ from typing import ClassVar
 
 import msgspec
 
+IntOrString = int | str
+"""A number, or a name that stands for one: `intstr.IntOrString` of the Kubernetes API."""
+
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of all parts of Kubernetes objects."""

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .. import annotations as mesh
-from ..core import Container, EnvVar, HTTPGetAction, PodSpec, PodTemplateSpec, Probe, TCPSocketAction, Volume
+from ..containers import Container, EnvVar, HTTPGetAction, Probe, TCPSocketAction
 from ..errors import FieldError
 from ..meta import ObjectMeta
 from ..names import data_key, http_token, label_name, port_name, port_number, subdomain_name
+from ..pods import PodSpec, PodTemplateSpec
+from ..volumes import Volume
 from .checks import Errors, at, at_least, labels, must, one_of, unique
 from .metadata import annotation_keys
 

@@ -29,12 +29,29 @@ class FieldSelector(Model, frozen=True, kw_only=True):
     api_version: str = "v1"
 
 
+class ResourceFieldSelector(Model, frozen=True, kw_only=True):
+    """resourceFieldRef: a container's limit or request, for example limits.cpu."""
+
+    resource: str
+    container_name: str = ""
+
+
+class FileKeySelector(Model, frozen=True, kw_only=True):
+    """fileKeyRef: a variable of an environment file in one of the pod's volumes."""
+
+    volume_name: str
+    path: str
+    key: str
+
+
 class EnvVarSource(Model, frozen=True, kw_only=True):
     """env[].valueFrom."""
 
     config_map_key_ref: KeySelector | None = None
     secret_key_ref: KeySelector | None = None
     field_ref: FieldSelector | None = None
+    resource_field_ref: ResourceFieldSelector | None = None
+    file_key_ref: FileKeySelector | None = None
 
 
 class EnvVar(Model, frozen=True, kw_only=True):
@@ -140,7 +157,10 @@ class SecurityContext(Model, frozen=True, kw_only=True):
 
 
 class Container(Model, frozen=True, kw_only=True):
-    """spec.containers[] or spec.initContainers[]."""
+    """spec.containers[], spec.initContainers[] or spec.ephemeralContainers[].
+
+    An init container whose `restart_policy` is Always is a native sidecar: it goes on running beside the containers.
+    """
 
     name: str
     image: str = ""
@@ -155,3 +175,4 @@ class Container(Model, frozen=True, kw_only=True):
     readiness_probe: Probe | None = None
     startup_probe: Probe | None = None
     security_context: SecurityContext | None = None
+    restart_policy: str = ""

@@ -32,6 +32,15 @@ class OwnerReference(Model, frozen=True, kw_only=True):
     controller: bool = False
 
 
+class ObjectReference(Model, frozen=True, kw_only=True):
+    """Another object: of an event, or behind an address."""
+
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
 class ObjectMeta(Model, frozen=True, kw_only=True):
     """metadata. `creation_timestamp` is RFC 3339; empty until the object is stored."""
 

@@ -24,6 +24,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
 
     containers: list[Container]
     init_containers: list[Container] = []
+    ephemeral_containers: list[Container] = []
     volumes: list[Volume] = []
     service_account_name: str = ""
     host_network: bool = False

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from .meta import IntOrString, Model, Object
+from .meta import IntOrString, Model, Object, ObjectReference
 
 
 class ServicePort(Model, frozen=True, kw_only=True):
@@ -48,6 +48,41 @@ class Service(Object, frozen=True, kw_only=True):
     spec: ServiceSpec
 
 
+class EndpointAddress(Model, frozen=True, kw_only=True):
+    """subsets[].addresses[] or notReadyAddresses[]; `target_ref` is the pod that has the address."""
+
+    ip: str
+    hostname: str = ""
+    target_ref: ObjectReference | None = None
+
+
+class EndpointPort(Model, frozen=True, kw_only=True):
+    """subsets[].ports[]; `name` is that of the Service's port."""
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    app_protocol: str | None = None
+
+
+class EndpointSubset(Model, frozen=True, kw_only=True):
+    """subsets[] of Endpoints: every address has every port."""
+
+    addresses: list[EndpointAddress] = []
+    not_ready_addresses: list[EndpointAddress] = []
+    ports: list[EndpointPort] = []
+
+
+class Endpoints(Object, frozen=True, kw_only=True):
+    """v1 Endpoints: addresses behind the Service of the same name. EndpointSlices have taken its place."""
+
+    API_VERSION: ClassVar[str] = "v1"
+    KIND: ClassVar[str] = "Endpoints"
+    PLURAL: ClassVar[str] = "endpoints"
+
+    subsets: list[EndpointSubset] = []
+
+
 class EndpointConditions(Model, frozen=True, kw_only=True):
     """endpoints[].conditions; what is not said to be unready is ready."""
 
@@ -55,11 +90,12 @@ class EndpointConditions(Model, frozen=True, kw_only=True):
 
 
 class SliceEndpoint(Model, frozen=True, kw_only=True):
-    """endpoints[] of an EndpointSlice."""
+    """endpoints[] of an EndpointSlice; `target_ref` is the pod that has the addresses."""
 
     addresses: list[str] = []
     conditions: EndpointConditions = EndpointConditions()
     hostname: str = ""
+    target_ref: ObjectReference | None = None
 
 
 class SlicePort(Model, frozen=True, kw_only=True):

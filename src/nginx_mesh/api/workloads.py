@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .meta import IntOrString, Model, Object
+from .meta import IntOrString, Model, Object, ObjectMeta
 from .pods import PodTemplateSpec
 from .selectors import LabelSelector
 
@@ -145,3 +145,36 @@ class Job(Object, frozen=True, kw_only=True):
 
     spec: JobSpec
     status: JobStatus = JobStatus()
+
+
+class JobTemplateSpec(Model, frozen=True, kw_only=True):
+    """spec.jobTemplate of a CronJob."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: JobSpec
+
+
+class CronJobSpec(Model, frozen=True, kw_only=True):
+    """CronJob spec."""
+
+    job_template: JobTemplateSpec
+
+
+class CronJob(Object, frozen=True, kw_only=True):
+    """batch/v1 CronJob: makes Jobs, which make pods."""
+
+    API_VERSION: ClassVar[str] = "batch/v1"
+    KIND: ClassVar[str] = "CronJob"
+    PLURAL: ClassVar[str] = "cronjobs"
+
+    spec: CronJobSpec
+
+
+class ControllerRevision(Object, frozen=True, kw_only=True):
+    """apps/v1 ControllerRevision: a former state of a StatefulSet or DaemonSet, numbered."""
+
+    API_VERSION: ClassVar[str] = "apps/v1"
+    KIND: ClassVar[str] = "ControllerRevision"
+    PLURAL: ClassVar[str] = "controllerrevisions"
+
+    revision: int

@@ -17,7 +17,7 @@ from .leftovers import destroy_node, forget_lost_containers, remove_strangers
 from .netns import enter_node
 from .networks import DEFAULT, PodNetworks
 from .paths import MeshPaths
-from .podworker import OnStatus, PodWorker
+from .podworker import OnProbeFailure, OnStatus, PodWorker
 from .restarts import KUBERNETES_BACKOFF, BackoffSettings
 from .rotation import rotate_all
 from .services import ServiceEntry
@@ -38,8 +38,9 @@ class Kubelet:
     """Runs the pods of one mesh.
 
     `images` maps prefixes of image names to root file systems. `lookup` gives ConfigMaps and Secrets. `on_status` is
-    called with a pod's status whenever that changes. Sizes are bytes. All methods belong to one event loop, whose
-    thread is in the node's network namespace (`enter_node`).
+    called with a pod's status whenever that changes, `on_probe_failure` with the reason when a probe keeps a
+    container from being ready. Sizes are bytes. All methods belong to one event loop, whose thread is in the node's
+    network namespace (`enter_node`).
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Kubelet:
         images: Mapping[str, Path],
         lookup: Lookup,
         on_status: OnStatus,
+        on_probe_failure: OnProbeFailure,
         networks: PodNetworks = DEFAULT,
         node_name: str = "local",
         cluster_domain: str = "cluster.local",
@@ -61,6 +63,7 @@ class Kubelet:
         self._paths = paths
         self._cluster_domain = cluster_domain
         self._on_status = on_status
+        self._on_probe_failure = on_probe_failure
         self._log_bytes = log_bytes
         self._log_check_seconds = log_check_seconds
         self._pods: dict[ObjectKey, PodWorker] = {}
@@ -107,7 +110,7 @@ class Kubelet:
         if not pod.spec.host_network:
             uid, node = pod.metadata.uid, self._paths.node_netns
             await netns.run_aside(lambda: forget_lost_containers(self._paths, uid), node)
-        worker = PodWorker(self._node, pod, self._on_status)
+        worker = PodWorker(self._node, pod, self._on_status, self._on_probe_failure)
         self._pods[pod.key] = worker
         if not pod.metadata.deletion_timestamp:
             worker.start()

@@ -15,6 +15,7 @@ from .decoding import without_nulls
 from .documents import read
 from .errors import FieldError
 from .kinds import decode
+from .listing import with_implied_kind
 from .loaded import LoadedObject as LoadedObject
 from .loaded import ManifestError as ManifestError
 from .validate import validate
@@ -76,7 +77,7 @@ def _load_object(value: Any, file: str, document: int, namespace: str) -> Loaded
 
 def _flatten(value: Any) -> Iterator[_Item]:
     """The items of lists, of `kind: List` and of lists of one kind; what is no list is itself."""
-    kind, version = (value.get("kind"), value.get("apiVersion")) if isinstance(value, dict) else (None, None)
+    kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or not kind.endswith("List") or "items" not in value:
         yield _Item(value)
         return
@@ -85,9 +86,7 @@ def _flatten(value: Any) -> Iterator[_Item]:
         yield _Item(None, FieldError("items", "must be a list"))
         return
     for item in items or ():
-        if kind != "List" and isinstance(item, dict):
-            item = {"apiVersion": version, "kind": kind.removesuffix("List"), **item}
-        yield from _flatten(item)
+        yield from _flatten(with_implied_kind(item, value) if isinstance(item, dict) else item)
 
 
 def _described(value: Any) -> str:

@@ -314,7 +314,7 @@ def test_no_request_fails_while_pods_come_go_and_are_replaced_and_the_daemon_is_
 
 def test_statuses_that_an_earlier_version_stored_do_not_disturb_the_pods(mesh: LocalCli) -> None:
     def of_web() -> list[tuple[str, int, str]]:
-        pods = json.loads(mesh.ok("get", "pods", "-n", "shop", "-l", "app=web", "-o", "json"))["items"]
+        pods = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"]
         statuses = [(one["metadata"]["uid"], one["status"]["containerStatuses"][0]) for one in pods]
         assert all(status["ready"] for _, status in statuses)
         return [(uid, status["restartCount"], status["state"]["running"]["startedAt"]) for uid, status in statuses]

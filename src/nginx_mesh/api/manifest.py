@@ -18,6 +18,7 @@ from .kinds import decode
 from .listing import with_implied_kind
 from .loaded import LoadedObject as LoadedObject
 from .loaded import ManifestError as ManifestError
+from .loaded import described
 from .validate import validate
 
 MAX_OBJECTS = 5000
@@ -66,7 +67,7 @@ def _load_object(value: Any, file: str, document: int, namespace: str) -> Loaded
     try:
         obj = decode(value)
     except FieldError as error:
-        return [ManifestError(file, document, _described(value), error.field, error.reason)]
+        return [ManifestError(file, document, described(value), error.field, error.reason)]
     raw = without_nulls(value)
     if obj.NAMESPACED and not obj.metadata.namespace:
         raw["metadata"]["namespace"] = namespace
@@ -87,13 +88,3 @@ def _flatten(value: Any) -> Iterator[_Item]:
         return
     for item in items or ():
         yield from _flatten(with_implied_kind(item, value) if isinstance(item, dict) else item)
-
-
-def _described(value: Any) -> str:
-    """ "Kind namespace/name" of something that may not be an object at all."""
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        return ""
-    metadata = value.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    names = [part for part in (metadata.get("namespace"), metadata.get("name")) if isinstance(part, str)]
-    return " ".join(part for part in (value["kind"], "/".join(names)) if part)

@@ -128,5 +128,6 @@ def test_a_pod_that_no_api_server_gives_is_refused_by_its_field() -> None:
     broken["status"]["containerStatuses"][0]["state"] = "running"
     result = subprocess.run(INJECT, input=printed(broken).encode(), capture_output=True, check=False)
     assert (result.returncode, result.stdout) == (1, b"")
+    name = f"Pod default/{broken['metadata']['name']}"
     field = "status.containerStatuses[0].state: must be a mapping, not a string"
-    assert result.stderr.decode() == f"error: stdin document 1: {field}\n"
+    assert result.stderr.decode() == f"error: stdin document 1: {name}: {field}\n"

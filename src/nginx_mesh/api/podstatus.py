@@ -60,7 +60,7 @@ class ContainerState(Model, frozen=True, kw_only=True):
     terminated: ContainerStateTerminated | None = None
 
 
-# As Kubernetes, we write `ready: false` and `restartCount: 0` as well.
+# Kubernetes writes `ready: false` and `restartCount: 0` as well, and so do we.
 class ContainerStatus(Model, frozen=True, kw_only=True, omit_defaults=False):
     """status.containerStatuses[], initContainerStatuses[] or ephemeralContainerStatuses[].
 

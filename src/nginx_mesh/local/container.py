@@ -144,7 +144,7 @@ class ContainerDir:
         failure = self._failure.read_text() if self._failure.exists() else ""
         if not words:
             return Exit(code=_KILLED, failure=failure)
-        # The exit code is the last that is ever written to the file.
+        # Nothing is written to the file after the exit code.
         return Exit(code=int(words[0]), failure=failure, ended=self._status.stat().st_mtime)
 
     def last_start(self) -> float | None:

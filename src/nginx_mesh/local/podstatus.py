@@ -23,7 +23,7 @@ def pod_status(
     problem: tuple[str, str] = ("", ""),
 ) -> PodStatus:
     """The status to publish. `ended` means that no container will run again, `problem` is a reason and a message."""
-    initialized = all(exit_code(status) == 0 for status in initial)
+    initialized = all(_exit_code(status) == 0 for status in initial)
     phase = _phase(containers, initial, ended)
     ready = phase == "Running" and all(status.ready for status in containers) and not terminating
     why_not = _why_not_ready(containers, phase, terminating)
@@ -43,12 +43,12 @@ def pod_status(
         ],
         container_statuses=list(containers),
         # An init container is ready when it has done its work.
-        init_container_statuses=[msgspec.structs.replace(one, ready=exit_code(one) == 0) for one in initial],
+        init_container_statuses=[msgspec.structs.replace(one, ready=_exit_code(one) == 0) for one in initial],
         start_time=start_time,
     )
 
 
-def exit_code(status: ContainerStatus) -> int | None:
+def _exit_code(status: ContainerStatus) -> int | None:
     """The exit code of a container that has ended; None while it waits or runs."""
     return status.state.terminated.exit_code if status.state.terminated else None
 
@@ -62,7 +62,7 @@ def _phase(containers: Sequence[ContainerStatus], initial: Sequence[ContainerSta
     if ended:
         # The sidecar is stopped when the others are done: how it ends says nothing about the pod.
         decisive = [status for status in (*initial, *containers) if status.name != SIDECAR_CONTAINER]
-        return "Succeeded" if all(exit_code(status) == 0 for status in decisive) else "Failed"
+        return "Succeeded" if all(_exit_code(status) == 0 for status in decisive) else "Failed"
     if any(_has_run(status) for status in containers):
         return "Running"
     return "Pending"

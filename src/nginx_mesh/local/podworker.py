@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 OnStatus = Callable[[ObjectKey, PodStatus], None]
 OnProbeFailure = Callable[[ObjectKey, str, str], None]
-"""Hears of a pod whose container (its name) is not ready or not alive, and why."""
+"""Called with a pod, the name of one of its containers, and how a probe of that container failed."""
 
 _SANDBOX_RETRY_SECONDS = 2.0
 # A sidecar that is told to stop finishes its requests, but not for ever.

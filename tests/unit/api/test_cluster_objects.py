@@ -175,6 +175,19 @@ def test_manifests_of_them_are_valid(name: str) -> None:
     assert len(manifest.objects) == len(corpus.objects(name))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}},
+        {"fileKeyRef": {"volumeName": "v", "path": "a.env", "key": "A"}},
+    ],
+)
+def test_a_variable_may_come_from_wherever_kubernetes_takes_it(source: Raw) -> None:
+    container = {"name": "a", "env": [{"name": "A", "valueFrom": source}]}
+    raw = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    assert load(json.dumps(raw).encode(), "f").errors == []
+
+
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The paths of all fields and items in a value."""
     pairs: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -30,7 +30,7 @@ def test_a_page_of_a_list_says_what_follows_and_what_its_items_are() -> None:
     assert [str(decode(item).key) for item in page.items] == ["Pod default/agent-g25w9"]
 
 
-def test_a_list_of_many_kinds_is_one_page() -> None:
+def test_a_list_that_is_not_cut_into_pages_is_its_only_page() -> None:
     page = decode_list(corpus.read("pods.json"))
     assert (page.metadata.continue_, page.metadata.remaining_item_count) == ("", None)
     assert page.items == corpus.objects("pods.json")

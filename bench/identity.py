@@ -26,14 +26,14 @@ from cryptography.hazmat.primitives import serialization
 from rich.console import Console
 from rich.table import Table
 
+from nginx_mesh.api.spiffe import SpiffeId, workload_id
 from nginx_mesh.api.values import parse_host_port
 from nginx_mesh.cli.client import Client
-from nginx_mesh.identity.client import Registration, SvidRequest
-from nginx_mesh.identity.keymanager.memory import MemoryKeyManager
-from nginx_mesh.identity.keys import generate_key
-from nginx_mesh.identity.remote import RemoteClient, join_token
-from nginx_mesh.identity.spiffe import SpiffeId, workload_id
-from nginx_mesh.identity.x509svid import request_svid
+from nginx_mesh.identity.agent.remote import RemoteClient, join_token
+from nginx_mesh.identity.common.client import Registration, SvidRequest
+from nginx_mesh.identity.common.keymanager.memory import MemoryKeyManager
+from nginx_mesh.identity.common.keys import generate_key
+from nginx_mesh.identity.common.x509svid import request_svid
 
 _TRUST_DOMAIN = "example.org"
 # What an agent asks for at once, and how many agents do.

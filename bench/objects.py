@@ -16,7 +16,7 @@ from nginx_mesh.api.values import HostPort
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import Identity, State
+from nginx_mesh.protocol.state import Identity, State
 
 NAMESPACE = "bench"
 
@@ -137,9 +137,10 @@ def states(mesh: Iterable[Object], certificates: Certificates, *, sampler_ratio:
 
     def state(name: str, svid: Svid) -> State:
         identity = Identity(spiffe_id=svid.spiffe_id, svid=svid.certificate, key=svid.key, bundle=certificates.root)
-        found = compile_state(catalog, settings, ObjectKey("Pod", NAMESPACE, name), identity)
+        found = compile_state(catalog, settings, ObjectKey("Pod", NAMESPACE, name))
         if found is None:
             raise ValueError(f"there is no pod {name} with a sidecar")
+        found["identity"] = identity
         return found
 
     return States(state("client", certificates.client), state("server-0", certificates.server))

@@ -24,8 +24,9 @@ from bench.topology import (
     Topology,
 )
 from nginx_mesh.api.meta import Object
-from nginx_mesh.compile.state import State, Update
-from nginx_mesh.node.control import Accepted, ControlSocket, UnreachableError
+from nginx_mesh.node.control import ControlSocket
+from nginx_mesh.protocol.control import Accepted, SidecarUnreachableError
+from nginx_mesh.protocol.state import State, Update
 
 _START = "/usr/lib/nginx-mesh/sidecar"
 _CONFIGURATION = "etc/nginx-mesh/nginx.conf"
@@ -166,7 +167,7 @@ async def _push(process: Process, state: State, version: int) -> None:
             try:
                 answer = await control.put(Update(base=None, version=version, set_=state))
                 break
-            except UnreachableError:
+            except SidecarUnreachableError:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.05)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.identity.bundle import TrustBundle, encode
-from nginx_mesh.identity.spiffe import SpiffeId
-from nginx_mesh.identity.spire.entries import Selector
+from nginx_mesh.api.spiffe import SpiffeId
+from nginx_mesh.identity.agent.spire.entries import Selector
+from nginx_mesh.identity.common.bundle import TrustBundle, encode
 
 TRUST_DOMAIN = "spire.test"
 

@@ -10,7 +10,7 @@ import msgspec
 
 from nginx_mesh.api.core import Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.kubelet import Kubelet, enter_node
+from nginx_mesh.local.node.kubelet import Kubelet, enter_node
 from nginx_mesh.local.paths import MeshPaths
 
 

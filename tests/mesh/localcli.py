@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from nginx_mesh.local import netns
+from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
 
 CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "local"]

@@ -22,12 +22,13 @@ from nginx_mesh.api.meta import Object, ObjectKey, ObjectMeta
 from nginx_mesh.api.pods import Pod, PodSpec
 from nginx_mesh.api.podstatus import ContainerStatus, PodIP, PodStatus
 from nginx_mesh.api.services import Service
-from nginx_mesh.local import linux, netns
-from nginx_mesh.local.kubelet import Kubelet, enter_node
-from nginx_mesh.local.networks import DEFAULT
+from nginx_mesh.local.net import netns
+from nginx_mesh.local.net.networks import DEFAULT
+from nginx_mesh.local.node import linux
+from nginx_mesh.local.node.kubelet import Kubelet, enter_node
+from nginx_mesh.local.node.restarts import BackoffSettings
+from nginx_mesh.local.node.services import resolve_services
 from nginx_mesh.local.paths import MeshPaths
-from nginx_mesh.local.restarts import BackoffSettings
-from nginx_mesh.local.services import resolve_services
 
 QUICK_BACKOFF = BackoffSettings(base=0.2, cap=1.0, reset=600)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from nginx_mesh.compile.state import Grant, Inbound, PathRule, Update
-from nginx_mesh.identity.spiffe import workload_id
+from nginx_mesh.api.spiffe import workload_id
+from nginx_mesh.protocol.state import Grant, Inbound, PathRule, Update
 
 from .world import JSON, PEERS, TRUST_DOMAIN, Authority, Pod, Service, World, cpu, wait_until
 

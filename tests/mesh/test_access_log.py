@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 import pytest
 
 from nginx_mesh.api.values import LogLevel
-from nginx_mesh.compile.state import Inbound, Limit
+from nginx_mesh.protocol.state import Inbound, Limit
 
 from .world import Pod, Service, World
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from nginx_mesh.compile.state import LbMethod
+from nginx_mesh.protocol.state import LbMethod
 
 from .world import JSON, Peer, Pod, Service, World, wait_until
 

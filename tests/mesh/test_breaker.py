@@ -13,8 +13,10 @@ from typing import get_args
 
 import pytest
 
-from nginx_mesh.compile.state import Breaker, LbMethod, Protocol, Split, SplitBackend
-from nginx_mesh.node.explain import Question, Request, ask_outgoing
+from nginx_mesh.api.portprotocol import PortProtocol
+from nginx_mesh.node.explain import ask_outgoing
+from nginx_mesh.protocol.explain import Question, Request
+from nginx_mesh.protocol.state import Breaker, LbMethod, Split, SplitBackend
 
 from .test_balancing import cut_off, reconnect
 from .test_sidecar_state import series
@@ -23,7 +25,7 @@ from .world import JSON, Peer, Pod, Service, World, wait_until
 pytestmark = pytest.mark.mesh
 
 METHODS: Sequence[LbMethod] = get_args(LbMethod)
-PORTS: dict[int, Protocol] = {8080: "http", 8081: "http", 50051: "grpc", 2525: "tcp", 2526: "tcp"}
+PORTS: dict[int, PortProtocol] = {8080: "http", 8081: "http", 50051: "grpc", 2525: "tcp", 2526: "tcp"}
 
 # Ends an answer in the middle.
 BREAKS_OFF = """

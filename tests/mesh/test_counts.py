@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nginx_mesh.compile.state import Breaker, Inbound, Limit
+from nginx_mesh.protocol.state import Breaker, Inbound, Limit
 from nginx_mesh.traffic.exposition import read
 from nginx_mesh.traffic.flows import flows
 from nginx_mesh.traffic.history import History

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from nginx_mesh.cli import meshes
-from nginx_mesh.local import netns
+from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.sidecar.image import ensure_image
 

@@ -14,7 +14,7 @@ from dnslib import QTYPE, RCODE, DNSRecord
 
 from nginx_mesh.api.core import Container, Pod, Service, ServicePort, ServiceSpec
 from nginx_mesh.api.meta import ObjectMeta
-from nginx_mesh.local.networks import DEFAULT
+from nginx_mesh.local.net.networks import DEFAULT
 
 from .localnode import LocalNode, python
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import pytest
 
-from nginx_mesh.local import netns
+from nginx_mesh.local.net import netns
 
 pytestmark = pytest.mark.mesh
 

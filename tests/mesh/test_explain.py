@@ -16,7 +16,10 @@ from typing import Literal
 
 import pytest
 
-from nginx_mesh.compile.state import (
+from nginx_mesh.api.portprotocol import PortProtocol
+from nginx_mesh.node.explain import ask_incoming, ask_outgoing
+from nginx_mesh.protocol.explain import Incoming, NotUnderstoodError, Outgoing, Question, Request, encode
+from nginx_mesh.protocol.state import (
     Breaker,
     Cluster,
     Destination,
@@ -24,19 +27,8 @@ from nginx_mesh.compile.state import (
     Inbound,
     Limit,
     PathRule,
-    Protocol,
     Split,
     SplitBackend,
-)
-from nginx_mesh.node.explain import (
-    Incoming,
-    NotUnderstoodError,
-    Outgoing,
-    Question,
-    Request,
-    ask_incoming,
-    ask_outgoing,
-    encode,
 )
 
 from .test_balancing import cut_off, reconnect
@@ -46,7 +38,7 @@ pytestmark = pytest.mark.mesh
 
 HTTP, TCP, GRPC = 8080, 2525, 50051
 PLAIN = Request("GET", "/echo", (("Host", "web"),))
-PORTS: dict[int, Protocol] = {HTTP: "http", TCP: "tcp", GRPC: "grpc"}
+PORTS: dict[int, PortProtocol] = {HTTP: "http", TCP: "tcp", GRPC: "grpc"}
 
 # Sends requests as they are, each on a connection of its own, and prints the statuses.
 SENDER = """

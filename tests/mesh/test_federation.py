@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from nginx_mesh.compile.state import Grant, Identity, Inbound, Update
-from nginx_mesh.identity.spiffe import SpiffeId, workload_id
-from nginx_mesh.identity.x509svid import Signer, certificate_pem
+from nginx_mesh.api.spiffe import SpiffeId, workload_id
+from nginx_mesh.identity.common.x509svid import Signer, certificate_pem
+from nginx_mesh.protocol.state import Grant, Identity, Inbound, Update
 
 from .test_mtls import HOUR, SOMEBODY, Mesh
 from .world import TRUST_DOMAIN, Authority, Company, Pod, World, wait_until

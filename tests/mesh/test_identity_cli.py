@@ -17,9 +17,9 @@ import pytest
 import yaml
 from cryptography import x509
 
-from nginx_mesh.identity.keys import generate_key
-from nginx_mesh.identity.x509svid import certificate_pem, issue_authority
-from tests.unit.identity.upstream.pki import make_ca
+from nginx_mesh.identity.common.keys import generate_key
+from nginx_mesh.identity.common.x509svid import certificate_pem, issue_authority
+from tests.unit.identity.server.upstream.pki import make_ca
 
 from .localcli import Load, LocalCli
 from .manifests import SHOP, web
@@ -273,7 +273,7 @@ def test_a_mesh_whose_authority_is_a_process_shows_what_its_agent_holds(mesh: Lo
     (directory / "server.yaml").write_text(yaml.safe_dump(server))
     remote = {"address": f"unix:{socket}", "trustBundle": "bundle.pem", "joinTokenFile": "token"}
     (directory / "mesh.yaml").write_text(yaml.safe_dump({"identity": {"provider": "server", "server": remote}}))
-    command = [sys.executable, "-c", "from nginx_mesh.identity.process import main; main()", "-c"]
+    command = [sys.executable, "-c", "from nginx_mesh.identity.server.process import main; main()", "-c"]
     process = subprocess.Popen([*command, str(directory / "server.yaml")], stderr=subprocess.DEVNULL)
     try:
         mesh.wait(lambda: admin.exists() and (directory / "bundle.pem").exists())

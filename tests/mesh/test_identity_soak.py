@@ -17,7 +17,7 @@ import pytest
 
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.cli import meshes
-from tests.unit.identity.upstream.pki import make_ca
+from tests.unit.identity.server.upstream.pki import make_ca
 
 from .identityserver import IdentityProcess, identities
 from .localcli import LocalCli

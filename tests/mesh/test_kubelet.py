@@ -47,9 +47,9 @@ from nginx_mesh.api.core import (
     VolumeMount,
 )
 from nginx_mesh.api.meta import ObjectMeta
-from nginx_mesh.local import netns
-from nginx_mesh.local.kubelet import NotRunningError
-from nginx_mesh.local.store import timestamp
+from nginx_mesh.api.times import rfc3339
+from nginx_mesh.local.net import netns
+from nginx_mesh.local.node.kubelet import NotRunningError
 
 from .localnode import LocalNode, exit_code, python, why
 
@@ -333,13 +333,13 @@ async def test_a_failed_init_container_keeps_the_rest_from_starting() -> None:
 
 async def test_exit_code_and_output_of_a_pod_that_ends() -> None:
     async with LocalNode() as node:
-        before = timestamp(time.time())
+        before = rfc3339(time.time())
         pod = node.pod("p", app("sh", "-c", "echo out; echo err >&2; sleep 1.1; exit 3"), restart_policy="Never")
         await node.kubelet.run_pod(pod)
         status = await node.wait(pod, lambda s: s.phase == "Failed")
         ended = status.container_statuses[0].state.terminated
         assert ended is not None and (ended.reason, ended.exit_code) == ("Error", 3)
-        assert before <= ended.started_at < ended.finished_at <= timestamp(time.time())
+        assert before <= ended.started_at < ended.finished_at <= rfc3339(time.time())
         assert node.logs(pod) == "out\nerr\n"
 
 
@@ -572,7 +572,7 @@ async def test_a_daemon_killed_outright_is_not_noticed_by_pods_and_its_heir_take
         daemon.kill()
         await daemon.wait()
         await asyncio.sleep(1)
-        killed = timestamp(time.time())
+        killed = rfc3339(time.time())
 
         before = processes_in(node, server)
         assert any("http.server" in line for line in before)

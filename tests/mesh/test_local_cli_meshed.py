@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.local import netns
+from nginx_mesh.local.net import netns
 
 from .localcli import CTL, LocalCli
 from .manifests import IDLE_CLIENT, SHOP, web

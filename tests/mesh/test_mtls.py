@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nginx_mesh.compile.state import Identity, Inbound, MtlsMode
-from nginx_mesh.identity.keys import to_pem
-from nginx_mesh.identity.spiffe import SpiffeId, workload_id
+from nginx_mesh.api.spiffe import SpiffeId, workload_id
+from nginx_mesh.identity.common.keys import to_pem
+from nginx_mesh.protocol.state import Identity, Inbound, MtlsMode
 
 from .world import TRUST_DOMAIN, Authority, Pod, Service, World, wait_until
 

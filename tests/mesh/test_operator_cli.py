@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nginx_mesh.cli import meshes
 from nginx_mesh.cli.client import ApiError, Client
-from nginx_mesh.identity.keys import from_pem
-from nginx_mesh.identity.spire.workload import WorkloadClient
-from nginx_mesh.identity.workload import WorkloadContext
+from nginx_mesh.identity.agent.spire.workload import WorkloadClient
+from nginx_mesh.identity.common.keys import from_pem
+from nginx_mesh.identity.common.workload import WorkloadContext
 from nginx_mesh.version import version
 from tests.unit.observe.promtool import complaints
 

@@ -32,13 +32,14 @@ from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import CircuitBreaker
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.smi import HTTPRouteGroup, TrafficSplit
+from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import LbMethod, MtlsMode, State, Update
 from nginx_mesh.explain.steps import share
-from nginx_mesh.identity.spiffe import workload_id
-from nginx_mesh.node.explain import Outgoing, Question, Request, ask_outgoing
+from nginx_mesh.node.explain import ask_outgoing
+from nginx_mesh.protocol.explain import Outgoing, Question, Request
+from nginx_mesh.protocol.state import LbMethod, MtlsMode, State, Update
 from tests.mesh.world import PEERS, TRUST_DOMAIN, Pod, World
 from tests.model.outbound import SLACK, Dial, Outbound, Outcome
 
@@ -289,8 +290,10 @@ class Field:
             for obj in chance.random.sample(chance.objects, len(chance.objects)):
                 catalog.apply(Upsert(obj))
         settings = MeshSettings(mtls_mode=mesh, trust_domain=TRUST_DOMAIN)
-        state = compile_state(catalog, settings, caller.key, self.client.identity)
+        state = compile_state(catalog, settings, caller.key)
         assert state is not None
+        assert self.client.identity is not None
+        state["identity"] = self.client.identity
         self.update(state)
 
     def update(self, state: State) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from nginx_mesh.cli.client import Client
-from nginx_mesh.local import netns
+from nginx_mesh.local.net import netns
 from nginx_mesh.node.control import ControlSocket
 
 from .localcli import LocalCli

@@ -29,12 +29,13 @@ from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import RateLimit
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficTarget
+from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import Update
-from nginx_mesh.identity.spiffe import workload_id
-from nginx_mesh.node.explain import Question, Request, ask_incoming
+from nginx_mesh.node.explain import ask_incoming
+from nginx_mesh.protocol.explain import Question, Request
+from nginx_mesh.protocol.state import Update
 from tests.mesh.world import PEERS, TRUST_DOMAIN, Authority, Pod, World
 from tests.model.policy import Call, Caller, Reference, Verdict
 
@@ -265,8 +266,10 @@ class Field:
         for obj in chance.objects:
             catalog.apply(Upsert(obj))
         settings = MeshSettings(mtls_mode=chance.mode, access_control_mode=chance.access, trust_domain=TRUST_DOMAIN)  # type: ignore[arg-type]
-        state = compile_state(catalog, settings, chance.server.key, self.server.identity)
+        state = compile_state(catalog, settings, chance.server.key)
         assert state is not None
+        assert self.server.identity is not None
+        state["identity"] = self.server.identity
         version = self.world.next_version()
         answer = self.server.update(Update(base=None, version=version, set_=state))
         assert answer == (200, {"version": version}), answer

@@ -17,10 +17,11 @@ import pytest
 
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.compile.engine import Compiler, Touched
-from nginx_mesh.identity.spiffe import workload_id
+from nginx_mesh.node.overlay import IdentityOverlay
 from tests.unit.compile import objects
 
 from .world import PEERS, TRUST_DOMAIN, Pod, World
@@ -66,6 +67,7 @@ class Scale:
 
     catalog: Catalog
     compiler: Compiler
+    overlay: IdentityOverlay
     server: Pod
     version: int
     caller: subprocess.Popen[str]
@@ -74,7 +76,7 @@ class Scale:
         return self.compiler.apply(self.catalog.apply(obj if isinstance(obj, Delete) else Upsert(obj)))
 
     def push(self) -> None:
-        update = self.compiler.update_for(pod_of(REAL), self.version or None)
+        update = self.overlay.update_for(pod_of(REAL), self.version or None)
         assert update is not None
         assert self.server.update(update) == (200, {"version": update.version})
         self.version = update.version
@@ -98,7 +100,8 @@ def scale() -> Iterator[Scale]:
         for obj in mesh(server.address):
             catalog.apply(Upsert(obj))
         compiler = Compiler(catalog, MeshSettings(access_control_mode="deny"), first_version=time.time_ns() // 10**6)
-        compiler.set_identity(pod_of(REAL), world.authority.identity(workload_id(TRUST_DOMAIN, "default", f"a{REAL}")))
+        overlay = IdentityOverlay(compiler.update_for, compiler.version)
+        overlay.set_identity(pod_of(REAL), world.authority.identity(workload_id(TRUST_DOMAIN, "default", f"a{REAL}")))
         server.serve("http_server", "--port", "8080")
         home = world.pod("caller", meshed=False)
         identity = world.authority.identity(workload_id(TRUST_DOMAIN, "default", f"a{REAL * 7 + 1}"))
@@ -109,7 +112,7 @@ def scale() -> Iterator[Scale]:
         argv = home.command(sys.executable, str(PEERS / "callers.py"), server.address, str(listed))
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as caller:
             world.processes.append(caller)
-            found = Scale(catalog, compiler, server, 0, caller)
+            found = Scale(catalog, compiler, overlay, server, 0, caller)
             found.push()
             yield found
             caller.kill()

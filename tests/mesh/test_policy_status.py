@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nginx_mesh.local.store import Store
+from nginx_mesh.local.api.store import Store
 
 from .localcli import LocalCli
 from .manifests import IDLE_CLIENT, SHOP, web

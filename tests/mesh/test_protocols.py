@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nginx_mesh.compile.state import MtlsMode
+from nginx_mesh.protocol.state import MtlsMode
 
 from .world import Pod, Service, World, wait_until
 

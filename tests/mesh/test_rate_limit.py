@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 import nginx_mesh.sidecar
-from nginx_mesh.compile.state import Grant, Inbound, Limit, PathRule
+from nginx_mesh.protocol.state import Grant, Inbound, Limit, PathRule
 
 from .world import JSON, Pod, Service, World, wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nginx_mesh.compile.state import Protocol
+from nginx_mesh.api.portprotocol import PortProtocol
 
 from .world import Pod, Service, World, wait_until
 
@@ -68,7 +68,7 @@ def mesh() -> Iterator[Mesh]:
         }
         # what a sidecar knows of failures, it knows by service
         names = ["all", "one", "half", *(f"{peer} {method}" for peer in PEERS for method in ("GET", "PUT", "DELETE"))]
-        ports: dict[int, tuple[int, Protocol]] = {80: (8080, "http"), 50051: (8080, "grpc")}
+        ports: dict[int, tuple[int, PortProtocol]] = {80: (8080, "http"), 50051: (8080, "grpc")}
         services = {
             (kind, name): world.service(f"{kind}-{i}", ports, pods[kind][: 1 if name == "one" else ENDPOINTS])
             for kind in KINDS

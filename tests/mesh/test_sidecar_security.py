@@ -15,10 +15,21 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from nginx_mesh.compile.state import Cluster, Endpoint, Entry, Grant, Identity, Inbound, Limit, PathRule, Probe, Update
-from nginx_mesh.identity.keys import generate_key, to_pem
-from nginx_mesh.identity.spiffe import workload_id
-from nginx_mesh.identity.x509svid import certificate_pem
+from nginx_mesh.api.spiffe import workload_id
+from nginx_mesh.identity.common.keys import generate_key, to_pem
+from nginx_mesh.identity.common.x509svid import certificate_pem
+from nginx_mesh.protocol.state import (
+    Cluster,
+    Endpoint,
+    Entry,
+    Grant,
+    Identity,
+    Inbound,
+    Limit,
+    PathRule,
+    Probe,
+    Update,
+)
 
 from .world import TRUST_DOMAIN, Authority, ControlConnection, Pod, Service, World, cpu, wait_until
 

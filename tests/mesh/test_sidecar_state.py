@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nginx_mesh.compile.state import Breaker, Cluster, Destination, Endpoint, Update
+from nginx_mesh.protocol.state import Breaker, Cluster, Destination, Endpoint, Update
 
 from .world import JSON, Pod, Service, World, cpu, wait_until
 

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from nginx_mesh.compile.state import Destination, PathRule, Protocol, Split, SplitBackend
+from nginx_mesh.api.portprotocol import PortProtocol
+from nginx_mesh.protocol.state import Destination, PathRule, Split, SplitBackend
 
 from .world import Pod, World, wait_until
 
 pytestmark = pytest.mark.mesh
 
-PORTS: dict[int, Protocol] = {8080: "http", 50051: "grpc", 2525: "tcp"}
+PORTS: dict[int, PortProtocol] = {8080: "http", 50051: "grpc", 2525: "tcp"}
 ALL = {80: (8080, "http"), 90: (50051, "grpc"), 25: (2525, "tcp")}
 
 GREETINGS = """

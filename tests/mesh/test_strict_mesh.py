@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from nginx_mesh.cli import meshes
-from nginx_mesh.local import netns
-from nginx_mesh.local.container import ContainerDir
-from nginx_mesh.local.readiness import is_ready
+from nginx_mesh.control.readiness import is_ready
+from nginx_mesh.local.net import netns
+from nginx_mesh.local.node.container import ContainerDir
 
 from .localcli import LocalCli
 

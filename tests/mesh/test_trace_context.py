@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.compile.state import Grant, Inbound, Limit
-from nginx_mesh.local import netns
+from nginx_mesh.local.net import netns
+from nginx_mesh.protocol.state import Grant, Inbound, Limit
 
 from .world import JSON, SIDECAR_UID, Pod, Service, World, wait_until
 

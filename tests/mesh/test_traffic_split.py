@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from nginx_mesh.cli import meshes
-from nginx_mesh.local import netns
+from nginx_mesh.local.net import netns
 
 from .localcli import LocalCli
 

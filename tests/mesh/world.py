@@ -40,7 +40,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
-from nginx_mesh.compile.state import (
+from nginx_mesh.api.portprotocol import PortProtocol
+from nginx_mesh.api.spiffe import SpiffeId, workload_id
+from nginx_mesh.identity.common.keys import PrivateKey, generate_key, to_pem
+from nginx_mesh.identity.common.x509svid import Signer, certificate_pem, issue_authority, issue_svid
+from nginx_mesh.protocol.state import (
     Cluster,
     Destination,
     Endpoint,
@@ -49,14 +53,10 @@ from nginx_mesh.compile.state import (
     Inbound,
     LbMethod,
     MtlsMode,
-    Protocol,
     Settings,
     State,
     Update,
 )
-from nginx_mesh.identity.keys import PrivateKey, generate_key, to_pem
-from nginx_mesh.identity.spiffe import SpiffeId, workload_id
-from nginx_mesh.identity.x509svid import Signer, certificate_pem, issue_authority, issue_svid
 from nginx_mesh.sidecar.image import ensure_image
 
 PEERS = Path(__file__).parent / "peers"
@@ -207,7 +207,7 @@ class Service:
     name: str
     vip: str
     vip6: str
-    ports: Mapping[int, tuple[int, Protocol]]
+    ports: Mapping[int, tuple[int, PortProtocol]]
     pods: list[Pod]
     lb_method: LbMethod = "round_robin"
 
@@ -220,7 +220,7 @@ class Pod:
     name: str
     address: str
     address6: str
-    ports: Mapping[int, Protocol]
+    ports: Mapping[int, PortProtocol]
     meshed: bool
     namespace: str
     directory: Path
@@ -446,7 +446,7 @@ class World:
     def pod(
         self,
         name: str,
-        ports: Mapping[int, Protocol] | None = None,
+        ports: Mapping[int, PortProtocol] | None = None,
         *,
         meshed: bool = True,
         mode: MtlsMode | None = None,
@@ -488,7 +488,7 @@ class World:
     def service(
         self,
         name: str,
-        ports: Mapping[int, tuple[int, Protocol]],
+        ports: Mapping[int, tuple[int, PortProtocol]],
         pods: Sequence[Pod],
         lb_method: LbMethod = "round_robin",
     ) -> Service:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .review import POLICIES, Review, View, review
+from .review import POLICIES, OtherObjects, Review, review, review_resource
+from .stored import StoredObjects
 
-__all__ = ["POLICIES", "Review", "View", "review"]
+__all__ = ["POLICIES", "OtherObjects", "Review", "StoredObjects", "review", "review_resource"]

@@ -9,7 +9,7 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit, RateLimitRule, WorkloadReference
 from nginx_mesh.api.smi import HTTPRouteGroup, RouteRule, Subject, TrafficSplit, TrafficTarget
-from nginx_mesh.catalog.words import absent, no_fallback, without_match, without_port
+from nginx_mesh.catalog.messages import absent, no_fallback, without_match, without_port
 
 Lookup = Callable[[ObjectKey], Object | None]
 _Reference = tuple[str, ObjectKey]

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nginx_mesh.api import kinds
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
+from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
 from nginx_mesh.api.validate import validate
 from nginx_mesh.catalog.policies import limited_destination, limited_sources
@@ -24,8 +26,8 @@ POLICIES = frozenset(
 """The kinds that `review` has something to say about."""
 
 
-class View(Protocol):
-    """All objects, that which is judged among them or not."""
+class OtherObjects(Protocol):
+    """All objects; that which is judged may be among them."""
 
     def get(self, key: ObjectKey) -> Object | None:
         """The object of this key."""
@@ -42,7 +44,12 @@ class Review:
     warnings: list[FieldError] = field(default_factory=list)
 
 
-def review(obj: Object, old: Object | None, view: View) -> Review:
+def review_resource(resource: Resource, stored: Resource | None, others: OtherObjects) -> Review:
+    """Judge a policy that is to be stored in place of `stored`. Raises FieldError when it cannot be decoded."""
+    return review(kinds.decode(resource), None if stored is None else kinds.decode(stored), others)
+
+
+def review(obj: Object, old: Object | None, others: OtherObjects) -> Review:
     """Judge an object that is to be stored in place of `old`.
 
     What was wrong with `old` already is no reason to refuse a change of something else: conflicts that nobody saw
@@ -52,17 +59,17 @@ def review(obj: Object, old: Object | None, view: View) -> Review:
     if errors:
         return Review(errors)
     if isinstance(obj, RateLimit):
-        errors = list(_taken(obj, old if isinstance(old, RateLimit) else None, view))
+        errors = list(_taken(obj, old if isinstance(old, RateLimit) else None, others))
     elif isinstance(obj, CircuitBreaker) and not (isinstance(old, CircuitBreaker) and old.spec == obj.spec):
         errors = list(_wrong_fallback(obj))
-    return Review(errors, list(missing(obj, view.get)))
+    return Review(errors, list(missing(obj, others.get)))
 
 
-def _taken(limit: RateLimit, old: RateLimit | None, view: View) -> Iterator[FieldError]:
+def _taken(limit: RateLimit, old: RateLimit | None, others: OtherObjects) -> Iterator[FieldError]:
     destination = limited_destination(limit)
     kept = _callers(old) if old is not None and limited_destination(old) == destination else {}
     new = {caller: field for caller, field in _callers(limit).items() if caller not in kept}
-    for other in sorted(view.limits_of(destination), key=lambda other: other.key):
+    for other in sorted(others.limits_of(destination), key=lambda other: other.key):
         if other.key == limit.key:
             continue
         theirs = _callers(other)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast, get_args
 
-from nginx_mesh.identity.spiffe import SpiffeId, SpiffeIdError
-
 from .errors import FieldError, located
+from .spiffe import SpiffeId, SpiffeIdError
 from .values import LbMethod, MtlsMode, parse_boolean, parse_choice, parse_ports, parse_size
 
 T = TypeVar("T")

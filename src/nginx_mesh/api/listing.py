@@ -13,8 +13,7 @@ import msgspec
 from .decoding import decode_as, without_nulls
 from .errors import FieldError, located
 from .meta import Model, ObjectMeta
-
-Raw = dict[str, Any]
+from .resource import Resource
 
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
@@ -34,7 +33,7 @@ class ListPage(Model, frozen=True, kw_only=True):
     """A list, or one page of it. Every item has its apiVersion and kind."""
 
     metadata: ListMeta = ListMeta()
-    items: list[Raw] = []
+    items: list[Resource] = []
 
 
 class Status(Model, frozen=True, kw_only=True):
@@ -52,7 +51,7 @@ class WatchEvent(Model, frozen=True, kw_only=True):
     """
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
-    object: Raw
+    object: Resource
 
     @property
     def metadata(self) -> ObjectMeta:
@@ -88,7 +87,7 @@ def decode_watch_event(raw: Any) -> WatchEvent:
     return decode_as(WatchEvent, raw)
 
 
-def with_implied_kind(item: Raw, of: Raw) -> Raw:
+def with_implied_kind(item: Resource, of: Resource) -> Resource:
     """An item of a list: in one of a single kind the items need not say what they are."""
     if of["kind"] == "List":
         return item

@@ -11,8 +11,8 @@ from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
 
-from .diversions import Diversions, Ends, breaker_ends, seniority, split_ends
 from .multimap import MultiMap
+from .routing import Diversions, Ends, breaker_ends, seniority, split_ends
 
 Account = tuple[str, str]  # namespace, ServiceAccount
 _Policy = TrafficTarget | RateLimit

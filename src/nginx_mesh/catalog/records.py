@@ -13,9 +13,9 @@ from nginx_mesh.api.annotations import OWNER_PREFIX, PEER_SPIFFE_ID, SIDECAR_CON
 from nginx_mesh.api.core import ContainerPort, EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.names import port_number
+from nginx_mesh.api.portprotocol import PortProtocol, protocol_of
 
 from .addresses import canonical, family
-from .protocol import Protocol, protocol_of
 
 _OWNER_KINDS = ("deployment", "daemonset", "statefulset", "replicaset", "replicationcontroller", "job")
 _OWNER_KIND_NAMES = {
@@ -81,7 +81,7 @@ class Port:
 
     number: int
     name: str
-    protocol: Protocol
+    protocol: PortProtocol
     target: int | str
 
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.portprotocol import PortProtocol, protocol_of
 
 from .changes import Address, Changes, EndpointAddress, ServicePort
 from .multimap import MultiMap
-from .protocol import Protocol, protocol_of
 from .records import Balanced, Port, Workload, balanced, endpoint_slice, workload
 from .remote import Remotes
 
@@ -32,7 +32,7 @@ class PortUse:
     `headless` are the ports of headless Services that target it, sorted: who dials the pod may have meant any of them.
     """
 
-    protocols: tuple[Protocol, ...]
+    protocols: tuple[PortProtocol, ...]
     service: ObjectKey | None
     declared: bool
     headless: tuple[ServicePort, ...] = ()
@@ -394,7 +394,7 @@ def _remote_changes(endpoints: AbstractSet[EndpointAddress]) -> Changes:
     )
 
 
-def _reach(service: Balanced | None) -> dict[Address, Protocol]:
+def _reach(service: Balanced | None) -> dict[Address, PortProtocol]:
     if service is None:
         return {}
     return {Address(vip, port.number): port.protocol for vip in service.vips for port in service.ports.values()}

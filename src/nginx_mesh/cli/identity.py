@@ -169,8 +169,8 @@ def x509(
 
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from nginx_mesh.identity.keys import generate_key, to_pem
-    from nginx_mesh.identity.x509svid import request_svid
+    from nginx_mesh.identity.common.keys import generate_key, to_pem
+    from nginx_mesh.identity.common.x509svid import request_svid
 
     files = [directory / name for name in ("svid.pem", "key.pem", "bundle.pem")]
     present = [str(path) for path in files if path.exists()]
@@ -384,14 +384,14 @@ def separate(client: Client, trust_domain: str) -> None:
 
 def _bundle_document(trust_domain: str, path: Path) -> str:
     """The SPIFFE document in a file, made of PEM if that is what the file holds."""
-    from nginx_mesh.identity.upstream.checks import parse_certificates
-    from nginx_mesh.identity.upstream.config import read_file
+    from nginx_mesh.identity.server.upstream.checks import parse_certificates
+    from nginx_mesh.identity.server.upstream.config import read_file
 
     try:
         text = read_file(str(path))
         if "-----BEGIN" not in text:
             return text
-        from nginx_mesh.identity.bundle import TrustBundle, encode
+        from nginx_mesh.identity.common.bundle import TrustBundle, encode
 
         return encode(TrustBundle(trust_domain, tuple(parse_certificates(text)))).decode()
     except ValueError as error:

@@ -11,12 +11,13 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from nginx_mesh.api import registry
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.values import HostPort, parse_host_port
-from nginx_mesh.local import networks, registry
-from nginx_mesh.local.networks import PodNetworks
+from nginx_mesh.local.net import networks
+from nginx_mesh.local.net.networks import PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
 from . import meshes
@@ -465,7 +466,7 @@ def connect(one: MeshPaths, other: MeshPaths) -> None:
       nginx-meshctl local up --name store --mtls-trust-domain store.example --pod-network 10.245.0.0/16
       nginx-meshctl local connect shop store
     """
-    from nginx_mesh.local import links
+    from nginx_mesh.local.net import peering as links
 
     _on_links(links.connect, one, other)
     click.echo(f'meshes "{one.name}" and "{other.name}" are connected')
@@ -481,7 +482,7 @@ def disconnect(one: MeshPaths, other: MeshPaths) -> None:
     Example:
       nginx-meshctl local disconnect shop store
     """
-    from nginx_mesh.local import links
+    from nginx_mesh.local.net import peering as links
 
     _on_links(links.disconnect, one, other)
     click.echo(f'meshes "{one.name}" and "{other.name}" are no longer connected')
@@ -523,7 +524,7 @@ def metrics(paths: MeshPaths, listen: HostPort) -> None:
 @local.command("list")
 def list_() -> None:
     """Show the local meshes of this machine."""
-    from nginx_mesh.local import links
+    from nginx_mesh.local.net import peering as links
 
     require_root()
     found = meshes.all_meshes()
@@ -543,7 +544,7 @@ def list_() -> None:
 
 
 def _on_links(change: Callable[[MeshPaths, MeshPaths], None], one: MeshPaths, other: MeshPaths) -> None:
-    from nginx_mesh.local.links import LinkError
+    from nginx_mesh.local.net.peering import LinkError
 
     require_root()
     for paths in (one, other):
@@ -556,7 +557,7 @@ def _on_links(change: Callable[[MeshPaths, MeshPaths], None], one: MeshPaths, ot
 
 
 def _check_pod_network(paths: MeshPaths, wanted: PodNetworks) -> None:
-    from nginx_mesh.local import links
+    from nginx_mesh.local.net import peering as links
 
     kept = links.pod_networks(paths)
     if kept != wanted:

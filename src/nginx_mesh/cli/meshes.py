@@ -12,7 +12,7 @@ import msgspec
 
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.local.locks import is_locked
-from nginx_mesh.local.networks import DEFAULT, PodNetworks
+from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
 from .client import Client, UnreachableError
@@ -81,8 +81,8 @@ def connect(paths: MeshPaths, timeout: float | None = None) -> Client:
 
 def create(paths: MeshPaths, settings: MeshSettings, networks: PodNetworks = DEFAULT, identity: bytes = b"") -> None:
     """Make the mesh's directories and write down what it is made with; `identity` is its configuration of identity."""
-    from nginx_mesh.local.container import write_private
-    from nginx_mesh.local.links import keep_pod_networks
+    from nginx_mesh.local.net.peering import keep_pod_networks
+    from nginx_mesh.local.node.container import write_private
 
     paths.make()
     keep_pod_networks(paths, networks)
@@ -107,7 +107,7 @@ def replace(paths: MeshPaths, image: Path | None, settings: MeshSettings, identi
     Without `identity` its configuration of identity stays. Where the daemon does not start, the mesh gets back what it
     had, and MeshError is raised.
     """
-    from nginx_mesh.local.container import write_private
+    from nginx_mesh.local.node.container import write_private
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     wanted = {settings_file(paths): msgspec.json.encode(settings)}
@@ -174,8 +174,8 @@ def start_daemon(paths: MeshPaths, image: Path | None) -> Client:
 
 def destroy(paths: MeshPaths) -> None:
     """End the mesh: its dashboard, its daemon, its pods and all it kept. Raises MeshError."""
-    from nginx_mesh.local import links
-    from nginx_mesh.local.leftovers import LeftoverError, destroy_node
+    from nginx_mesh.local.cleanup import LeftoverError, destroy_node
+    from nginx_mesh.local.net import peering as links
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     try:

@@ -36,7 +36,7 @@ from nginx_mesh.api.values import (
     parse_size,
     parse_svid_ttl,
 )
-from nginx_mesh.local.networks import NetworkError, PodNetworks
+from nginx_mesh.local.net.networks import NetworkError, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,7 +89,7 @@ mesh_option = click.option(
 
 def read_upstream_authority(path: Path) -> UpstreamAuthority:
     """The upstream authority that a file describes, its paths absolute and its files looked at. Raises FieldError."""
-    from nginx_mesh.identity.upstream.config import check_files, parse_config, with_absolute_paths
+    from nginx_mesh.identity.server.upstream.config import check_files, parse_config, with_absolute_paths
 
     settings = with_absolute_paths(decode_as(UpstreamAuthority, read_file(path)), path.parent)
     check_files(parse_config(settings))

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import click
 
+from nginx_mesh.api import registry
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object
-from nginx_mesh.local import registry
 
 from .client import Client
 from .failure import Failure

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from nginx_mesh.api.portprotocol import PortProtocol
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.smi import TrafficTarget
+from nginx_mesh.api.spiffe import account_id
 from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.protocol import Protocol
 from nginx_mesh.catalog.records import Workload
+from nginx_mesh.protocol.state import Grant
 
-from .identities import account_id
 from .routes import resolve
-from .state import Grant
 
 
 def grants(
-    catalog: Catalog, settings: MeshSettings, pod: Workload, port: int, protocols: Sequence[Protocol]
+    catalog: Catalog, settings: MeshSettings, pod: Workload, port: int, protocols: Sequence[PortProtocol]
 ) -> list[Grant] | None:
     """What TrafficTargets grant at a port of a pod, the oldest first; None when everything is allowed.
 
@@ -37,7 +37,7 @@ def grants(
 
 
 def _grants(
-    catalog: Catalog, settings: MeshSettings, target: TrafficTarget, protocols: Sequence[Protocol]
+    catalog: Catalog, settings: MeshSettings, target: TrafficTarget, protocols: Sequence[PortProtocol]
 ) -> Iterator[Grant]:
     namespace = target.metadata.namespace
     sources = {

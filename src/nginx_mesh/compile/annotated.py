@@ -9,8 +9,7 @@ from nginx_mesh.api import annotations as annotated
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.records import Balanced, Workload
-
-from .state import LbMethod, MtlsMode
+from nginx_mesh.protocol.state import LbMethod, MtlsMode
 
 T = TypeVar("T")
 

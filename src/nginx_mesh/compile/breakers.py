@@ -13,10 +13,10 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, Fallback
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import ServicePort
-from nginx_mesh.catalog.diversions import breaker_ends
-from nginx_mesh.catalog.words import absent, no_fallback, without_port
-
-from .state import Breaker, cluster_name
+from nginx_mesh.catalog.messages import absent, no_fallback, without_port
+from nginx_mesh.catalog.routing import breaker_ends
+from nginx_mesh.compile.keys import cluster_name
+from nginx_mesh.protocol.state import Breaker
 
 _MOST_ERRORS = 10_000
 _LONGEST_MS = (1 << 31) - 1

@@ -1,5 +1,7 @@
 """Compilation that follows changes: the state of every sidecar, and what of it changed since any version.
 
+Identities are no part of it: they never leave the node of their pod, which lays them over (node/overlay.py).
+
 A change of the catalog is compiled once per view (see `outbound`) and once per sidecar whose own entries it touches;
 a sidecar's update is put together from what its view and its own entries recorded since the version it has.
 """
@@ -17,24 +19,16 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Changes
+from nginx_mesh.compile.keys import breaker_key, cluster_name, destination_key, split_key
+from nginx_mesh.protocol.state import Endpoint, MtlsMode, State, StateEntry, Update, cluster_key
 
 from .annotated import effective_mode
 from .breakers import breaker
 from .check import ObjectWarning, check
 from .inbound import ProbeReader, no_probes, own_entries
 from .journal import Journal
-from .outbound import (
-    breaker_key,
-    destination,
-    destination_key,
-    outbound,
-    pod_cluster,
-    service_cluster,
-    service_endpoint,
-    split_key,
-)
+from .outbound import destination, outbound, pod_cluster, service_cluster, service_endpoint
 from .splits import split
-from .state import Endpoint, Identity, MtlsMode, State, StateEntry, Update, cluster_key, cluster_name
 from .view import Touch, View
 
 
@@ -42,17 +36,14 @@ def compile_state(
     catalog: Catalog,
     settings: MeshSettings,
     pod: ObjectKey,
-    identity: Identity | None,
     probes: ProbeReader = no_probes,
 ) -> State | None:
-    """The whole state of one sidecar, None when there is no such meshed pod."""
+    """The whole state of one sidecar but its identity, None when there is no such meshed pod."""
     workload = catalog.topology.pod(pod)
     if workload is None or not workload.meshed:
         return None
     state = outbound(catalog, settings, effective_mode(settings, workload))
     state.update(own_entries(catalog, settings, workload, probes))
-    if identity is not None:
-        state["identity"] = identity
     return state
 
 
@@ -108,7 +99,6 @@ class Compiler:
         self._views: dict[MtlsMode, View] = {}
         self._sidecars: dict[ObjectKey, _Sidecar] = {}
         self._in_view: dict[MtlsMode, set[ObjectKey]] = {"off": set(), "permissive": set(), "strict": set()}
-        self._identities: dict[ObjectKey, Identity] = {}
         self._warnings: dict[ObjectKey, tuple[ObjectWarning, ...]] = {}
         self._compiled = 0
         self.apply(catalog.everything())
@@ -166,17 +156,6 @@ class Compiler:
         pods = {pod for pod in tuple(self._sidecars) if self._compile_sidecar(pod)}
         self._drop_unused_views()
         return Touched(pods=pods, views=views & self._views.keys())
-
-    def set_identity(self, pod: ObjectKey, identity: Identity | None) -> Touched:
-        """The pod's SVID and trust bundle, None when the pod is gone. It may come before the catalog knows the pod."""
-        if identity is None:
-            self._identities.pop(pod, None)
-        else:
-            self._identities[pod] = identity
-        if pod not in self._sidecars:
-            return Touched()
-        self._version += 1
-        return Touched(pods={pod} if self._compile_sidecar(pod) else set())
 
     def update_for(self, pod: ObjectKey, base: int | None) -> Update | None:
         """What takes a sidecar that has version `base` to the newest; all of it when that cannot be told.
@@ -264,8 +243,6 @@ class Compiler:
             self._open_view(mode)
         entries = own_entries(self._catalog, self._settings, workload, self._probes)
         self._compiled += len(entries)
-        if pod in self._identities:
-            entries["identity"] = self._identities[pod]
         return sidecar.replace(entries, self._version) or moved
 
     def _open_view(self, mode: MtlsMode) -> None:

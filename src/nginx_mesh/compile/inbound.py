@@ -9,11 +9,11 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.records import Workload
+from nginx_mesh.protocol.state import Inbound, Probe, Settings, State
 
 from .access import grants
 from .annotated import client_max_body_size, effective_mode
 from .limits import limits
-from .state import Inbound, Probe, Settings, State
 
 ProbeReader = Callable[[Mapping[str, str]], Mapping[str, Probe]]
 """Reads what the injector noted of a pod's own health checks, by the path that stands for each. Raises FieldError."""

@@ -12,14 +12,14 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import RateLimit
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.spiffe import account_id
 from nginx_mesh.api.values import parse_delay, parse_rate
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.policies import limited_destination, limited_sources
 from nginx_mesh.catalog.records import Workload
+from nginx_mesh.protocol.state import Limit, PathRule
 
-from .identities import account_id
 from .routes import resolve
-from .state import Limit, PathRule
 
 # Nobody sends more at once; sidecars count no further.
 _MOST = (1 << 31) - 1

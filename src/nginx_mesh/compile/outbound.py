@@ -25,34 +25,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.spiffe import account_id
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, EndpointAddress, ServicePort
 from nginx_mesh.catalog.records import Balanced, Workload
+from nginx_mesh.compile.keys import breaker_key, cluster_name, destination_key, split_key
+from nginx_mesh.protocol.state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State, cluster_key
 
 from .annotated import lb_method, peer_id, speaks_mtls
 from .breakers import breaker
-from .identities import account_id
 from .splits import split
-from .state import Cluster, Destination, Endpoint, LbMethod, MtlsMode, State, cluster_key, cluster_name
 
 # A cluster of one endpoint leaves nothing to choose: it takes the cheapest method.
 _SINGLE: LbMethod = "round_robin"
-
-
-def destination_key(address: Address) -> str:
-    """The state key of a destination."""
-    return f"destination/{socket_address(*address)}"
-
-
-def split_key(port: ServicePort) -> str:
-    """The state key of a Service port's split."""
-    return f"split/{cluster_name(port)}"
-
-
-def breaker_key(port: ServicePort) -> str:
-    """The state key of a Service port's circuit breaker."""
-    return f"breaker/{cluster_name(port)}"
 
 
 def destination(catalog: Catalog, address: Address) -> Destination | None:

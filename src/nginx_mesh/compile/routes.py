@@ -9,10 +9,9 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import RateLimitRule
 from nginx_mesh.api.pcre2 import pattern_fault
 from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, RouteRule, TCPRoute
+from nginx_mesh.catalog.messages import absent, without_match
 from nginx_mesh.catalog.policies import Policies
-from nginx_mesh.catalog.words import absent, without_match
-
-from .state import PathRule
+from nginx_mesh.protocol.state import PathRule
 
 # How examples of NGINX Service Mesh write "any"; as a regular expression it would be an error.
 _ANY = "*"

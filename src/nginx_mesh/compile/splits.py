@@ -13,11 +13,12 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.smi import RouteRule, TrafficSplit
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import ServicePort
+from nginx_mesh.catalog.messages import absent
 from nginx_mesh.catalog.records import Balanced, Port
-from nginx_mesh.catalog.words import absent
+from nginx_mesh.compile.keys import cluster_name
+from nginx_mesh.protocol.state import Split, SplitBackend
 
 from .routes import Routes, resolve
-from .state import Split, SplitBackend, cluster_name
 
 # Sidecars count no further.
 _MOST = (1 << 31) - 1

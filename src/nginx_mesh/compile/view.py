@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from nginx_mesh.protocol.state import Cluster, Endpoint, State, StateEntry, cluster_key
+
 from .journal import Journal
-from .state import Cluster, Endpoint, State, StateEntry, cluster_key
 
 Touch = tuple[str, str | None]  # an entry's key and None, or a cluster's name and the endpoint that changed
 

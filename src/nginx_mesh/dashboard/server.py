@@ -6,7 +6,7 @@ here (DNS rebinding) gets nothing. Nothing else may read the answers (no CORS), 
 | path | |
 |---|---|
 | `/`, `/static/NAME` | the page |
-| `/api/graph`, `/api/events`, `/api/workloads/NAMESPACE/KIND/NAME` | local/overview.py; 503 while the daemon is away |
+| `/api/graph`, `/api/events`, `/api/workloads/NAMESPACE/KIND/NAME` | overview/; 503 while the daemon is away |
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,18 +22,8 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.records import Workload
-from nginx_mesh.node.control import UnreachableError
-from nginx_mesh.node.explain import (
-    Carried,
-    Incoming,
-    NotUnderstoodError,
-    Outgoing,
-    Question,
-    Reached,
-    Request,
-    ask_incoming,
-    ask_outgoing,
-)
+from nginx_mesh.protocol.control import SidecarUnreachableError
+from nginx_mesh.protocol.explain import Carried, Incoming, NotUnderstoodError, Outgoing, Question, Reached, Request
 
 from . import steps as words
 from .document import Asked, Called, Caller, Destination, Explanation, Step, Way
@@ -57,6 +46,19 @@ _MOST_ASKED = 8
 _GRPC = (("Content-Type", "application/grpc"), ("TE", "trailers"))
 
 
+class Sidecars(Protocol):
+    """The sidecars of the mesh, which can be asked what they would do."""
+
+    def live(self) -> Mapping[ObjectKey, str]:
+        """The pods whose sidecars have had a state, with their uids."""
+
+    async def explain_outgoing(self, pod: ObjectKey, question: Question) -> Outgoing:
+        """What a caller's sidecar would do. Raises SidecarUnreachableError and NotUnderstoodError."""
+
+    async def explain_incoming(self, pod: ObjectKey, question: Question) -> Incoming:
+        """What a called sidecar would do. Raises SidecarUnreachableError and NotUnderstoodError."""
+
+
 class Inquiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is to be explained. Names are as `places.find_origin` and `find_target` take them.
 
@@ -75,13 +77,13 @@ class Inquiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class Explainer:
     """Explains what would become of requests in a mesh.
 
-    `sockets` tells where the live sidecar of a pod answers (explain.sock), None when it has none. `kind_of` gives the
+    `sidecars` are asked. `lookup` finds objects. `kind_of` gives the
     kind that a resource name means, as `deploy`. `now` is seconds since the epoch.
     """
 
     catalog: Catalog
     settings: Callable[[], MeshSettings]
-    sockets: Callable[[ObjectKey], Path | None]
+    sidecars: Sidecars
     lookup: Lookup
     kind_of: KindOf
     now: Callable[[], float] = time.time
@@ -147,8 +149,7 @@ class _Journey:
     async def _with_sidecar(self) -> tuple[list[Step], list[Way]]:
         pod, address = self._origin.pod, self._target.address
         assert address is not None  # noqa: S101 - for the type checker
-        socket = self._mesh.sockets(pod.key)
-        if socket is None:
+        if pod.key not in self._mesh.sidecars.live():
             return [_silent(pod, "has not got its first state yet")], []
         question = Question(
             direction="outbound",
@@ -159,10 +160,10 @@ class _Journey:
             request=self._request,
         )
         try:
-            answer = await ask_outgoing(socket, question)
+            answer = await self._mesh.sidecars.explain_outgoing(pod.key, question)
         except NotUnderstoodError as error:
             return [words.not_understood(error.status)], []
-        except UnreachableError as error:
+        except SidecarUnreachableError as error:
             return [_silent(pod, f"does not answer: {error}")], []
         self._version = answer.version
         if answer.spiffe_id and answer.svid_expires > self._mesh.now():
@@ -214,8 +215,7 @@ class _Journey:
         if address.port in ALWAYS_IGNORED_INCOMING_PORTS or address.port in _ignored(pod):
             passed = f"port {address.port} passes it by: nothing is judged there"
             return _end(name, [Step(step="sidecar", message=passed)])
-        socket = self._mesh.sockets(pod.key)
-        if socket is None:
+        if pod.key not in self._mesh.sidecars.live():
             return _end(name, [_silent(pod, "has not got its first state yet")])
         question = Question(
             direction="inbound",
@@ -227,10 +227,10 @@ class _Journey:
             request=self._request if self._bypass else self._request.forwarded(),
         )
         try:
-            answer = await ask_incoming(socket, question)
+            answer = await self._mesh.sidecars.explain_incoming(pod.key, question)
         except NotUnderstoodError as error:
             return _end(name, [words.not_understood(error.status)])
-        except UnreachableError as error:
+        except SidecarUnreachableError as error:
             return _end(name, [_silent(pod, f"does not answer: {error}")])
         steps = words.handshake(endpoint.spiffe_id, answer, self._mesh.now()) if endpoint.tls else []
         if words.verdict(steps) == "allowed":

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from nginx_mesh.api.core import Service, ServicePort
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.portprotocol import protocol_of
+from nginx_mesh.api.workloadkinds import WORKLOADS
 from nginx_mesh.catalog.addresses import canonical, socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address
-from nginx_mesh.catalog.protocol import protocol_of
 from nginx_mesh.catalog.records import Workload
-
-WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "Pod")
 
 Lookup = Callable[[ObjectKey], Object | None]
 KindOf = Callable[[str], str | None]

@@ -9,7 +9,7 @@ from nginx_mesh.api.annotations import MTLS_MODE
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.records import Workload
 from nginx_mesh.compile.annotated import effective_mode
-from nginx_mesh.node.explain import Branch, Circuit, Incoming, Limit, Outgoing, Reached, Refusal, Split
+from nginx_mesh.protocol.explain import Branch, Circuit, Incoming, Limit, Outgoing, Reached, Refusal, Split
 
 from .document import Outcome, Step, Verdict, Way
 

@@ -1,5 +1,5 @@
 """`python -m nginx_mesh.identity`: the identity server."""
 
-from .process import main
+from .server.process import main
 
 main()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from .authority import Authority
-from .client import Announcement, Registration, SvidAnswer, SvidRequest
-from .workload import JwtSvid
+from .common.client import Announcement, Registration, SvidAnswer, SvidRequest
+from .common.workload import JwtSvid
+from .server.authority import Authority
 
 
 class InProcessClient:

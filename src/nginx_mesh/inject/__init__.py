@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .document import DocumentResult, Outcome, inject_document
 from .pod import InjectResult, inject_pod
-from .probes import ProbeRedirect, probes
+from .probes import ProbeRedirect, probe_entries, probes
 from .settings import InjectSettings
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "ProbeRedirect",
     "inject_document",
     "inject_pod",
+    "probe_entries",
     "probes",
 ]

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from nginx_mesh.api.annotations import INIT_CONTAINER, SIDECAR_CONTAINER
+from nginx_mesh.api.csi import CSI_DRIVER
 from nginx_mesh.api.values import format_ports
+from nginx_mesh.protocol.control import SIDECAR_UID
 
 from .probes import HTTP_PORT, READY
 from .settings import InjectSettings
 
-SIDECAR_UID = 2102
 METRICS_PORT = 8887
-CSI_DRIVER = "csi.nginx-mesh.nginx.com"
 SOCKET_VOLUME = "nginx-mesh-socket"
 TMP_VOLUME = "nginx-mesh-tmp"
 # Where SPIFFE clients look for the Workload API.

@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.kinds import CLUSTER_KINDS, decode
+from nginx_mesh.api.workloadkinds import POD_OWNERS
 
 from .pod import Resource, inject_pod
 from .settings import InjectSettings
-
-WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "ReplicationController", "Job")
-"""Kinds whose pods come from `spec.template`."""
 
 
 class Outcome(NamedTuple):
@@ -40,7 +38,7 @@ def inject_document(document: Any, settings: InjectSettings) -> DocumentResult:
     kind = document.get("kind")
     if isinstance(kind, str) and kind.endswith("List") and isinstance(document.get("items"), list):
         return _list(document, kind.removesuffix("List"), settings)
-    if kind not in ("Pod", "CronJob", *WORKLOADS):
+    if kind not in ("Pod", "CronJob", *POD_OWNERS):
         return DocumentResult(document, [])
     key = decode(document, CLUSTER_KINDS).key
     if kind == "CronJob":

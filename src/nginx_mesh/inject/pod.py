@@ -10,9 +10,9 @@ from nginx_mesh.api import annotations as mesh
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.names import label_value
 from nginx_mesh.api.values import format_ports
+from nginx_mesh.protocol.control import SIDECAR_UID
 
 from .containers import (
-    SIDECAR_UID,
     SOCKET_VOLUME,
     TMP_VOLUME,
     init_container,

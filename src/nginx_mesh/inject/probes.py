@@ -22,6 +22,7 @@ from nginx_mesh.api.annotations import PROBES
 from nginx_mesh.api.decoding import decode_as
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.names import http_token, port_number
+from nginx_mesh.protocol.state import Probe
 
 HTTP_PORT = 8895
 HTTPS_PORT = 8896
@@ -62,6 +63,20 @@ def probes(annotations: Mapping[str, str]) -> list[ProbeRedirect]:
     except (ValueError, RecursionError):
         raise FieldError(PROBES, "is not JSON") from None
     return redirects
+
+
+def probe_entries(annotations: Mapping[str, str]) -> dict[str, Probe]:
+    """The health checks that a pod's sidecar passes on, by the path that it is asked for. Raises FieldError."""
+    return {
+        redirect.path: Probe(
+            scheme=redirect.scheme,
+            port=redirect.port,
+            path=redirect.original_path,
+            headers=redirect.headers,
+            host=redirect.host,
+        )
+        for redirect in probes(annotations)
+    }
 
 
 def rewrite(containers: list[dict[str, Any]], bypassing: Collection[int]) -> list[ProbeRedirect]:

@@ -16,13 +16,13 @@ from nginx_mesh.api.smi import TrafficSplit
 from nginx_mesh.api.validate import validate_references
 from nginx_mesh.compile.check import check
 
-from . import access, marks, refusals, routes, traffic
+from . import access, metadata, refusals, routes, traffic
 from .rules import BAD_MARK, INEFFECTIVE, INVALID, MISSING, TWICE, UNREADABLE, Finding, Rule
 from .world import World, world_of
 
 _CHECKS: Final = (
-    marks.settings,
-    marks.marks,
+    metadata.settings,
+    metadata.labels_and_annotations,
     refusals.refusals,
     routes.routes,
     access.access,

@@ -6,8 +6,8 @@ from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
 from nginx_mesh.api.smi import TrafficSplit
-from nginx_mesh.catalog.diversions import breaker_ends, split_ends
 from nginx_mesh.catalog.policies import limited_destination, limited_sources
+from nginx_mesh.catalog.routing import breaker_ends, split_ends
 
 from . import rules
 from .rules import Findings

@@ -17,16 +17,16 @@ from pathlib import Path
 import msgspec
 
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.identity.server import START_ERRORS
+from nginx_mesh.identity.embedded import LocalIdentity, read_kept_config
+from nginx_mesh.identity.server.server import START_ERRORS
 
-from .exec_server import ExecServer
-from .identity import LocalIdentity, read_kept_config
-from .netns import enter_node, own
+from .api.exec_server import ExecServer
+from .api.server import ApiServer
+from .api.store import StoreError
+from .net.netns import enter_node, own
 from .paths import MeshPaths
 from .pidlock import DaemonError, held
 from .runtime import Runtime
-from .server import ApiServer
-from .store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ async def serve(paths: MeshPaths, image: Path | None, machine: int) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    identity = await asyncio.to_thread(LocalIdentity, paths, read_kept_config(paths), settings)
+    config = read_kept_config(paths.identity_file)
+    identity = await asyncio.to_thread(LocalIdentity, paths.name, paths.state / "identity", config, settings)
     runtime = Runtime(paths, settings, image, identity, machine)
     await runtime.start()
     api = ApiServer(runtime, paths.run / "api.sock")

@@ -10,17 +10,21 @@ from typing import Any
 import msgspec
 
 from nginx_mesh.api.annotations import is_injected
+from nginx_mesh.api.csi import wants_workload_api
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.podstatus import ContainerStatus, PodStatus
+from nginx_mesh.api.resource import Resource, key_of
+from nginx_mesh.api.times import rfc3339
+from nginx_mesh.control.plane import Plane
+from nginx_mesh.control.readiness import is_ready
+from nginx_mesh.node.workloadapis import WorkloadApis
+from nginx_mesh.node.workloads import Workloads
 
-from . import lifecycle
-from .events import EventLog
-from .kubelet import Kubelet
-from .mesh import Mesh
-from .readiness import is_ready
-from .store import Change, Resource, Store, key_of, timestamp
-from .workloadapis import WorkloadApis, wants_workload_api
+from .api import lifecycle
+from .api.events import EventLog
+from .api.store import Change, Store
+from .node.kubelet import Kubelet
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,8 @@ class PodKeeper:
         self,
         store: Store,
         kubelet: Kubelet,
-        mesh: Mesh,
+        plane: Plane,
+        workloads: Workloads,
         workload_apis: WorkloadApis,
         events: EventLog,
         clock: Callable[[], float],
@@ -49,7 +54,8 @@ class PodKeeper:
     ) -> None:
         self._store = store
         self._kubelet = kubelet
-        self._mesh = mesh
+        self._plane = plane
+        self._workloads = workloads
         self._workload_apis = workload_apis
         self._events = events
         self._clock = clock
@@ -85,16 +91,18 @@ class PodKeeper:
         pod = self._decode(resource)
         if pod.status.phase in _ENDED:
             return
-        if is_injected(pod.metadata.annotations):
-            self._mesh.serve(pod)
-        elif wants_workload_api(pod):
-            self._mesh.identify(pod)
+        injected, uid = is_injected(pod.metadata.annotations), pod.metadata.uid
+        if injected or wants_workload_api(pod):
+            self._plane.registrations.add(pod.key, uid, pod.spec.service_account_name or "default")
+        if injected:
+            # A pod that is ready got its state from the daemon before this one.
+            self._workloads.serve(pod.key, uid, had_state=pod.status.ready)
         self._spawn(self._run(pod), f"run {pod.key}")
 
     async def _run(self, pod: Pod) -> None:
         if wants_workload_api(pod):
             try:
-                await self._workload_apis.open(pod)
+                await self._workload_apis.open(pod.metadata.uid)
             except OSError as error:
                 self._events.record(pod.key, "Warning", "WorkloadApiFailed", str(error))
         await self._kubelet.run_pod(pod)
@@ -109,7 +117,7 @@ class PodKeeper:
         pod, grace = self._decode(resource), resource["metadata"]["deletionGracePeriodSeconds"]
         self._events.record(pod.key, "Normal", "Killing", "Stopping the pod")
         if grace and is_ready(resource):
-            await self._mesh.synced(min(_ACKNOWLEDGE_SECONDS, grace))
+            await self._plane.synced(min(_ACKNOWLEDGE_SECONDS, grace))
             await asyncio.sleep(min(_DRAIN_SECONDS, grace))
         while not await self._stopped(pod.key, grace):
             await asyncio.sleep(_RETRY_SECONDS)
@@ -120,7 +128,8 @@ class PodKeeper:
         self._stopping.pop(pod.metadata.uid, None)
 
     async def _forget(self, pod: Pod) -> None:
-        await self._mesh.drop(pod)
+        self._plane.registrations.remove(pod.key)
+        await self._workloads.drop(pod.key, pod.metadata.uid)
         await self._workload_apis.close(pod.metadata.uid)
 
     async def _stopped(self, key: ObjectKey, grace_seconds: float) -> bool:
@@ -139,7 +148,7 @@ class PodKeeper:
             return
         old = resource.get("status", {})
         new = {**msgspec.to_builtins(status), **{name: old[name] for name in ("podIP", "podIPs") if name in old}}
-        new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), timestamp(self._clock()))
+        new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), rfc3339(self._clock()))
         self._tell(key, msgspec.convert(old, PodStatus), status)
         with self._store.transaction(durable=False) as tx:
             tx.put({**resource, "status": new})

@@ -12,37 +12,46 @@ from typing import Any
 import msgspec
 
 from nginx_mesh.admission import POLICIES
-from nginx_mesh.api import kinds
+from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.changes import Delete, Upsert
+from nginx_mesh.catalog.records import Workload
+from nginx_mesh.control.operator import MeshParts, Operator
+from nginx_mesh.control.plane import Plane
+from nginx_mesh.control.policyreporter import PolicyReporter
+from nginx_mesh.control.readiness import readiness
+from nginx_mesh.control.settings import CONFIG_KEY
+from nginx_mesh.control.tap import TapHub
+from nginx_mesh.control.targets import Targets
 from nginx_mesh.explain import Explainer
+from nginx_mesh.identity.embedded import LocalIdentity
+from nginx_mesh.inject import probe_entries
+from nginx_mesh.node.reporting import Reporting
+from nginx_mesh.node.sidecars import NodeSidecars
+from nginx_mesh.node.workloadapis import WorkloadApis
+from nginx_mesh.node.workloads import Workloads
+from nginx_mesh.overview.overview import Overview
 from nginx_mesh.sidecar.image import image_version
+from nginx_mesh.traffic.scraper import Scraper
+from nginx_mesh.version import version
 
-from . import registry
-from .events import EventLog
-from .exec_server import ExecAnswer, ExecRequest
-from .identity import LocalIdentity
-from .kubelet import Kubelet, NotRunningError
-from .links import pod_networks, restore
-from .mesh import Mesh
-from .objects import CONFIG_KEY, Objects, RefusedError
-from .operator import Operator, Parts
-from .overview import Overview
+from .api.admission import NODE_NAME
+from .api.events import EventLog
+from .api.exec_server import ExecAnswer, ExecRequest
+from .api.objects import Objects
+from .api.store import Change, Store
+from .controllers.reconcile import Reconciler
+from .net.peering import pod_networks, restore
+from .node.kubelet import Kubelet, NotRunningError
+from .node.resolver import resolver
+from .node.services import ServiceEntry, resolve_services
 from .paths import MeshPaths
 from .pods import PodKeeper
-from .policystatus import PolicyStatuses
-from .readiness import unready
-from .reconcile import PLANNERS, Reconciler
-from .reporting import Reporting
-from .scraper import Scraper
-from .services import ServiceEntry, resolve_services
-from .store import Change, Resource, Store, key_of
-from .tap import TapHub
-from .targets import Targets
 from .traffic import LocalTraffic
-from .workloadapis import WorkloadApis
 
 log = logging.getLogger(__name__)
 
@@ -67,18 +76,32 @@ class Runtime:
         self._events = EventLog(self._clock)
         networks = pod_networks(paths)
         self.objects = Objects(self._store, self._events, settings, self._clock, networks)
-        self._mesh = Mesh(
+        self._plane = Plane(
             [_decode(item) for item in self._store.list()],
             self.objects.settings(),
-            identity.agent,
-            control_socket=lambda uid: paths.pod_socket_dir(uid) / "control.sock",
-            warn=lambda key, reason, message: self._events.record(key, "Warning", reason, message),
+            recorder=self._events,
+            first_version=time.time_ns() // 1_000_000,
+            probes=probe_entries,
+            register=identity.agent.register,
             policies_moved=lambda keys: self._statuses.touch(keys),
+        )
+        self._sidecars = NodeSidecars(
+            self._plane,
+            control_socket=lambda uid: paths.pod_socket_dir(uid) / "control.sock",
             live=lambda uid: self._reporting.open(uid),
         )
-        self.tap = TapHub(self._mesh.catalog.topology, self._tappable)
-        self._reporting = Reporting(paths, self._mesh.control_sockets, self._mesh.workload, self.tap.received)
-        self._statuses = PolicyStatuses(self._store, self._mesh.standing, self._events, self._clock)
+        self._plane.subscribe(self._sidecars.changed)
+        self._workloads = Workloads(identity.agent, self._sidecars)
+        self.tap = TapHub(self._plane.catalog.topology, self._sidecars.tap)
+        self._reporting = Reporting(
+            NODE_NAME,
+            paths.pod_socket_dir,
+            live=lambda: set(self._sidecars.live().values()),
+            who=self._who,
+            tapped=self.tap.received,
+            resolver=lambda: resolver(paths.dns),
+        )
+        self._statuses = PolicyReporter(self._store, self._store, self._events, self._plane.standing, self._clock)
         self._kubelet = Kubelet(
             paths,
             images={SIDECAR_IMAGE: image} if image is not None else {},
@@ -87,32 +110,43 @@ class Runtime:
             on_probe_failure=lambda key, container, why: self._pods.probe_failed(key, container, why),
             networks=networks,
         )
-        self.scraper = Scraper(self._mesh.control_sockets)
-        self.overview = Overview(
-            paths.name, self.objects, self._mesh, self.scraper, self._events, self.identities, self._clock
+        self.scraper = Scraper(self._sidecars.live, self._sidecars.metrics)
+        parts = MeshParts(
+            name=paths.name,
+            plane=self._plane,
+            sidecars=self._sidecars,
+            objects=self._store,
+            storage=self._store.problem,
+            events=self._events,
+            identity=identity,
+            settings=self.objects.settings,
+            readiness=self.readiness,
+            versions={
+                "nginx-mesh-local": version(),
+                "nginx-mesh-sidecar": "none" if image is None else image_version(image),
+            },
+            clock=self._clock,
         )
+        self.operator = Operator(parts)
+        self.overview = Overview(parts, self.scraper, self.identities)
         self.explainer = Explainer(
-            self._mesh.catalog, lambda: self._mesh.settings, self._mesh.explain_socket, self._lookup, _kind_named
+            self._plane.catalog, lambda: self._plane.settings, self._sidecars, self._lookup, _kind_named
         )
         self.traffic = LocalTraffic(
             self.scraper, lambda: self.objects.settings().prometheus_address, self._store.get, machine
         )
-        self.targets = Targets(self._mesh.scraped)
-        self._workload_apis = WorkloadApis(paths, identity.agent)
+        self.targets = Targets(self._plane.catalog.topology, self._sidecars)
+        self._workload_apis = WorkloadApis(paths.run, paths.workload_api_dir, identity.agent)
         self._pods = PodKeeper(
-            self._store, self._kubelet, self._mesh, self._workload_apis, self._events, self._clock, _decode_pod
-        )
-        parts = Parts(
-            paths.name,
             self._store,
+            self._kubelet,
+            self._plane,
+            self._workloads,
+            self._workload_apis,
             self._events,
-            self.objects,
-            self._mesh,
-            identity,
-            self.readiness,
             self._clock,
+            _decode_pod,
         )
-        self.operator = Operator(parts, "none" if image is None else image_version(image))
         self._services_stale = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -124,7 +158,7 @@ class Runtime:
         self.identity.configure(self.objects.settings())
         self._reporting.configure(self.objects.settings())
         await self.identity.start()
-        await self._mesh.start()
+        self._workloads.start()
         await self._workload_apis.start()
         self._pods.start()
         self._reconciler = Reconciler(
@@ -135,7 +169,7 @@ class Runtime:
         self._spawn(self.scraper.run())
         self._spawn(self._reporting.run())
         self._spawn(self.tap.run())
-        self._statuses.touch(self._mesh.policies())
+        self._statuses.touch(self._plane.policies())
         self._spawn(self._statuses.run())
 
     async def close(self) -> None:
@@ -148,13 +182,15 @@ class Runtime:
         await self._pods.close()
         await self._reporting.close()
         await self._workload_apis.close_all()
-        await self._mesh.close()
+        await self._plane.close()
+        await self._workloads.close()
+        await self._sidecars.close()
         await self.identity.close()
         await self._kubelet.close()
         self._store.close()
 
     def describe(self, key: ObjectKey) -> Resource:
-        """An object with its events and, for a Service, the addresses behind it. Raises RefusedError."""
+        """An object with its events and, for a Service, the addresses behind it. Raises StatusError."""
         resource = self.objects.get(key)
         described = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
         events = [event for event in self._events.list() if event["involvedObject"] == described]
@@ -183,40 +219,15 @@ class Runtime:
         ]
 
     def readiness(self, only: set[ObjectKey] | None = None) -> Resource:
-        """How many pods there are and are ready, and what is not ready and why; with `only`, of these workloads."""
-        resources = [item for kind in ("Pod", *PLANNERS) for item in self._store.list(kind)]
-        if only is not None:
-            owners = {item["metadata"]["uid"] for item in resources if key_of(item) in only}
-            resources = [
-                item
-                for item in resources
-                if key_of(item) in only
-                or owners & {owner["uid"] for owner in item["metadata"].get("ownerReferences", [])}
-            ]
-        waiting = unready(resources, self._events.latest_warning)
-        pods = [item for item in resources if item["kind"] == "Pod" and "deletionTimestamp" not in item["metadata"]]
-        unready_pods = sum(entry.key.kind == "Pod" for entry in waiting)
-        return {
-            "pods": len(pods),
-            "ready": len(pods) - unready_pods,
-            "waiting": [
-                {
-                    "object": f"{entry.key.kind.lower()}/{entry.key.name}",
-                    "namespace": entry.key.namespace,
-                    "reason": entry.reason,
-                    "container": entry.container,
-                    "hopeless": entry.hopeless,
-                }
-                for entry in waiting
-            ],
-        }
+        """As `control.readiness.readiness`."""
+        return readiness(self._store, self._events.latest_warning, only)
 
     def log_path(self, key: ObjectKey, container: str) -> Path:
-        """Where a container's output is. Raises RefusedError."""
+        """Where a container's output is. Raises StatusError."""
         pod = self.objects.get(key)
         names = [entry["name"] for entry in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]]
         if container not in names:
-            raise RefusedError("BadRequest", f"container {container} is not valid for pod {key.name}")
+            raise StatusError("BadRequest", f"container {container} is not valid for pod {key.name}")
         return self._paths.pod_logs(pod["metadata"]["uid"]) / f"{container}.log"
 
     async def exec(self, request: ExecRequest, files: list[int]) -> ExecAnswer:
@@ -226,8 +237,8 @@ class Runtime:
             spec = self.objects.get(key)["spec"]
             container = request.container or spec["containers"][0]["name"]
             if container not in [entry["name"] for entry in spec["containers"]]:
-                raise RefusedError("BadRequest", f"container {container} is not valid for pod {key.name}")
-        except RefusedError as error:
+                raise StatusError("BadRequest", f"container {container} is not valid for pod {key.name}")
+        except StatusError as error:
             return ExecAnswer(error=str(error), reason=error.reason)
         stdin, stdout, stderr = files
         try:
@@ -240,11 +251,11 @@ class Runtime:
         key = change.key
         if key.kind in POLICIES and _says_the_same(change):
             return
-        self._mesh.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
+        self._plane.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
         if key == CONFIG_KEY:
             settings = self.objects.settings()
             self.identity.configure(settings)
-            self._mesh.configure(settings)
+            self._plane.configure(settings)
             self._reporting.configure(settings)
         if key.kind in ("Pod", "Service", "EndpointSlice"):
             self._services_stale.set()
@@ -263,9 +274,12 @@ class Runtime:
                 await asyncio.sleep(1)
                 self._services_stale.set()
 
-    def _tappable(self) -> dict[ObjectKey, Path]:
-        sockets = self._mesh.control_sockets()
-        return {sidecar.pod: sockets[sidecar.uid] for sidecar in self._mesh.sidecars() if sidecar.uid in sockets}
+    def _who(self, uid: str) -> tuple[Workload, str] | None:
+        """The meshed pod with a uid, and its SPIFFE ID."""
+        pod = self._workloads.pod(uid)
+        workload = None if pod is None else self._plane.catalog.topology.pod(pod)
+        spiffe_id = None if pod is None else self._plane.registrations.spiffe_id(pod)
+        return None if workload is None or spiffe_id is None else (workload, spiffe_id)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

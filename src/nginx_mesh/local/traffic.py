@@ -11,15 +11,15 @@ from typing import Any
 import aiohttp
 
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.traffic.flows import Flow
 from nginx_mesh.traffic.measure import Question
 from nginx_mesh.traffic.prometheus import Prometheus
+from nginx_mesh.traffic.scraper import Scraper
 from nginx_mesh.traffic.server import WINDOW, SourceError
 
-from . import netns
-from .scraper import Scraper
-from .store import Resource
+from .net import netns
 
 
 class LocalTraffic:

@@ -1,9 +1,8 @@
-"""The sidecar's control socket: HTTP/1.1 over a unix socket (see compile/state.py and docs/architecture.md)."""
+"""The sidecar's control socket: HTTP/1.1 over a unix socket (see protocol/state.py and docs/architecture.md)."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from nginx_mesh.compile.state import Update
+from nginx_mesh.protocol.control import Accepted, Conflict, Refused, SidecarUnreachableError, Tap
+from nginx_mesh.protocol.state import Update
 
 _STATE = "http://sidecar/v1/state"
 _METRICS = "http://sidecar/v1/metrics"
@@ -20,50 +20,10 @@ _LONGEST_REASON = 1000
 _PEM = re.compile(r"-----BEGIN.*?(?:-----END[^-]*-----|\Z)", re.DOTALL)
 
 
-class UnreachableError(Exception):
-    """The sidecar did not answer, or not as the protocol says. Whether it took the update is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """Every worker of the sidecar runs this version."""
-
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """The update's base is not what the sidecar has. Nothing changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An entry is malformed. Nothing changed. `key` is empty when the sidecar named none; `reason` holds no PEM."""
-
-    key: str
-    reason: str
-
-
-class Tap(msgspec.Struct, frozen=True, kw_only=True):
-    """Which requests a sidecar reports for so many seconds (0: none from now on), and how many a second at most.
-
-    Those with this method, a path that begins so, a status in these bounds, and one of these IPs at the other side;
-    what is empty is no condition.
-    """
-
-    seconds: int
-    max_rps: int
-    method: str = ""
-    path: str = ""
-    lowest: int = 0
-    highest: int = 999
-    peers: list[str] = []
-
-
 class ControlSocket:
     """A client of one sidecar, with one connection that is kept alive. An async context manager.
 
-    `timeout` is the seconds that a request may take. Methods raise UnreachableError.
+    `timeout` is the seconds that a request may take. Methods raise SidecarUnreachableError.
     """
 
     def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
@@ -90,37 +50,37 @@ class ControlSocket:
             return Conflict()
         if status == 400:
             return Refused(key=_text(answer.get("key")), reason=_text(answer.get("error")))
-        raise UnreachableError(f"it answered with status {status}: {_text(answer.get('error'))}")
+        raise SidecarUnreachableError(f"it answered with status {status}: {_text(answer.get('error'))}")
 
     async def version(self) -> int:
         """The version that the sidecar has, 0 when it has no state."""
         status, answer = await self._request("GET", None)
         version = answer.get("version")
         if status != 200 or not isinstance(version, int):
-            raise UnreachableError(f"it answered with status {status}")
+            raise SidecarUnreachableError(f"it answered with status {status}")
         return version
 
     async def metrics(self) -> str:
         """What the sidecar exposes to Prometheus."""
         status, content = await self._exchange("GET", _METRICS)
         if status != 200:
-            raise UnreachableError(f"it answered with status {status}")
+            raise SidecarUnreachableError(f"it answered with status {status}")
         return content.decode(errors="replace")
 
     async def tap(self, tap: Tap) -> None:
         """Say which requests to report."""
         status, content = await self._exchange("PUT", _TAP, msgspec.json.encode(tap))
         if status != 200:
-            raise UnreachableError(f"it answered with status {status}: {content[:200].decode(errors='replace')}")
+            raise SidecarUnreachableError(f"it answered with status {status}: {content[:200].decode(errors='replace')}")
 
     async def _request(self, method: str, body: bytes | None) -> tuple[int, dict[str, Any]]:
         status, content = await self._exchange(method, _STATE, body)
         try:
             answer = msgspec.json.decode(content)
         except msgspec.DecodeError:
-            raise UnreachableError("the answer is not JSON") from None
+            raise SidecarUnreachableError("the answer is not JSON") from None
         if not isinstance(answer, dict):
-            raise UnreachableError("the answer is not a JSON object")
+            raise SidecarUnreachableError("the answer is not a JSON object")
         return status, answer
 
     async def _exchange(self, method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -129,7 +89,7 @@ class ControlSocket:
             async with self._session.request(method, url, data=body, headers=headers) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UnreachableError(str(error) or type(error).__name__) from None
+            raise SidecarUnreachableError(str(error) or type(error).__name__) from None
 
 
 def _text(value: object) -> str:

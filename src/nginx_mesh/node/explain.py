@@ -1,279 +1,34 @@
-"""Asking a sidecar what would become of a request, on its socket explain.sock (see docs/architecture.md).
-
-The request is sent as it is, so that the sidecar reads its path and headers just as it would read them; where it would
-go, and who would send it, is in a PROXY protocol preamble before it.
-"""
+"""Asking a sidecar what would become of a request, on its socket explain.sock (see protocol/explain.py)."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
-import socket
-import struct
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from nginx_mesh.api.errors import FieldError
+from nginx_mesh.protocol.control import SidecarUnreachableError
+from nginx_mesh.protocol.explain import Asked, Incoming, NotUnderstoodError, Outgoing, Question, encode
 
-from .control import UnreachableError
+A = TypeVar("A", bound=Asked)
 
-Direction = Literal["outbound", "inbound"]
-Carried = Literal["http", "tcp"]
-A = TypeVar("A", bound="Asked")
-
-_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-_PROXY, _TCP4, _TCP6 = 0x21, 0x11, 0x21
-_DIRECTION, _PROTOCOL, _PEER = 0xE0, 0xE1, 0xE2
 _TIMEOUT_SECONDS = 5.0
 _LONGEST_HEAD = 65536
 _LONGEST_ANSWER = 16 << 20
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_TARGET = re.compile(r"/[\x21-\x7e]*")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]{1,9})\r\n", re.IGNORECASE)
-# What nginx does not send on (ngx_http_proxy_module's own headers); "Connection" and "Upgrade" are the sidecar's.
-_HOP_BY_HOP = {"keep-alive", "transfer-encoding", "te", "expect", "connection"}
-_NO_UPGRADE = re.compile(r"h2c|http/", re.IGNORECASE)
-_GRPC = "application/grpc"
-
-
-class Request(msgspec.Struct, frozen=True):
-    """An HTTP request; headers in the order in which they are sent."""
-
-    method: str = "GET"
-    path: str = "/"
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def check(self) -> None:
-        """Raise FieldError when it cannot be sent as it is."""
-        if not _TOKEN.fullmatch(self.method) or len(self.method) > 100:
-            raise FieldError("method", f'"{self.method}" is not the name of a method')
-        if not _TARGET.fullmatch(self.path):
-            raise FieldError("path", f'"{self.path}" is not a path: it begins with "/", without spaces, in ASCII')
-        for name, value in self.headers:
-            if not _TOKEN.fullmatch(name):
-                raise FieldError("headers", f'"{name}" is not the name of a header')
-            if not _VALUE.fullmatch(value):
-                raise FieldError("headers", f"{name}: line breaks and control characters cannot be sent")
-
-    def header(self, name: str) -> str:
-        """The first value of a header, "" when there is none."""
-        return next((value for own, value in self.headers if own.lower() == name), "")
-
-    @property
-    def is_grpc(self) -> bool:
-        """Whether refusals are in gRPC's words."""
-        return self.header("content-type").startswith(_GRPC)
-
-    def with_host(self, host: str) -> Request:
-        """The same with a Host header, if it has none."""
-        return self if self.header("host") else msgspec.structs.replace(self, headers=(("Host", host), *self.headers))
-
-    def forwarded(self) -> Request:
-        """The same as a sidecar sends it on."""
-        kept = [(name, value) for name, value in self.headers if name.lower() not in _HOP_BY_HOP]
-        upgrade = self.header("upgrade")
-        if self.is_grpc or _NO_UPGRADE.search(upgrade):
-            kept = [(name, value) for name, value in kept if name.lower() != "upgrade"]
-        if self.is_grpc:
-            kept.append(("TE", "trailers"))
-        elif upgrade and not _NO_UPGRADE.search(upgrade):
-            kept.append(("Connection", "upgrade"))
-        return msgspec.structs.replace(self, headers=tuple(kept))
-
-
-class Question(msgspec.Struct, frozen=True):
-    """What a sidecar is asked: of a request (for TCP, a connection) to `ip` and `port`, from `source`.
-
-    `peer` is the SPIFFE ID that the caller proves by mTLS, "" when it proves none, None when it speaks plaintext.
-    """
-
-    direction: Direction
-    ip: str
-    port: int
-    source: str
-    carried: Carried = "http"
-    peer: str | None = None
-    request: Request = Request()
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """What a request gets that does not pass; TCP connections are closed, without a `status`."""
-
-    reason: str
-    status: int | None = None
-    grpc_status: int | None = None
-
-
-class Circuit(msgspec.Struct, frozen=True):
-    """A service's circuit breaker as it is; `wait` is the milliseconds until it lets a request pass."""
-
-    service: str
-    state: Literal["closed", "open", "half-open"]
-    wait: int
-    breaker: str = ""
-    fallback: str = ""
-
-
-class Reached(msgspec.Struct, frozen=True):
-    """An endpoint; `down` is the milliseconds for which it is passed over, as it failed."""
-
-    address: str
-    tls: bool
-    spiffe_id: str = ""
-    down: int = 0
-
-
-class Branch(msgspec.Struct, frozen=True):
-    """A way that a request may go. `branches` is how many a split offers, 0 where none is applied."""
-
-    branches: int
-    weight: int
-    usable: bool
-    name: str
-    cluster: str
-    breakers: list[Circuit] = []
-    refusal: Refusal | None = None
-    lb_method: str = ""
-    endpoints: list[Reached] = []
-
-
-class Meaning(msgspec.Struct, frozen=True):
-    """What an address means to the sidecar."""
-
-    protocol: str
-    cluster: str
-    service: str
-
-
-class Share(msgspec.Struct, frozen=True):
-    """A backend of a split."""
-
-    cluster: str
-    weight: int
-
-
-class Split(msgspec.Struct, frozen=True):
-    """The split of a service; `conditional` when it is for some requests only."""
-
-    split: str
-    conditional: bool
-    backends: list[Share]
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Who was asked. `version` is 0 when it has no state."""
-
-    version: int
-    svid_expires: float
-    mtls_mode: str = ""
-    spiffe_id: str = ""
-
-
-class Outgoing(Asked, frozen=True, kw_only=True):
-    """What the caller's sidecar does. Without a `destination` it does not know the address."""
-
-    destination: Meaning | None = None
-    split: Split | None = None
-    branches: list[Branch] = []
-
-
-class Check(msgspec.Struct, frozen=True):
-    """Something that a request has to pass."""
-
-    check: Literal["state", "identity", "mode", "port", "access", "body"]
-    refusal: Refusal | None = None
-
-
-class Target(msgspec.Struct, frozen=True):
-    """A TrafficTarget that speaks of the port."""
-
-    target: str
-    names_caller: bool
-    has_rules: bool
-
-
-class Limit(msgspec.Struct, frozen=True):
-    """A limit that the request is taken into: rate in requests per 1000 s, the rest in thousandths and milliseconds."""
-
-    name: str
-    ratelimit: str
-    rate: int
-    burst: int
-    delay: int
-    excess: int
-    wait: int
-    admits: bool
-
-
-class Limited(msgspec.Struct, frozen=True):
-    """The RateLimit that refuses the request, or lets it `wait` longest (milliseconds)."""
-
-    ratelimit: str
-    wait: int = 0
-    refusal: Refusal | None = None
-
-
-class Incoming(Asked, frozen=True, kw_only=True):
-    """What the called sidecar does. `closed` is why the connection ends before any request is looked at.
-
-    Unless it is `restricted`, everybody may do everything.
-    """
-
-    peer: str | None = None
-    protocols: list[str] = []
-    closed: str | None = None
-    restricted: bool = False
-    targets: list[Target] = []
-    granted: str | None = None
-    checks: list[Check] = []
-    limits: list[Limit] = []
-    limited: Limited | None = None
-
-
-class NotUnderstoodError(Exception):
-    """nginx refuses the request itself, with `status`, before the mesh looks at it."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"nginx answers such a request with {status} itself")
-        self.status = status
 
 
 async def ask_outgoing(path: Path, question: Question) -> Outgoing:
-    """Ask the caller's sidecar. Raises UnreachableError and NotUnderstoodError."""
+    """Ask the caller's sidecar. Raises SidecarUnreachableError and NotUnderstoodError."""
     return await _ask(path, question, Outgoing)
 
 
 async def ask_incoming(path: Path, question: Question) -> Incoming:
-    """Ask the called sidecar. Raises UnreachableError and NotUnderstoodError."""
+    """Ask the called sidecar. Raises SidecarUnreachableError and NotUnderstoodError."""
     return await _ask(path, question, Incoming)
-
-
-def encode(question: Question) -> bytes:
-    """A question as it is sent."""
-    request = question.request
-    lines = [f"{request.method} {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers)]
-    return _preamble(question) + "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def _preamble(question: Question) -> bytes:
-    """PROXY protocol, version 2 (haproxy's proxy-protocol.txt, 2.2)."""
-    family = ipaddress.ip_address(question.ip).version
-    source = ipaddress.ip_address(question.source)
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    origin = str(source) if source.version == family else {4: "0.0.0.0", 6: "::"}[family]  # noqa: S104 - nobody's
-    addresses = (
-        socket.inet_pton(kind, origin) + socket.inet_pton(kind, question.ip) + struct.pack("!HH", 0, question.port)
-    )
-    told: list[tuple[int, str]] = [(_DIRECTION, question.direction), (_PROTOCOL, question.carried)]
-    if question.peer is not None:
-        told.append((_PEER, question.peer))
-    body = addresses + b"".join(struct.pack("!BH", type_, len(text)) + text.encode() for type_, text in told)
-    return _SIGNATURE + struct.pack("!BBH", _PROXY, _TCP4 if family == 4 else _TCP6, len(body)) + body
 
 
 async def _ask(path: Path, question: Question, kind: type[A]) -> A:
@@ -281,15 +36,15 @@ async def _ask(path: Path, question: Question, kind: type[A]) -> A:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             status, content = await _exchange(path, encode(question))
     except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
-        raise UnreachableError(str(error) or type(error).__name__) from None
+        raise SidecarUnreachableError(str(error) or type(error).__name__) from None
     if status != 200 and content.startswith(b"{"):
-        raise UnreachableError(f"it does not understand the question: {content[:200]!r}")
+        raise SidecarUnreachableError(f"it does not understand the question: {content[:200]!r}")
     if status != 200:
         raise NotUnderstoodError(status)
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
-        raise UnreachableError(f"its answer is not understood: {error}") from None
+        raise SidecarUnreachableError(f"its answer is not understood: {error}") from None
 
 
 async def _exchange(path: Path, question: bytes) -> tuple[int, bytes]:

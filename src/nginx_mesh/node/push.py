@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from prometheus_client import Counter, Histogram
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.compile.state import Update
+from nginx_mesh.protocol.control import Accepted, Conflict, Refused, SidecarUnreachableError
+from nginx_mesh.protocol.standing import SidecarStanding
+from nginx_mesh.protocol.state import Update
 
-from .control import Accepted, Conflict, ControlSocket, Refused, UnreachableError
+from .control import ControlSocket
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +59,6 @@ class Pace:
     retry: float = 0.02
     slowest_retry: float = 1.0
     timeout: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a sidecar is: `synced` has all that is for it; `behind` are the seconds since when it is not.
-
-    `version` is what it acknowledged, None when that is not known; `reason` is why it refused or cannot be reached.
-    """
-
-    state: Literal["synced", "pending", "refused", "unreachable"]
-    version: int | None
-    reason: str = ""
-    behind: float = 0.0
 
 
 @dataclass(slots=True)
@@ -136,8 +124,8 @@ class _Sidecar:
 class Pusher:
     """Pushes the state that `source(pod, base)` gives to the sidecars it was told to serve. An async context manager.
 
-    `refused` is called for every refusal, `accepted` when a sidecar has taken a version. A `source` that gives None for
-    a pod leaves its sidecar as it is.
+    `refused` is called for every refusal, `acknowledged` when `acknowledged(pod)` may be another: a sidecar has taken a
+    version, or is found not to have it any longer. A `source` that gives None for a pod leaves its sidecar as it is.
     """
 
     def __init__(
@@ -145,12 +133,12 @@ class Pusher:
         source: Source,
         *,
         refused: Callable[[StateRefusedError], None] | None = None,
-        accepted: Callable[[ObjectKey], None] | None = None,
+        acknowledged: Callable[[ObjectKey], None] = lambda _: None,
         pace: Pace | None = None,
     ) -> None:
         self._source = source
         self._refused = refused
-        self._accepted = accepted
+        self._acknowledged = acknowledged
         self._pace = pace or Pace()
         self._sidecars: dict[ObjectKey, _Sidecar] = {}
         self._tasks: dict[ObjectKey, asyncio.Task[None]] = {}
@@ -185,7 +173,7 @@ class Pusher:
         """The pod's sidecar has started anew: it needs its whole state. Saves waiting for the next check."""
         sidecar = self._sidecars.get(pod)
         if sidecar is not None:
-            sidecar.acknowledged = None
+            self._lost(sidecar)
             sidecar.call()
 
     def changed(self, pods: Iterable[ObjectKey]) -> None:
@@ -200,7 +188,7 @@ class Pusher:
         sidecar = self._sidecars.get(pod)
         return None if sidecar is None else sidecar.acknowledged
 
-    def standing(self, pod: ObjectKey) -> Standing | None:
+    def standing(self, pod: ObjectKey) -> SidecarStanding | None:
         """How far the pod's sidecar is, None when it is not served."""
         sidecar = self._sidecars.get(pod)
         if sidecar is None:
@@ -208,10 +196,10 @@ class Pusher:
         version, since = sidecar.acknowledged, sidecar.behind_since
         behind = 0.0 if since is None else time.monotonic() - since
         if sidecar.unreachable:
-            return Standing("unreachable", version, sidecar.unreachable, behind)
+            return SidecarStanding("unreachable", version, sidecar.unreachable, behind)
         if sidecar.refusal is not None and sidecar.tried >= sidecar.wanted:
-            return Standing("refused", version, str(sidecar.refusal), behind)
-        return Standing("synced" if sidecar.synced else "pending", version, behind=behind)
+            return SidecarStanding("refused", version, str(sidecar.refusal), behind)
+        return SidecarStanding("synced" if sidecar.synced else "pending", version, behind=behind)
 
     async def synced(self, pod: ObjectKey) -> int:
         """Wait until the sidecar acknowledged all changes so far; the version it has then.
@@ -234,7 +222,7 @@ class Pusher:
                 try:
                     await self._follow(sidecar, socket)
                     retry = self._pace.retry
-                except UnreachableError as error:
+                except SidecarUnreachableError as error:
                     sidecar.reached(str(error))
                     if retry == self._pace.retry:
                         log.info("the sidecar of %s cannot be reached: %s", sidecar.pod, error)
@@ -264,8 +252,13 @@ class Pusher:
         sidecar.reached()
         if sidecar.acknowledged not in (None, version):
             log.info("the sidecar of %s has version %d: it gets its whole state again", sidecar.pod, version)
-            sidecar.acknowledged = None
+            self._lost(sidecar)
             sidecar.call()
+
+    def _lost(self, sidecar: _Sidecar) -> None:
+        """What the sidecar has is not known any longer: it needs its whole state."""
+        sidecar.acknowledged = None
+        self._acknowledged(sidecar.pod)
 
     async def _push(self, sidecar: _Sidecar, socket: ControlSocket) -> None:
         goal = sidecar.wanted
@@ -275,11 +268,12 @@ class Pusher:
             return
         if update.base is not None and not (update.set_ or update.delete or update.endpoints):
             sidecar.accept(goal, update.base)
+            self._acknowledged(sidecar.pod)
             return
         start = time.monotonic()
         try:
             answer = await socket.put(update)
-        except UnreachableError:
+        except SidecarUnreachableError:
             _pushes.labels("unreachable").inc()
             raise
         _pushes.labels(type(answer).__name__.lower()).inc()
@@ -287,12 +281,11 @@ class Pusher:
             case Accepted(version):
                 _push_seconds.observe(time.monotonic() - start)
                 sidecar.accept(goal, version)
-                if self._accepted is not None:
-                    self._accepted(sidecar.pod)
+                self._acknowledged(sidecar.pod)
             case Conflict() if update.base is None:
-                raise UnreachableError("it will not take a full state")
+                raise SidecarUnreachableError("it will not take a full state")
             case Conflict():
-                sidecar.acknowledged = None
+                self._lost(sidecar)
             case Refused():
                 refusal = StateRefusedError(sidecar.pod, answer)
                 log.error("%s", refusal)

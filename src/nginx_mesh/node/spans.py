@@ -11,9 +11,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from opentelemetry.util.types import AttributeValue
 
 from nginx_mesh.catalog.records import Workload
+from nginx_mesh.protocol.report import Report
 from nginx_mesh.version import version
-
-from .reports import Report
 
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"))
 _SCOPE = InstrumentationScope("nginx-mesh", version())

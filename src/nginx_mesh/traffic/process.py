@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from nginx_mesh.api.errors import FieldError, one_line
 from nginx_mesh.api.values import HostPort, parse_host_port
 from nginx_mesh.observe import Endpoints
-from nginx_mesh.observe.noise import brief
+from nginx_mesh.observe.logfilter import brief
 
 from . import documents
 from .frontproxy import FrontProxy, UnauthorizedError
@@ -75,7 +75,7 @@ async def serve(
     serving.check_client_ca()
     following = [asyncio.create_task(_refresh(serving))]
     if workload is not None:
-        from nginx_mesh.identity.spire.workload import WorkloadClient  # gRPC is heavy
+        from nginx_mesh.identity.agent.spire.workload import WorkloadClient  # gRPC is heavy
 
         certificate, socket = workload
         following.append(asyncio.create_task(WorkloadClient(socket, certificate.take).run()))

@@ -13,8 +13,8 @@ from cryptography import x509
 from prometheus_client import Gauge
 
 from nginx_mesh.api.errors import FieldError, one_line
-from nginx_mesh.identity.tls import LiveContext, harden, load_identity
-from nginx_mesh.identity.workload import WorkloadContext, X509Svid
+from nginx_mesh.identity.common.tls import LiveContext, harden, load_identity
+from nginx_mesh.identity.common.workload import WorkloadContext, X509Svid
 
 log = logging.getLogger(__name__)
 

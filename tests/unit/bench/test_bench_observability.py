@@ -17,7 +17,7 @@ from bench.observability import AGAIN, FEATURES, METRICS, OFF, TRACES, check, co
 from bench.pairs import mesh
 from bench.reports import ReportSink
 from bench.stats import HEADLINE, Sample
-from nginx_mesh.compile.state import Settings
+from nginx_mesh.protocol.state import Settings
 
 ISSUED = certs.issue(datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
 SCRAPED = """# TYPE nginxplus_http_requests_total counter

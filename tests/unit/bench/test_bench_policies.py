@@ -14,7 +14,7 @@ from bench.load import Load
 from bench.objects import states
 from bench.policies import ONE, PILED, SETS, SPREAD
 from bench.stats import HEADLINE, Memory, Sample
-from nginx_mesh.compile.state import Grant, Inbound, Limit
+from nginx_mesh.protocol.state import Grant, Inbound, Limit
 
 ISSUED = certs.issue(datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
 

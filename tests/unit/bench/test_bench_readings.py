@@ -20,7 +20,7 @@ from bench import certs, load, objects, usage
 from bench.app import DENIED_PATH, path
 from bench.pairs import mesh
 from bench.process import Process, descendants, parents
-from nginx_mesh.compile.state import Update
+from nginx_mesh.protocol.state import Update
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nginx_mesh.catalog.protocol import protocol_of
+from nginx_mesh.api.portprotocol import protocol_of
 
 
 @pytest.mark.parametrize(

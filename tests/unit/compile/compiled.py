@@ -8,7 +8,7 @@ from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.outbound import outbound
-from nginx_mesh.compile.state import MtlsMode, State
+from nginx_mesh.protocol.state import MtlsMode, State
 
 
 def catalog_of(*objects: Object) -> Catalog:

@@ -11,7 +11,7 @@ from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
-from nginx_mesh.compile.state import Update
+from nginx_mesh.protocol.state import Update
 
 
 def pod(

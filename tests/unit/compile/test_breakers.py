@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nginx_mesh.compile.state import Breaker, Destination
+from nginx_mesh.protocol.state import Breaker, Destination
 
 from .compiled import compiled, problems
 from .objects import breaker, pod, port, service

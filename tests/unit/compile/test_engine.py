@@ -13,7 +13,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.compile.engine import Compiler, Touched
-from nginx_mesh.compile.state import Identity, Update
+from nginx_mesh.protocol.state import Update
 
 from .objects import SidecarState, breaker, group, limit, pod, pod_key, port, service, slice_, split
 
@@ -189,26 +189,6 @@ def test_a_new_balancing_method_is_sent_with_its_cluster() -> None:
     annotated = service("web", port(80, target=8080), annotations={"config.nsm.nginx.com/lb-method": "random"})
     assert mesh.apply(annotated).views == {"permissive"}
     assert list(mesh.update(pod_key("web-0"), version).set_) == ["cluster/default/web:80"]
-
-
-def test_only_the_pods_own_sidecar_is_touched_by_its_identity() -> None:
-    mesh = Mesh(pod("a"), pod("b", ips=["10.0.0.2"]))
-    version = mesh.compiler.version
-    identity = Identity(spiffe_id="spiffe://example.org/ns/default/sa/default", svid="chain", key="k", bundle="roots")
-    assert mesh.compiler.set_identity(pod_key("a"), identity) == Touched(pods={pod_key("a")})
-    assert mesh.update(pod_key("a"), version).set_ == {"identity": identity}
-    assert "identity" not in mesh.update(pod_key("b"), None).set_
-
-
-def test_an_identity_may_come_before_its_pod_and_is_gone_when_taken_away() -> None:
-    mesh = Mesh()
-    identity = Identity(spiffe_id="x", svid="", key="", bundle="")
-    assert mesh.compiler.set_identity(pod_key("a"), identity) == Touched()
-    mesh.apply(pod("a"))
-    assert mesh.update(pod_key("a"), None).set_["identity"] == identity
-    version = mesh.compiler.version
-    mesh.compiler.set_identity(pod_key("a"), None)
-    assert mesh.update(pod_key("a"), version).delete == ["identity"]
 
 
 def test_settings_of_the_mesh_apply_to_every_sidecar() -> None:

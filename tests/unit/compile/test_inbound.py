@@ -12,7 +12,7 @@ from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.compile.state import Grant, Inbound, Limit, PathRule, Probe, Settings, State
+from nginx_mesh.protocol.state import Grant, Inbound, Limit, PathRule, Probe, Settings, State
 
 from .compiled import catalog_of
 from .objects import group, http, limit, pod, pod_key, port, service, target, tcp, tcp_route
@@ -26,7 +26,7 @@ GET = group("routes", {"name": "get", "methods": ["GET"]}, {"name": "any", "path
 
 
 def state_of(*objects: Object, settings: MeshSettings | None = None, name: str = "web-0") -> State:
-    state = compile_state(catalog_of(*objects), settings or MeshSettings(), pod_key(name), None)
+    state = compile_state(catalog_of(*objects), settings or MeshSettings(), pod_key(name))
     assert state is not None
     return state
 
@@ -47,7 +47,7 @@ def complaints(*objects: Object) -> list[str]:
 
 
 def test_a_pod_that_is_not_meshed_has_no_state() -> None:
-    assert compile_state(catalog_of(web(meshed=False)), MeshSettings(), pod_key("web-0"), None) is None
+    assert compile_state(catalog_of(web(meshed=False)), MeshSettings(), pod_key("web-0")) is None
 
 
 def test_settings_are_those_of_the_mesh_as_the_pod_may_change_them() -> None:
@@ -318,7 +318,7 @@ def test_health_checks_are_read_from_what_the_injector_noted() -> None:
         ("bad", {}),
     ):
         catalog = catalog_of(web(annotations={"injector.nsm.nginx.com/probes": noted}))
-        state = compile_state(catalog, MeshSettings(), pod_key("web-0"), None, read)
+        state = compile_state(catalog, MeshSettings(), pod_key("web-0"), read)
         assert state is not None
         assert {key: entry for key, entry in state.items() if key.startswith("probe/")} == expected
         assert "inbound/8080" in state

@@ -14,7 +14,8 @@ from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Changes, Delete, Event, Upsert
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.engine import Compiler, compile_state
-from nginx_mesh.compile.state import Identity
+from nginx_mesh.node.overlay import IdentityOverlay
+from nginx_mesh.protocol.state import Identity
 
 from . import objects
 from .objects import SidecarState
@@ -242,6 +243,7 @@ class Run:
         self.compiler = Compiler(self.catalog, self.settings, first_version=100, memory=memory)
         self.pending: list[Changes] = []
         self.alive: dict[ObjectKey, Object] = {}
+        self.overlay = IdentityOverlay(self.compiler.update_for, first_version=5000)
         self.identities: dict[ObjectKey, Identity] = {}
         self.sidecars: dict[ObjectKey, SidecarState] = {}
         for obj in BEGINNING:
@@ -265,7 +267,7 @@ class Run:
             self.identities.pop(pod, None)
             if identity is not None:
                 self.identities[pod] = identity
-            self.compiler.set_identity(pod, identity)
+            self.overlay.set_identity(pod, identity)
         elif isinstance(step, set):
             self.compile()
             for pod in step:
@@ -289,7 +291,7 @@ class Run:
 
     def fetch(self, pod: ObjectKey) -> None:
         sidecar = self.sidecars.setdefault(pod, SidecarState())
-        update = self.compiler.update_for(pod, sidecar.version)
+        update = self.overlay.update_for(pod, sidecar.version)
         if update is not None:
             sidecar.take(update)
 
@@ -308,11 +310,15 @@ def test_updates_end_in_the_same_state_as_a_compilation_from_scratch(steps: list
     for namespace in NAMESPACES:
         for name in NAMES:
             pod = objects.pod_key(name, namespace)
-            expected = compile_state(scratch, run.settings, pod, run.identities.get(pod))
+            expected = compile_state(scratch, run.settings, pod)
             run.fetch(pod)
             assert (expected is not None) == (pod in run.compiler.sidecars())
             if expected is not None:
+                if (identity := run.identities.get(pod)) is not None:
+                    expected["identity"] = identity
                 assert run.sidecars[pod].entries == plain(expected)
+                stands_for = run.overlay.plane_version(pod, run.sidecars[pod].version)
+                assert stands_for is not None and run.compiler.unchanged_since(pod, stands_for)
     warnings = {key: found for key in run.alive if (found := check(scratch, key))}
     assert run.compiler.warnings == warnings
 
@@ -327,8 +333,6 @@ def test_a_compiler_that_starts_late_is_where_one_is_that_followed(steps: list[A
     late = Compiler(run.catalog, run.settings, first_version=1)
     assert late.sidecars() == run.compiler.sidecars()
     assert late.warnings == run.compiler.warnings
-    for pod, identity in run.identities.items():
-        late.set_identity(pod, identity)
     for pod in late.sidecars():
         ours, theirs = late.update_for(pod, None), run.compiler.update_for(pod, None)
         assert ours is not None

@@ -9,7 +9,7 @@ import pytest
 
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.compile.state import Cluster, Destination, Endpoint, MtlsMode, State
+from nginx_mesh.protocol.state import Cluster, Destination, Endpoint, MtlsMode, State
 
 from .compiled import compiled
 from .objects import pod, port, service, slice_

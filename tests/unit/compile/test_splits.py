@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.compile.check import check
-from nginx_mesh.compile.state import Cluster, Destination, PathRule, Split, SplitBackend, State
+from nginx_mesh.protocol.state import Cluster, Destination, PathRule, Split, SplitBackend, State
 
 from .compiled import catalog_of, compiled, problems
 from .objects import group, pod, port, service, slice_, split

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_mesh.api.errors import FieldError
-from nginx_mesh.node.explain import Question, Request, encode
+from nginx_mesh.protocol.explain import Question, Request, encode
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 TOKENS = st.text("abcdefghijklmnopqrstuvwxyz-_.!0123456789", min_size=1, max_size=20)

@@ -6,7 +6,7 @@ import pytest
 
 from nginx_mesh.explain import steps as words
 from nginx_mesh.explain.document import Called, Step, Way
-from nginx_mesh.node.explain import (
+from nginx_mesh.protocol.explain import (
     Branch,
     Check,
     Circuit,

@@ -9,21 +9,21 @@ from pathlib import Path
 
 from cryptography import x509
 
-from nginx_mesh.compile.state import Identity
-from nginx_mesh.identity.agent import Agent
-from nginx_mesh.identity.authority import Authority, IdentitySettings
-from nginx_mesh.identity.ca import Ca, CaSet, CaSettings, Step, activated, activation, next_step
-from nginx_mesh.identity.datastore import IN_MEMORY, Datastore, DatastoreConfig, open_datastore
+from nginx_mesh.api.spiffe import workload_id
+from nginx_mesh.identity.agent.agent import Agent
+from nginx_mesh.identity.common.keymanager import KeyManager
+from nginx_mesh.identity.common.keymanager.memory import MemoryKeyManager
+from nginx_mesh.identity.common.keys import generate_key
+from nginx_mesh.identity.common.x509svid import issue_authority, issue_intermediate
 from nginx_mesh.identity.inprocess import InProcessClient
-from nginx_mesh.identity.keymanager import KeyManager
-from nginx_mesh.identity.keymanager.memory import MemoryKeyManager
-from nginx_mesh.identity.keys import generate_key
-from nginx_mesh.identity.registrations import agent_id
-from nginx_mesh.identity.spiffe import workload_id
-from nginx_mesh.identity.upstream.base import MintedCa, UpstreamAuthority, UpstreamError
-from nginx_mesh.identity.x509svid import issue_authority, issue_intermediate
+from nginx_mesh.identity.server.authority import Authority, IdentitySettings
+from nginx_mesh.identity.server.ca import Ca, CaSet, CaSettings, Step, activated, activation, next_step
+from nginx_mesh.identity.server.datastore import IN_MEMORY, Datastore, DatastoreConfig, open_datastore
+from nginx_mesh.identity.server.registrations import agent_id
+from nginx_mesh.identity.server.upstream.base import MintedCa, UpstreamAuthority, UpstreamError
+from nginx_mesh.protocol.state import Identity
 
-from .upstream import pki
+from .server.upstream import pki
 
 NOW = 1_800_000_000
 MINUTE, HOUR, DAY = 60, 3600, 86_400

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from cryptography import x509
 
-from nginx_mesh.identity.bundle import JwtAuthority, TrustBundle
-from nginx_mesh.identity.keys import generate_key
-from nginx_mesh.identity.spiffe import SpiffeId
-from nginx_mesh.identity.workload import X509Svid
-from nginx_mesh.identity.x509svid import Signer, issue_authority, issue_svid
+from nginx_mesh.api.spiffe import SpiffeId
+from nginx_mesh.identity.common.bundle import JwtAuthority, TrustBundle
+from nginx_mesh.identity.common.keys import generate_key
+from nginx_mesh.identity.common.workload import X509Svid
+from nginx_mesh.identity.common.x509svid import Signer, issue_authority, issue_svid
 
 
 class Domain:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.node.reports import Report, ReportError, ReportSockets, read
+from nginx_mesh.node.reports import ReportSockets
+from nginx_mesh.protocol.report import Report, ReportError, read
 
 PLAIN: dict[str, Any] = {
     "server": 1,

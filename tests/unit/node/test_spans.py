@@ -10,8 +10,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.catalog.records import Workload
-from nginx_mesh.node.reports import Report
 from nginx_mesh.node.spans import origin, span
+from nginx_mesh.protocol.report import Report
 
 WEB = Workload(
     key=ObjectKey("Pod", "shop", "web-1-x"),

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.identity.ca import key_identifier
+from nginx_mesh.identity.server.ca import key_identifier
 from nginx_mesh.support.redaction import Scrubber, redacted, secrets_of
 from tests.unit.identity.authorities import Company
 

@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp.test_utils import unused_port
 from cryptography import x509
 
-from ..identity.federation.web_pki import WebCa
+from tests.unit.identity.server.federation.web_pki import WebCa
 
 PROCESS = [sys.executable, "-c", "from nginx_mesh.traffic.process import main; main()"]
 USER = {"X-Remote-User": "jane", "X-Remote-Group": "developers"}

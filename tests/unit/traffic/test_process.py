@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.identity.workloadapi.server import WorkloadApiServer
-from nginx_mesh.identity.x509svid import certificate_pem
+from nginx_mesh.identity.agent.workloadapi.server import WorkloadApiServer
+from nginx_mesh.identity.common.x509svid import certificate_pem
 from nginx_mesh.traffic.documents import API_VERSION
 from nginx_mesh.traffic.frontproxy import FrontProxy, UnauthorizedError
+from tests.unit.identity.agent.workloadapi.source import Workload
+from tests.unit.identity.server.federation.web_pki import WebCa
 
 from ..identity.domains import Domain
-from ..identity.federation.web_pki import WebCa
-from ..identity.workloadapi.source import Workload
 from .metricsserver import PROCESS, PROXY, USER, Server
 
 BASE = f"/apis/{API_VERSION}"

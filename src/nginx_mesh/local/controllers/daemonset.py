@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..store import Resource
+from nginx_mesh.api.resource import Resource
+
 from .plan import Plan, PodView, new_pod, template_hash
 from .statefulset import REVISION_LABEL
 

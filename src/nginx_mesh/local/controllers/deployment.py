@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ..store import Resource
+from nginx_mesh.api.resource import Resource
+
 from .plan import Plan, PodView, expendable_first, new_pod, replica_status, template_hash
 
 HASH_LABEL = "pod-template-hash"
@@ -47,18 +48,6 @@ def rolling_bounds(rolling: Resource, replicas: int) -> tuple[int, int]:
     surge = _amount(rolling.get("maxSurge", "25%"), replicas, math.ceil)
     unavailable = _amount(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
     return (surge, unavailable) if surge or unavailable else (0, 1)
-
-
-def rolled_out(workload: Resource) -> bool:
-    """Whether every pod the workload wants is there, made from its present template, and ready."""
-    spec, status = workload["spec"], workload.get("status", {})
-    if status.get("observedGeneration") != workload["metadata"]["generation"]:
-        return False
-    if workload["kind"] == "DaemonSet":
-        return bool(status["updatedNumberScheduled"] == status["numberReady"] == 1)
-    wanted = spec.get("replicas", 1)
-    updated = status.get("updatedReplicas", status["replicas"])
-    return bool(status["replicas"] == updated == status["readyReplicas"] == wanted)
 
 
 def _amount(value: int | str, replicas: int, rounded: Callable[[float], int]) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..store import Resource, timestamp
+from nginx_mesh.api.resource import Resource
+from nginx_mesh.api.times import rfc3339
+
 from .plan import Plan, PodView, new_pod
 
 _BACKOFF_SECONDS = 10.0
@@ -26,7 +28,7 @@ def plan_job(job: Resource, pods: Sequence[PodView], now: float) -> Plan:
         "active": len(active),
         "succeeded": succeeded,
         "failed": len(failed),
-        "startTime": old.get("startTime", timestamp(now)),
+        "startTime": old.get("startTime", rfc3339(now)),
     }
     if conditions := old.get("conditions"):
         ended = {
@@ -35,7 +37,7 @@ def plan_job(job: Resource, pods: Sequence[PodView], now: float) -> Plan:
         }
         return Plan(delete=[pod.name for pod in active], status=status | ended)
     if succeeded >= completions:
-        done = {"conditions": [{"type": "Complete", "status": "True"}], "completionTime": timestamp(now)}
+        done = {"conditions": [{"type": "Complete", "status": "True"}], "completionTime": rfc3339(now)}
         return Plan(delete=[pod.name for pod in active], status=status | done)
     if len(failed) + sum(pod.restarts for pod in active) > spec.get("backoffLimit", 6):
         condition = {

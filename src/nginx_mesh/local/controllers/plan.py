@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ..store import Resource
+from nginx_mesh.api.resource import Resource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
--- The shapes of src/nginx_mesh/compile/state.py, checked before anything is stored. A check returns nil or the reason.
+-- The shapes of src/nginx_mesh/protocol/state.py, checked before anything is stored. A check returns nil or the reason.
 
 local cjson = require "cjson"
 local engine = require "mesh.engine"

@@ -494,7 +494,7 @@ local function follow_all(changes)
 end
 
 
--- Applies an update (compile/state.py: Update). HTTP status and answer.
+-- Applies an update (protocol/state.py: Update). HTTP status and answer.
 function _M.apply(update)
     local reason = schema.check_update(update)
     if reason then

@@ -1,0 +1,71 @@
+"""The Services of the mesh and what is behind them, for `nginx-meshctl services`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nginx_mesh.api.spiffe import account_id
+from nginx_mesh.catalog.addresses import family
+from nginx_mesh.catalog.catalog import Catalog
+from nginx_mesh.catalog.records import Balanced, Workload
+from nginx_mesh.compile.annotated import peer_id
+
+Facts = dict[str, Any]
+
+
+def services(
+    catalog: Catalog, trust_domain: str, injects: Callable[[str], bool], namespace: str | None = None
+) -> list[Facts]:
+    """Every Service of the mesh, of one namespace or all, by name.
+
+    It is one of the mesh when a pod behind it has a sidecar, when its endpoints prove an identity, or, while nothing
+    is behind it, when its namespace `injects` sidecars.
+    """
+    found = []
+    for service in sorted(catalog.topology.services(), key=lambda service: service.key):
+        if namespace not in (None, service.key.namespace):
+            continue
+        upstreams = _remote(catalog, service) if service.remote else _pods(catalog, service, trust_domain)
+        meshed = any(upstream["meshed"] for upstream in upstreams)
+        if meshed or service.remote or (not upstreams and injects(service.key.namespace)):
+            found.append(_about(service, upstreams))
+    return found
+
+
+def _about(service: Balanced, upstreams: list[Facts]) -> Facts:
+    return {
+        "namespace": service.key.namespace,
+        "name": service.key.name,
+        "addresses": list(service.vips),
+        "ports": [
+            {"port": port.number, "name": port.name, "protocol": port.protocol, "target": port.target}
+            for port in service.ports.values()
+        ],
+        "upstreams": upstreams,
+    }
+
+
+def _pods(catalog: Catalog, service: Balanced, trust_domain: str) -> list[Facts]:
+    topology = catalog.topology
+    pods = (topology.pod(key) for key in sorted(topology.pods_behind(service.key)))
+    return [_pod(service, pod, trust_domain) for pod in pods if pod is not None and service.address_of(pod)]
+
+
+def _pod(service: Balanced, pod: Workload, trust_domain: str) -> Facts:
+    return {
+        "address": service.address_of(pod),
+        "pod": pod.key.name,
+        "ready": pod.serving,
+        "meshed": pod.meshed,
+        "spiffe_id": account_id(trust_domain, pod.key.namespace, pod.account) if pod.meshed else None,
+    }
+
+
+def _remote(catalog: Catalog, service: Balanced) -> list[Facts]:
+    """What EndpointSlices list as ready, whoever that is."""
+    addresses = {endpoint.ip for endpoint in catalog.topology.remotes.endpoints(service)}
+    return [
+        {"address": address, "pod": None, "ready": True, "meshed": True, "spiffe_id": peer_id(service)}
+        for address in sorted(addresses, key=lambda address: (family(address), address))
+    ]

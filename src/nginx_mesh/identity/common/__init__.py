@@ -1,0 +1,1 @@
+"""What identity servers and agents share: keys, certificates, tokens, trust bundles, and how the two talk."""

@@ -1,0 +1,152 @@
+"""What agents and identity servers send each other: JSON over HTTP/1.1 with mutual TLS.
+
+| request | who may | body → answer |
+|---|---|---|
+| POST `/v1/attest` | anybody with evidence | `Evidence` → `AgentSvid` |
+| POST `/v1/renew` | agent | `Csr` → `AgentSvid` |
+| GET `/v1/watch` | agent | → lines of `Announced`, and empty ones so that silence means a lost connection |
+| PUT, POST `/v1/entries` | registrar | `Registrations` → {}: these exactly, or these as well |
+| POST `/v1/entries/delete` | registrar | `EntryIds` → {} |
+| GET `/v1/entries?cursor=N` | agent | → `Entries` |
+| POST `/v1/svids` | agent | `SvidRequests` → `SvidAnswers` |
+| POST `/v1/jwt` | agent | `JwtRequest` → `Jwt` |
+
+Errors are `{"error": reason}`: 400 malformed, 401 without the SVID of an agent, 403 refused, 503 unavailable now.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from nginx_mesh.identity.server.datastore.base import RegistrationEntry
+
+from . import bundle as bundles
+from .client import Announcement, Registration, SvidAnswer, SvidRequest
+
+T = TypeVar("T")
+
+MAX_BODY = 8 << 20
+MAX_EVIDENCE = 64 << 10
+HEARTBEAT_SECONDS = 5.0
+
+
+class MalformedError(Exception):
+    """What was sent is not what it must be. The message names the field."""
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all messages. Bytes are base64."""
+
+
+class Evidence(Message, frozen=True):
+    """Why an agent is to be believed: what kind of attestation, and what it takes."""
+
+    attestation: str
+    payload: str
+    csr: bytes
+
+
+class Csr(Message, frozen=True):
+    """A key that wants a certificate (DER)."""
+
+    csr: bytes
+
+
+class AgentSvid(Message, frozen=True):
+    """An agent's chain (DER, leaf first), and whether it may register workloads."""
+
+    chain: list[bytes]
+    registrar: bool
+
+
+class Registrations(Message, frozen=True):
+    """Workloads."""
+
+    registrations: list[Registration]
+
+
+class EntryIds(Message, frozen=True):
+    """Names of workloads."""
+
+    entry_ids: list[str]
+
+
+class Entries(Message, frozen=True):
+    """An agent's workloads that changed, all that were touched, and the cursor to go on from."""
+
+    cursor: int
+    complete: bool
+    touched: list[str]
+    entries: list[RegistrationEntry]
+
+
+class SvidRequests(Message, frozen=True):
+    """CSRs."""
+
+    requests: list[SvidRequest]
+
+
+class SvidAnswers(Message, frozen=True):
+    """Chains."""
+
+    answers: list[SvidAnswer]
+
+
+class JwtRequest(Message, frozen=True):
+    """A wish for a JWT-SVID."""
+
+    entry_id: str
+    audience: list[str]
+
+
+class Jwt(Message, frozen=True):
+    """A JWT-SVID; `expires_at` is Unix seconds."""
+
+    spiffe_id: str
+    token: str
+    expires_at: int
+
+
+class Announced(Message, frozen=True):
+    """An announcement; bundles are documents in the SPIFFE bundle format by trust domain."""
+
+    trust_domain: str
+    bundles: dict[str, bytes]
+    svid_ttl: int
+    retired: list[str]
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """An error."""
+
+    error: str
+
+
+def decode(type_: type[T], body: bytes) -> T:
+    """A message. Raises MalformedError."""
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(f"malformed: {error}") from None
+
+
+def encode(message: Any) -> bytes:
+    """A message as JSON in one line."""
+    return msgspec.json.encode(message)
+
+
+def announced(announcement: Announcement) -> Announced:
+    """An announcement, to be sent."""
+    documents = {name: bundles.encode(bundle, expiries=True) for name, bundle in announcement.bundles.items()}
+    return Announced(announcement.trust_domain, documents, announcement.svid_ttl, sorted(announcement.retired))
+
+
+def announcement(message: Announced) -> Announcement:
+    """An announcement that was sent. Raises MalformedError."""
+    try:
+        decoded = {name: bundles.decode(name, document) for name, document in message.bundles.items()}
+    except bundles.BundleError as error:
+        raise MalformedError(str(error)) from None
+    return Announcement(message.trust_domain, decoded, message.svid_ttl, frozenset(message.retired))

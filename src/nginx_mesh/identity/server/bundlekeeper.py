@@ -1,0 +1,143 @@
+"""The bundles that a server hands out: its own trust domain's, which servers that share a datastore write together, and
+those of trust domains that it federates with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from nginx_mesh.identity.common import bundle as bundles
+from nginx_mesh.identity.common.bundle import JwtAuthority, TrustBundle
+
+from .datastore.base import Datastore, DatastoreError
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+
+
+def merged(one: TrustBundle, other: TrustBundle, now: float) -> TrustBundle:
+    """The authorities of both that are not over at `now` (Unix seconds), oldest first; sequence and hint of `one`.
+
+    The order depends on nothing but the authorities, so that the same ones are the same bundle.
+    """
+    certificates = {
+        each.fingerprint(hashes.SHA256()): each for each in (*one.x509_authorities, *other.x509_authorities)
+    }
+    keys = {each.key_id: each for each in (*one.jwt_authorities, *other.jwt_authorities)}
+    return replace(
+        one,
+        x509_authorities=tuple(
+            sorted(
+                (each for each in certificates.values() if now <= each.not_valid_after_utc.timestamp()),
+                key=lambda each: (each.not_valid_before_utc, each.serial_number),
+            )
+        ),
+        jwt_authorities=tuple(
+            sorted(
+                (each for each in keys.values() if not each.expires_at or now <= each.expires_at),
+                key=lambda each: (each.expires_at, each.key_id),
+            )
+        ),
+    )
+
+
+def same_authorities(one: TrustBundle, other: TrustBundle) -> bool:
+    """Whether two bundles trust the same, whatever their sequence numbers."""
+    return (one.x509_authorities, one.jwt_authorities) == (other.x509_authorities, other.jwt_authorities)
+
+
+class BundleKeeper:
+    """Keeps bundles in memory and in the datastore. Not thread-safe: one event loop."""
+
+    def __init__(
+        self, datastore: Datastore, trust_domain: str, clock: Callable[[], float], refresh_hint: int = 0
+    ) -> None:
+        self._datastore = datastore
+        self._clock = clock
+        self.own = TrustBundle(trust_domain, refresh_hint=refresh_hint)
+        self.federated: dict[str, TrustBundle] = {}
+        self.saved = True
+
+    async def load(self) -> None:
+        """Read all bundles. Raises DatastoreError; BundleError when our own is damaged."""
+        documents = await asyncio.to_thread(self._datastore.bundles)
+        own = documents.pop(self.own.trust_domain, None)
+        if own is not None:
+            known = bundles.decode(self.own.trust_domain, own)
+            self.own = replace(
+                merged(known, self.own, self._clock()), refresh_hint=self.own.refresh_hint, sequence=known.sequence
+            )
+        self.federated = {}
+        for trust_domain, document in documents.items():
+            self._take_federated(trust_domain, document)
+
+    async def follow(self, trust_domains: Iterable[str]) -> None:
+        """Read those bundles anew that somebody changed. Raises DatastoreError."""
+        for trust_domain in trust_domains:
+            document = await asyncio.to_thread(self._datastore.bundle, trust_domain)
+            if trust_domain != self.own.trust_domain:
+                self.federated.pop(trust_domain, None)
+                if document is not None:
+                    self._take_federated(trust_domain, document)
+            elif document is not None:
+                self._take_own(document)
+
+    async def add(self, roots: Sequence[x509.Certificate], keys: Sequence[JwtAuthority]) -> None:
+        """Trust these from now on. `save` makes it known to others."""
+        addition = TrustBundle(self.own.trust_domain, tuple(roots), tuple(keys))
+        self._replace(merged(self.own, addition, self._clock()))
+
+    def prune(self) -> None:
+        """Drop authorities that are over."""
+        self._replace(merged(self.own, TrustBundle(self.own.trust_domain), self._clock()))
+
+    async def save(self) -> None:
+        """Store what is not stored yet, together with what other servers stored meanwhile. Raises DatastoreError."""
+        for _ in range(_ATTEMPTS):
+            if self.saved:
+                return
+            stored = await asyncio.to_thread(self._datastore.bundle, self.own.trust_domain)
+            try:
+                known = self.own if stored is None else bundles.decode(self.own.trust_domain, stored)
+            except bundles.BundleError as error:
+                raise DatastoreError(f"{self._datastore}: the bundle of {self.own.trust_domain}: {error}") from None
+            ours = self.own
+            wanted = replace(merged(ours, known, self._clock()), sequence=max(ours.sequence, known.sequence))
+            if stored is not None and same_authorities(wanted, known):
+                written = True
+            else:
+                wanted = replace(wanted, sequence=wanted.sequence + 1)
+                written = await asyncio.to_thread(
+                    self._datastore.put_bundle, self.own.trust_domain, bundles.encode(wanted, expiries=True), stored
+                )
+            if written and self.own is ours:
+                self.own, self.saved = wanted, True
+        if not self.saved:
+            raise DatastoreError(f"{self._datastore}: the bundle of {self.own.trust_domain} is contended")
+
+    def _replace(self, wanted: TrustBundle) -> None:
+        if not same_authorities(wanted, self.own):
+            self.own, self.saved = wanted, False
+
+    def _take_own(self, document: bytes) -> None:
+        try:
+            known = bundles.decode(self.own.trust_domain, document)
+        except bundles.BundleError as error:
+            log.error("%s: the bundle of %s: %s; the one at hand stays", self._datastore, self.own.trust_domain, error)
+            return
+        wanted = merged(self.own, known, self._clock())
+        if not same_authorities(wanted, self.own):
+            self.own = replace(wanted, sequence=max(self.own.sequence, known.sequence))
+
+    def _take_federated(self, trust_domain: str, document: bytes) -> None:
+        try:
+            self.federated[trust_domain] = bundles.decode(trust_domain, document)
+        except bundles.BundleError as error:
+            log.error("%s: the bundle of %s: %s; nobody of it is believed", self._datastore, trust_domain, error)

@@ -1,0 +1,150 @@
+"""Where the reports of a node's sidecars go.
+
+Requests of sampled traces become spans, and go to the collector that the settings name. Requests that somebody watches
+(`nginx-meshctl tap`) go to the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.catalog.records import Workload
+from nginx_mesh.protocol.control import SIDECAR_UID
+from nginx_mesh.protocol.report import Report
+
+from .reports import ReportSockets
+
+if TYPE_CHECKING:
+    from .export import SpanExport
+    from .spans import Origin
+
+log = logging.getLogger(__name__)
+
+_INTERVAL_SECONDS = 1.0
+_EARLY = 1000
+Who = Callable[[str], tuple[Workload, str] | None]
+"""The workload with a pod's uid, and its SPIFFE ID."""
+
+
+Tapped = Callable[[ObjectKey, str, Report], None]
+"""Hears of requests that somebody watches: the pod whose sidecar reports it, and its SPIFFE ID."""
+
+Resolve = Callable[[str], str | None]
+"""An IP address of a host, by the names that the mesh's workloads know; None when there is none."""
+
+
+class Reporting:
+    """Listens to the sidecars of the pods whose uids `live` gives.
+
+    `node` is this node's name. `socket_directory` gives the directory that the pod with a uid shares with the node.
+    `resolver` makes what finds the collector; it is called when there is first need of it.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        socket_directory: Callable[[str], Path],
+        *,
+        live: Callable[[], AbstractSet[str]],
+        who: Who,
+        tapped: Tapped,
+        resolver: Callable[[], Resolve],
+    ) -> None:
+        self._node = node
+        self._socket_directory = socket_directory
+        self._live = live
+        self._who = who
+        self._tapped = tapped
+        self._resolver = resolver
+        self._sockets = ReportSockets(self._received)
+        self._settings: MeshSettings | None = None
+        self._changed = asyncio.Event()
+        self._export: SpanExport | None = None
+        # What comes while it is made.
+        self._early: deque[tuple[str, Report]] = deque(maxlen=_EARLY)
+        self._origins: dict[str, tuple[Workload, str, Origin]] = {}
+
+    def configure(self, settings: MeshSettings) -> None:
+        """Apply the mesh's settings, live."""
+        self._settings = settings
+        if self._export is not None:
+            self._export.target = settings.otlp
+        self._changed.set()
+
+    def open(self, uid: str) -> None:
+        """Listen to the sidecar of a pod, which has its first state."""
+        try:
+            self._sockets.open(uid, self._socket_directory(uid), SIDECAR_UID)
+        except OSError as error:
+            log.warning("the sidecar of pod %s cannot report: %s", uid, error)
+
+    async def run(self) -> None:
+        """Follow the pods that come and go, until cancelled."""
+        while True:
+            live = self._live()
+            self._sockets.retain(set(live))
+            self._origins = {uid: known for uid, known in self._origins.items() if uid in live}
+            for uid in live:
+                self.open(uid)
+            await self._prepare()
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(_INTERVAL_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def close(self) -> None:
+        """Let go of the sockets; what is on its way to the collector is dropped."""
+        self._sockets.retain(set())
+        if self._export is not None:
+            await asyncio.to_thread(self._export.close)
+
+    async def _prepare(self) -> None:
+        """The exporter is made when there is first need of it."""
+        settings = self._settings
+        if self._export is None and settings is not None and settings.otlp is not None:
+            self._export = await asyncio.to_thread(_exporter, self._resolver())
+            self._export.target = self._settings.otlp if self._settings is not None else None
+            while self._early:
+                self._trace(*self._early.popleft())
+
+    def _received(self, uid: str, report: Report) -> None:
+        if report.tapped and (who := self._who(uid)) is not None:
+            self._tapped(who[0].key, who[1], report)
+        if report.trace is not None:
+            self._trace(uid, report)
+
+    def _trace(self, uid: str, report: Report) -> None:
+        if self._export is None:
+            self._early.append((uid, report))
+        elif self._export.target is not None and (made_by := self._origin(uid)) is not None:
+            from .spans import span
+
+            self._export.add(span(report, made_by))
+
+    def _origin(self, uid: str) -> Origin | None:
+        who = self._who(uid)
+        if who is None:
+            return None
+        known = self._origins.get(uid)
+        if known is None or known[:2] != who:
+            from .spans import origin
+
+            workload, spiffe_id = who
+            self._origins[uid] = known = (workload, spiffe_id, origin(workload, uid, self._node, spiffe_id))
+        return known[2]
+
+
+def _exporter(resolve: Resolve) -> SpanExport:
+    from .export import SpanExport
+
+    return SpanExport(resolve)

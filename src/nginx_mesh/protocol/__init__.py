@@ -1,0 +1,1 @@
+"""What travels between a sidecar and its node: the state, the control socket, questions and reports."""

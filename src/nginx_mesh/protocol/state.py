@@ -1,4 +1,4 @@
-"""The sidecar state: the one document that tells a sidecar all that may change while it runs.
+"""The state of a sidecar: the one document with everything that may change while the sidecar runs.
 
 A state is a flat mapping from key to entry, so that a change is a small set of entries to set and keys to delete:
 
@@ -19,7 +19,7 @@ The sidecar's Lua validates the same shapes (sidecar/lua/mesh/schema.lua) and re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -65,6 +65,10 @@ class Identity(Entry, frozen=True, kw_only=True):
     key: str
     bundle: str
     federated: dict[str, str] = {}
+
+    def public(self) -> dict[str, Any]:
+        """All of it but the private key."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "key"}
 
     def __repr__(self) -> str:
         return f"Identity(spiffe_id={self.spiffe_id!r}, key=<redacted>)"

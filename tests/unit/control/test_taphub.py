@@ -18,7 +18,7 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
-from nginx_mesh.control.tap import TapHub
+from nginx_mesh.control.taphub import TapHub
 from nginx_mesh.node.control import ControlSocket
 from nginx_mesh.protocol.control import Tap
 from nginx_mesh.protocol.report import Report

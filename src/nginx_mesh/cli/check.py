@@ -10,7 +10,7 @@ import click
 
 from nginx_mesh.api.errors import one_line
 
-from .failure import Failure
+from .errors import Failure
 from .manifests import contents
 
 if TYPE_CHECKING:

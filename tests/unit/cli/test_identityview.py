@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from nginx_mesh.cli.client import ApiError
 
 from nginx_mesh.cli import identityview
-from nginx_mesh.cli.client import ApiError
 from nginx_mesh.cli.main import run
 
 NOW = 1_800_000_000.0

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.cli.tap import _lines, as_text
+from nginx_mesh.cli.control_plane import lines
+from nginx_mesh.cli.tap import as_text
 
 ENTRY: dict[str, Any] = {
     "time": 1_700_000_000.25,
@@ -39,7 +40,7 @@ def test_what_callers_write_does_not_move_the_cursor(path: str, method: str) -> 
 
 
 @given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b""))), st.integers(1, 7))
-def test_lines_are_put_together_however_they_come(lines: list[bytes], size: int) -> None:
-    data = b"".join(line + b"\n" for line in lines)
+def test_lines_are_put_together_however_they_come(written: list[bytes], size: int) -> None:
+    data = b"".join(line + b"\n" for line in written)
     chunks = [data[i : i + size] for i in range(0, len(data), size)]
-    assert list(_lines(chunks)) == [line for line in lines if line]
+    assert list(lines(chunks)) == [line for line in written if line]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -34,7 +33,7 @@ _MOST = 20
 )
 @click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml"]), help="Every sidecar, or everything.")
 @click.pass_obj
-def status(connection: Connection, mesh: MeshInstallation, wait: bool, wait_timeout: int, output: str | None) -> None:
+def status(connection: Connection, mesh: MeshInstallation, wait: bool, wait_timeout: int, output: str | None) -> int:
     """Check that the mesh is well: daemon, identities, sidecars, policies.
 
     The exit code is 1 when it is not. What a person should look at, such as a policy that is not in force, is a
@@ -56,7 +55,7 @@ def status(connection: Connection, mesh: MeshInstallation, wait: bool, wait_time
         click.echo(whole(found, output), nl=False)
     else:
         click.echo(text(found, time.time(), wide=output == "wide"))
-    sys.exit(0 if found["well"] else 1)
+    return 0 if found["well"] else 1
 
 
 def _status(mesh: MeshInstallation, timeout: float) -> Resource:

@@ -18,7 +18,7 @@ from .table import whole
 def config(connection: Connection, mesh: MeshInstallation, output: str) -> None:
     """Display the settings of the mesh that are in force.
 
-    Those that the mesh was made with, as its MeshConfig changed them. What may be secret is left out.
+    They are those that the mesh was made with, as its MeshConfig changed them. What may be secret is left out.
 
     \b
     Examples:

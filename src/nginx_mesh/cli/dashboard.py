@@ -15,13 +15,13 @@ from .installation import MeshInstallation, mesh_option
 )
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @mesh_option
-@click.option("-d", "--detach", is_flag=True, help="Go on in the background, until the mesh ends or --stop.")
+@click.option("-d", "--detach", is_flag=True, help="Serve in the background, until the mesh ends or --stop is given.")
 @click.option("--stop", is_flag=True, help="End the dashboard that the mesh has.")
 def dashboard(port: int | None, address: str, mesh: MeshInstallation, detach: bool, stop: bool) -> None:
     """Show the mesh in a web browser: who calls whom, workloads, events.
 
-    A page on this machine, from what the mesh's daemon knows; no Prometheus is needed. It shows no secrets and changes
-    nothing. Whoever reaches the address may look.
+    The page is served on this machine and shows what the mesh's daemon knows; no Prometheus is needed. It shows no
+    secrets and changes nothing. Whoever reaches the address may look.
 
     \b
     Examples:

@@ -19,10 +19,16 @@ _WIDEST_STEP = len("destination")
     "--from", "origin", required=True, metavar="[NAMESPACE/[KIND/]]NAME", help="The workload or pod that calls."
 )
 @click.option("--to", "target", required=True, metavar="[NAMESPACE/]SERVICE[:PORT]", help="The Service that it calls.")
-@click.option("--method", metavar="METHOD", default="", help="Of the request: GET unless said, POST of gRPC.")
-@click.option("--path", metavar="PATH", default="/", show_default=True, help="Its path, with the query.")
-@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of it. May be repeated.")
-@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of names that say none.")
+@click.option(
+    "--method", metavar="METHOD", default="", help="Method of the request; by default GET, and POST for gRPC."
+)
+@click.option("--path", metavar="PATH", default="/", show_default=True, help="Path of the request, with the query.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request. May be repeated."
+)
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Namespace of names that are given without one."
+)
 @mesh_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 def explain(
@@ -37,8 +43,8 @@ def explain(
 ) -> None:
     """Say what would become of a request, and which object decides each step.
 
-    The sidecars of both sides are asked, by what they have in force now. No request is sent, no limit is charged and
-    nothing is counted. The exit code is 0 whether the request would be allowed or refused.
+    The sidecars of both sides are asked, and answer by what they have in force now. No request is sent, no limit is
+    charged and nothing is counted. The exit code is 0 whether the request would be allowed or refused.
 
     \b
     Examples:

@@ -72,12 +72,9 @@ class MeshInstallation(Protocol):
 
 def find_installation(name: str) -> MeshInstallation:
     """Return the mesh that `--mesh NAME` means. Raises click.BadParameter for what cannot be a name."""
-    from .local.mesh import LocalMesh
+    from .local.mesh import parse_mesh
 
-    try:
-        return LocalMesh.named(name)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    return parse_mesh(name)
 
 
 mesh_option = click.option(

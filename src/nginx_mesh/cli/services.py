@@ -19,8 +19,9 @@ _NONE = "<none>"
 def services(connection: Connection, mesh: MeshInstallation, namespace: str | None, output: str | None) -> None:
     """List the Services of the mesh.
 
-    With the addresses behind them and their ports. A Service is one of the mesh when a pod behind it has a sidecar,
-    when it names the identity of what is behind it, or, while nothing is, when its namespace has sidecars injected.
+    Each is listed with its ports and the addresses behind it. A Service belongs to the mesh when a pod behind it has a
+    sidecar, when it names the identity of what is behind it, or, while nothing is behind it, when its namespace has
+    sidecars injected.
 
     \b
     Examples:

@@ -43,7 +43,10 @@ _DEFAULTS = MeshSettings()
 
 
 def read_upstream_authority(path: Path) -> UpstreamAuthority:
-    """The upstream authority that a file describes, its paths absolute and its files looked at. Raises FieldError."""
+    """Read the file that describes an upstream authority, make its paths absolute, and check the files that they name.
+
+    Raises FieldError.
+    """
     from nginx_mesh.identity.server.upstream.config import check_files, parse_config, with_absolute_paths
 
     settings = with_absolute_paths(decode_as(UpstreamAuthority, read_file(path)), path.parent)
@@ -52,7 +55,7 @@ def read_upstream_authority(path: Path) -> UpstreamAuthority:
 
 
 def _exporter(text: str) -> HostPort:
-    """`type=otlp,host=…,port=…`."""
+    """Read `type=otlp,host=…,port=…`. Raises FieldError."""
     pairs = [part.partition("=")[::2] for part in text.split(",")]
     parts = dict(pairs)
     if sorted(name for name, _ in pairs) != ["host", "port", "type"] or parts["type"] != "otlp":
@@ -149,7 +152,7 @@ _MESH_FLAGS = (
 
 
 def mesh_flags(command: F) -> F:
-    """Gives a command the mesh's flags; it gets them as one keyword argument, `settings: MeshSettings`."""
+    """Give a command the flags of the mesh's settings; it gets them as one argument, `settings: MeshSettings`."""
 
     @functools.wraps(command)
     def with_settings(**arguments: Any) -> Any:

@@ -37,7 +37,7 @@ def status(connection: Connection, mesh: MeshInstallation, wait: bool, wait_time
     """Check that the mesh is well: daemon, identities, sidecars, policies.
 
     The exit code is 1 when it is not. What a person should look at, such as a policy that is not in force, is a
-    warning, and no reason for that.
+    warning, and does not change the exit code.
 
     \b
     Examples:

@@ -28,10 +28,10 @@ from .progress import progress
 def supportpkg(mesh: MeshInstallation, output: Path, disable_sidecar_logs: bool) -> None:
     """Create a support package: a tarball of all that is known of the mesh.
 
-    Settings, objects, events, logs, the state, status and metrics of sidecars, certificates and network. What is secret
-    is left out: private keys, tokens, what Secrets and ConfigMaps hold, values of environment variables, arguments of
-    commands. Applications may log secrets that nobody can know: look before you pass it on. Only its owner may read it.
-    It is made as well as can be when the daemon does not answer.
+    It has settings, objects, events, logs, the state, status and metrics of sidecars, certificates and the network.
+    What is secret is left out: private keys, tokens, what Secrets and ConfigMaps hold, values of environment variables,
+    arguments of commands. Applications may log secrets that nobody can know: look at the package before you pass it on.
+    Only its owner may read it. When the daemon does not answer, the package has what can be collected without it.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ from .table import Resource
 @click.option("--to", metavar="NAME", help="Only what it sends to this workload or Service.")
 @click.option("--from", "origin", metavar="NAME", help="Only what it receives from this workload.")
 @click.option("--method", metavar="METHOD", help="Only requests with this method.")
-@click.option("--path", metavar="PREFIX", help="Only requests with a path that begins so.")
+@click.option("--path", metavar="PREFIX", help="Only requests whose path begins with this.")
 @click.option("--status", metavar="STATUS", help="Only answers with this status, or of a class such as 5xx.")
 @click.option(
     "--max-rps",
@@ -25,9 +25,11 @@ from .table import Resource
     default=100,
     show_default=True,
     metavar="N",
-    help="Requests a second at most; of more, these are a sample.",
+    help="How many requests a second are shown at most; when there are more, they are a sample.",
 )
-@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of names that say none.")
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Namespace of names that are given without one."
+)
 @mesh_option
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="End after N requests.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")

@@ -33,9 +33,9 @@ _CLEAR = "\x1b[H\x1b[2J"
     "--prometheus",
     type=Parsed("address", parse_host_port),
     metavar="HOST:PORT",
-    help="Ask this Prometheus, and no mesh.",
+    help="Ask this Prometheus instead of a mesh.",
 )
-@click.option("-w", "--watch", is_flag=True, help="Go on, anew every 5 seconds.")
+@click.option("-w", "--watch", is_flag=True, help="Display them again every 5 seconds.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The TrafficMetricsList as it is.")
 @click.pass_context
 def top(
@@ -49,10 +49,11 @@ def top(
 ) -> None:
     """Display traffic statistics of the last 30 seconds.
 
-    Of a kind: requests and success of what its resources received and sent. Of one resource: the same by peers, with
-    latencies. Kinds are pods, deployments (the default), statefulsets, daemonsets and namespaces. Callers' sidecars
-    count; answers of 1xx and 2xx are success. A local mesh's daemon knows them without a Prometheus; where the mesh is
-    configured with one (--prometheus-address), it asks that.
+    For a kind, they are the number and the success of the requests that its resources received and sent. For one
+    resource, they are the same for each of its peers, with latencies. Kinds are pods, deployments (the default),
+    statefulsets, daemonsets and namespaces. Callers' sidecars count; answers of 1xx and 2xx are successes. A local
+    mesh's daemon knows them without a Prometheus; if the mesh is configured with one (--prometheus-address), the daemon
+    asks that.
 
     \b
     Examples:

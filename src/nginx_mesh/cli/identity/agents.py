@@ -19,7 +19,7 @@ from .options import on_authority
 
 @click.group()
 def token() -> None:
-    """Join tokens: secrets that admit one agent, once."""
+    """Manage join tokens, which are secrets that admit one agent, once."""
 
 
 @token.command("create")
@@ -52,7 +52,7 @@ def create_token(authority: IdentityAuthority, name: str, ttl: int, registrar: b
 
 @click.group()
 def agent() -> None:
-    """Agents that proved where they run."""
+    """Manage the agents that proved where they run."""
 
 
 @agent.command("list")
@@ -73,7 +73,7 @@ def list_agents(authority: IdentityAuthority, output: str | None) -> None:
 @on_authority
 @click.argument("name", metavar="AGENT")
 def ban(authority: IdentityAuthority, name: str) -> None:
-    """Refuse an agent from now on. What its workloads hold is good until it expires."""
+    """Refuse an agent from now on. The SVIDs that its workloads hold are valid until they expire."""
     authority.ban_agent(name, banned=True)
     click.echo(f'agent "{name}" banned')
 

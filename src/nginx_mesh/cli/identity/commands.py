@@ -1,4 +1,4 @@
-"""`nginx-meshctl identity`: who has which identity, and what the authority behind it is to do."""
+"""`nginx-meshctl identity`: who has which identity, and the authority that issues it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def show(source: IdentitySource, output: str | None) -> None:
     "--format", "form", type=click.Choice(["pem", "spiffe"]), default="pem", show_default=True, help="The format."
 )
 def bundle(authority: IdentityAuthority, trust_domain: str | None, form: str) -> None:
-    """Print a trust bundle: what SVIDs are verified by.
+    """Print a trust bundle, by which SVIDs are verified.
 
     `pem` has the roots of X.509-SVIDs; `spiffe` is the document of the SPIFFE standard, keys of JWT-SVIDs included.
 
@@ -93,9 +93,11 @@ def bundle(authority: IdentityAuthority, trust_domain: str | None, form: str) ->
     metavar="DURATION",
     help="How long the new CA is known to everybody before it signs.",
 )
-@click.option("--wait", is_flag=True, help="Wait until it signs, and until the SVIDs of a local mesh are replaced.")
+@click.option(
+    "--wait", is_flag=True, help="Wait until the new CA signs, and until the SVIDs of a local mesh are replaced."
+)
 def rotate_ca(source: IdentitySource, overlap: int, wait: bool) -> None:
-    """Have a new CA sign soon, and every SVID replaced then. No request fails by it.
+    """Have a new CA sign soon, and every SVID replaced then. No request fails because of it.
 
     \b
     Examples:

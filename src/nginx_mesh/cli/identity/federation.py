@@ -16,26 +16,31 @@ from .options import on_authority
 
 @click.group()
 def federation() -> None:
-    """Other trust domains whose workloads are to be recognised here."""
+    """Manage the other trust domains whose workloads are recognised here."""
 
 
 @federation.command("create")
 @on_authority
 @click.argument("trust_domain", metavar="TRUST-DOMAIN")
-@click.option("--endpoint", required=True, metavar="URL", help="Where it publishes its bundle (https).")
+@click.option("--endpoint", required=True, metavar="URL", help="Where the trust domain publishes its bundle (https).")
 @click.option(
     "--profile",
     type=click.Choice(["https_spiffe", "https_web"]),
     required=True,
     help="How the endpoint proves who it is: by an SVID, or by a certificate of the web.",
 )
-@click.option("--endpoint-spiffe-id", default="", metavar="ID", help="Whose SVID it shows, with https_spiffe.")
+@click.option(
+    "--endpoint-spiffe-id",
+    default="",
+    metavar="ID",
+    help="The SPIFFE ID of the SVID that the endpoint shows, with https_spiffe.",
+)
 @click.option(
     "--bundle",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Its first bundle, SPIFFE or PEM; needed with https_spiffe.",
+    help="The first bundle of the trust domain, SPIFFE or PEM; needed with https_spiffe.",
 )
 def federate(
     authority: IdentityAuthority,
@@ -82,7 +87,7 @@ def list_federations(authority: IdentityAuthority, output: str | None) -> None:
 @on_authority
 @click.argument("trust_domain", metavar="TRUST-DOMAIN")
 def separate(authority: IdentityAuthority, trust_domain: str) -> None:
-    """Recognise a trust domain no longer."""
+    """Stop recognising a trust domain."""
     authority.end_federation(trust_domain)
     click.echo(f'federation with "{trust_domain}" deleted')
 

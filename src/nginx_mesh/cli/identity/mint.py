@@ -50,7 +50,7 @@ def x509(
     directory: Path,
     force: bool,
 ) -> None:
-    """Issue an X.509-SVID. Its key is made here and only written to key.pem, for the owner of the directory alone.
+    """Issue an X.509-SVID. Its key is made on this machine and written to key.pem, which only its owner may read.
 
     \b
     Example:
@@ -85,11 +85,11 @@ def x509(
 @on_authority
 @click.argument("spiffe_id", metavar="SPIFFE-ID")
 @click.option(
-    "--audience", multiple=True, required=True, metavar="NAME", help="Who shall accept the token. May be repeated."
+    "--audience", multiple=True, required=True, metavar="NAME", help="Who is to accept the token. May be repeated."
 )
 @_ttl_option
 def jwt(authority: IdentityAuthority, spiffe_id: str, audience: tuple[str, ...], ttl: int | None) -> None:
-    """Issue a JWT-SVID, printed.
+    """Issue a JWT-SVID and print it.
 
     \b
     Example:

@@ -20,7 +20,7 @@ from .references import default_container, find_pod, object_path
 @click.argument("target", metavar="POD|KIND/NAME")
 @namespace_option
 @container_option
-@click.option("-f", "--follow", is_flag=True, help="Go on as the container writes.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing what the container writes.")
 @click.option("--tail", type=click.IntRange(-1), default=-1, help="Only the last lines; -1 for all.")
 def logs(api: UnixHttpClient, target: str, namespace: str, container: str | None, follow: bool, tail: int) -> None:
     """Print what a container wrote.

@@ -49,7 +49,7 @@ _NOT_LOCAL = {
     "--identity-config",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The configuration of identity, as that of nginx-mesh-identity.",
+    help="The configuration file of identity, as nginx-mesh-identity has it.",
 )
 @mesh_flags
 @click.pass_context
@@ -66,7 +66,7 @@ def up(
     """Start a mesh, apply manifests to it, and wait until every pod is ready.
 
     A mesh that exists is kept: its daemon is started again if need be, and flags that are given change its settings.
-    Those about the CA's upstream authority, keys and storage do so by another daemon in place; pods go on meanwhile.
+    Flags about the CA's upstream authority, keys and storage restart the daemon for that; pods go on meanwhile.
 
     \b
     Examples:

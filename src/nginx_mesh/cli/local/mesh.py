@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from nginx_mesh.cli.control_plane import ControlPlane
 from nginx_mesh.cli.errors import MeshError
 from nginx_mesh.cli.unix_http import UnixHttpClient
@@ -124,6 +126,14 @@ class LocalMesh:
 
         require_root()
         return LocalDashboard(self)
+
+
+def parse_mesh(name: str) -> LocalMesh:
+    """Return the mesh of that name. Raises click.BadParameter for what cannot be a name."""
+    try:
+        return LocalMesh.named(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def require_root() -> None:

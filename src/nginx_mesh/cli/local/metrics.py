@@ -22,12 +22,13 @@ from .options import name_option
     default="127.0.0.1:9887",
     show_default=True,
     metavar="HOST:PORT",
-    help="Where to serve them.",
+    help="Where to serve the metrics.",
 )
 def metrics(mesh: LocalMesh, listen: HostPort) -> None:
     """Serve the metrics of all sidecars to a Prometheus on this machine, until Ctrl-C.
 
-    It finds them by http_sd_configs at http://HOST:PORT/targets. They are served to whoever can connect.
+    Prometheus finds the sidecars by http_sd_configs at http://HOST:PORT/targets. The metrics are served to whoever can
+    connect.
 
     \b
     Examples:

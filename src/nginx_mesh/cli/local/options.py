@@ -12,17 +12,9 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.cli.params import parse_duration
 from nginx_mesh.local.net.networks import NetworkError, PodNetworks
 
-from .mesh import LocalMesh
+from .mesh import LocalMesh, parse_mesh
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def parse_mesh(name: str) -> LocalMesh:
-    """Return the mesh of that name. Raises click.BadParameter for what cannot be a name."""
-    try:
-        return LocalMesh.named(name)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def parse_pod_network(text: str) -> PodNetworks:

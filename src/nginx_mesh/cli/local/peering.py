@@ -9,8 +9,7 @@ import click
 from nginx_mesh.cli.errors import Failure
 from nginx_mesh.local.paths import MeshPaths
 
-from .mesh import LocalMesh, require_root
-from .options import parse_mesh
+from .mesh import LocalMesh, parse_mesh, require_root
 
 
 @click.command()
@@ -20,7 +19,7 @@ def connect(one: LocalMesh, other: LocalMesh) -> None:
     """Let the pods of two meshes reach each other.
 
     Pods reach the other mesh's pods by their addresses; names and services stay each mesh's own. Whether a sidecar lets
-    them in is a matter of mTLS and of federation. It lasts until `disconnect`, or until either mesh is down.
+    them in is a matter of mTLS and of federation. The connection lasts until `disconnect`, or until a mesh is down.
 
     \b
     Example:

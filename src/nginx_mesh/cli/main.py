@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from nginx_mesh.api.errors import FieldError
 
+from .group import LazyGroup
 from .installation import Connection
 from .params import Parsed
 
@@ -36,31 +36,6 @@ def parse_timeout(text: str) -> float:
     if total <= 0:
         raise FieldError("", f'"{text}" is not a duration such as 5s or 1m30s')
     return total
-
-
-class LazyGroup(click.Group):
-    """A group whose commands are `module:attribute`, with a line of help so that listing them imports nothing."""
-
-    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lazy = lazy
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands, sorted."""
-        return sorted({*super().list_commands(ctx), *self._lazy})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command and return it."""
-        if cmd_name not in self._lazy:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._lazy[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands for --help."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, self._lazy[name][1]) for name in self.list_commands(ctx)])
 
 
 COMMANDS: Final = {

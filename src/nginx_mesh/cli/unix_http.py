@@ -14,7 +14,6 @@ from urllib.parse import urlencode
 from .errors import ApiError, ControlPlaneUnreachableError
 
 _MAX_DOCUMENT_BYTES = 256 << 20
-_MAX_ERROR_BYTES = 1 << 20
 _CHUNK_BYTES = 65536
 
 
@@ -22,7 +21,8 @@ class UnixHttpClient:
     """A client of the server behind the unix socket at `path`.
 
     `timeout` is for how many seconds the server may be silent; None means for ever. A document of more than
-    `max_bytes` is refused. Every method raises ApiError and ControlPlaneUnreachableError.
+    `max_bytes` is an error, and of a refusal that is longer only the beginning is told. Every method raises ApiError
+    and ControlPlaneUnreachableError.
     """
 
     def __init__(self, path: Path, timeout: float | None = None, *, max_bytes: int = _MAX_DOCUMENT_BYTES) -> None:
@@ -63,7 +63,7 @@ class UnixHttpClient:
             connection.request(method, target, content, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             if answer.status >= 400:
-                raise _refusal(answer.read(_MAX_ERROR_BYTES), answer.status)
+                raise _refusal(answer.read(self._max_bytes), answer.status)
             yield answer
         except (OSError, http.client.HTTPException) as error:
             raise ControlPlaneUnreachableError(str(error)) from error

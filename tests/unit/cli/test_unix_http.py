@@ -63,6 +63,20 @@ def test_a_refusal_is_told_with_what_the_server_says(
     assert (str(refused.value), refused.value.reason, refused.value.details) == (message, reason, details)
 
 
+def test_a_refusal_with_very_many_faults_is_told_whole(path: Path) -> None:
+    details = [f"document {number}: its name is taken" for number in range(100_000)]
+    body = json.dumps({"message": "faults", "reason": "Invalid", "details": details}).encode()
+    with HttpServer({"POST /": Refused(422, body)}).listening(path), pytest.raises(ApiError) as refused:
+        UnixHttpClient(path).request("POST", "/", {})
+    assert refused.value.details == details
+
+
+def test_of_a_refusal_without_end_only_the_beginning_is_told(path: Path) -> None:
+    with HttpServer({"GET /": Refused(500, b"x" * 1000)}).listening(path), pytest.raises(ApiError) as refused:
+        UnixHttpClient(path, max_bytes=10).get("/")
+    assert refused.value.message == "x" * 10
+
+
 def test_a_stream_that_is_refused_raises_as_other_requests_do(path: Path) -> None:
     with HttpServer({}).listening(path), pytest.raises(ApiError, match="404: Not Found"):
         list(UnixHttpClient(path).stream("/log"))

@@ -15,10 +15,13 @@ from nginx_mesh.api.documents import MAX_BYTES, is_json, read, write_yaml
 from nginx_mesh.api.errors import FieldError, one_line
 from nginx_mesh.api.listing import with_implied_kind
 from nginx_mesh.api.loaded import ManifestError, described
+from nginx_mesh.api.values import parse_ports
 from nginx_mesh.inject import InjectSettings, inject_document
 
-from .errors import CommandError
-from .options import PORTS
+from .errors import Failure
+from .params import Parsed
+
+_PORTS = Parsed("ports", parse_ports)
 
 _ITEM = re.compile(r"items\[([0-9]+)\]\.?")
 
@@ -35,14 +38,14 @@ _ITEM = re.compile(r"items\[([0-9]+)\]\.?")
 @click.option(
     "--ignore-incoming-ports",
     "incoming",
-    type=PORTS,
+    type=_PORTS,
     multiple=True,
     help="Ports whose incoming connections bypass the sidecar, for example 80,443.",
 )
 @click.option(
     "--ignore-outgoing-ports",
     "outgoing",
-    type=PORTS,
+    type=_PORTS,
     multiple=True,
     help="Ports to which outgoing connections bypass the sidecar.",
 )
@@ -79,7 +82,7 @@ def inject(path: Path, incoming: Sequence[tuple[int, ...]], outgoing: Sequence[t
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if errors:
-        raise CommandError("\nerror: ".join(map(str, errors)))
+        raise Failure("\nerror: ".join(map(str, errors)))
     click.echo(_json(documents) if is_json(data) else write_yaml(documents), nl=False)
 
 
@@ -91,7 +94,7 @@ def _read(path: Path) -> tuple[str, bytes]:
         with path.open("rb") as file:
             return str(path), file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}") from None
+        raise Failure(f"cannot read {path}: {error.strerror}") from None
 
 
 def _object_at(value: Any, field: str) -> str:

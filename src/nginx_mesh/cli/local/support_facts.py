@@ -1,22 +1,18 @@
-"""What goes into a support package, and where it is had from.
+"""Collects for a support package what is known of a local mesh, from its daemon, its files and its network.
 
-What cannot be had is noted, and keeps nothing else out.
+The package says what could not be collected; everything else is in it nevertheless.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import platform
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -24,18 +20,20 @@ import msgspec
 from nginx_mesh.api import kinds
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.fullconfig import full_config
-from nginx_mesh.api.registry import path as path_of_kind
+from nginx_mesh.cli.control_plane import ControlPlane
+from nginx_mesh.cli.errors import ApiError, ControlPlaneUnreachableError
+from nginx_mesh.cli.support_facts import client_versions, collect_control_plane_facts
+from nginx_mesh.cli.table import Resource
+from nginx_mesh.cli.unix_http import UnixHttpClient
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.logs import read_from, start_of_tail
-from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.sidecar.image import CACHE
 from nginx_mesh.support.archive import Archive
 from nginx_mesh.support.redaction import Scrubber, secrets_of
 from nginx_mesh.version import version
 
-from . import meshes
-from .client import ApiError, Client, UnreachableError
-from .table import Resource
+from .mesh import LocalMesh
+from .references import object_path
 
 # A daemon that does not answer must not keep the package from being made.
 _SILENCE_SECONDS = 15.0
@@ -48,21 +46,6 @@ _NETWORK = (
     ("routes", ("ip", "route", "show", "table", "all")),
     ("ipv6-routes", ("ip", "-6", "route", "show", "table", "all")),
     ("sockets", ("ss", "--tcp", "--udp", "--all", "--numeric", "--processes")),
-)
-_DAEMON = (
-    ("status.json", "/mesh/status"),
-    ("services.json", "/mesh/services"),
-    ("config.json", "/mesh/config"),
-    ("version.json", "/mesh/version"),
-    ("readyz.json", "/readyz"),
-    ("readiness.json", "/mesh/readiness"),
-    ("events.json", "/api/v1/events"),
-    ("identity/provider.json", "/mesh/identity"),
-    ("identity/workloads.json", "/mesh/identities"),
-    ("identity/authority.json", "/identity"),
-    ("identity/bundles.json", "/identity/bundles"),
-    ("identity/agents.json", "/identity/agents"),
-    ("identity/federation.json", "/identity/federation"),
 )
 _KINDS = sorted(set(kinds.KINDS.values()), key=lambda kind: kind.KIND)
 _README = """Support package of the mesh "{name}", {when}.
@@ -82,28 +65,29 @@ Not in it:
 
 
 class Collector:
-    """Gathers what there is of a mesh into an archive. `show` hears what it is at."""
+    """Puts what is known of a mesh into an archive; `show` is told what is being collected."""
 
-    def __init__(self, paths: MeshPaths, archive: Archive, show: Callable[[str], None]) -> None:
-        self._paths = paths
+    def __init__(self, mesh: LocalMesh, archive: Archive, show: Callable[[str], None]) -> None:
+        self._mesh = mesh
+        self._paths = mesh.paths
         self._archive = archive
         self._show = show
-        self._client = Client(meshes.api_socket(paths), _SILENCE_SECONDS)
-        # The image's nft wrote the pods' rules. One that is older may not be able to read them.
+        self._api = UnixHttpClient(mesh.api_socket, _SILENCE_SECONDS)
+        # The nft in the sidecar's image wrote the rules of the pods. An older one may not be able to read them.
         images = sorted(CACHE.glob("sidecar-*"), key=lambda image: image.stat().st_mtime)
         self._nft = ("chroot", str(images[-1]), "nft") if images else ("nft",)
 
     def collect(self, *, sidecar_logs: bool) -> None:
-        """All of it."""
+        """Collect everything; logs of sidecars only with `sidecar_logs`."""
         self._show("reading the mesh's objects")
         objects = self._objects()
         self._archive.scrubber = Scrubber(secrets_of(objects))
         for kind in sorted({resource["kind"] for resource in objects}):
             self._archive.document(f"objects/{kind}.json", [item for item in objects if item["kind"] == kind])
-        self._archive.document("versions.json", _versions())
+        self._archive.document("versions.json", client_versions())
         self._show("asking the daemon")
         self._ask_daemon()
-        self._log("daemon/daemon.log", meshes.daemon_log(self._paths))
+        self._log("daemon/daemon.log", self._mesh.daemon_log)
         self._show("looking at the network")
         self._network("network", self._paths.node_netns)
         pods = [resource for resource in objects if resource["kind"] == "Pod"]
@@ -113,13 +97,11 @@ class Collector:
         self._readme()
 
     def _objects(self) -> list[Resource]:
-        """From the daemon, or else from its database."""
-        if meshes.is_running(self._paths):
+        """Return all objects, from the daemon or else from its database."""
+        if self._mesh.is_running():
             try:
-                return [
-                    item for kind in _KINDS for item in self._client.get(f"{path_of_kind(kind)}/{kind.PLURAL}")["items"]
-                ]
-            except (ApiError, UnreachableError) as error:
+                return [item for kind in _KINDS for item in self._api.get(object_path(kind, ""))["items"]]
+            except (ApiError, ControlPlaneUnreachableError) as error:
                 self._archive.lacks("what the daemon says", error)
         try:
             database = f"file:{quote(str(self._paths.state / 'store.db'))}?mode=ro"
@@ -130,34 +112,17 @@ class Collector:
             return []
 
     def _ask_daemon(self) -> None:
-        if not meshes.is_running(self._paths):
+        if not self._mesh.is_running():
             self._archive.lacks(
                 "what the daemon says (status, services, identities, states of sidecars)", "it does not run"
             )
-            self._made_with()
+        elif collect_control_plane_facts(ControlPlane(self._api), self._archive):
             return
-        for name, path in _DAEMON:
-            try:
-                content = self._client.get(path)
-            except ApiError as error:
-                # Of /readyz this is the answer. An authority that is elsewhere is no fault.
-                content = {"error": error.message}
-            except UnreachableError as error:
-                self._archive.lacks(f"daemon {path} and what follows it", error)
-                self._made_with()
-                return
-            self._archive.document(name if "/" in name else f"daemon/{name}", content)
-        try:
-            self._archive.text("daemon/metrics.txt", b"".join(self._client.stream("/metrics")))
-            for line in b"".join(self._client.stream("/mesh/supportpkg")).splitlines():
-                part = json.loads(line)
-                self._archive.document(part["name"], part["content"])
-        except (ApiError, UnreachableError, ValueError) as error:
-            self._archive.lacks("metrics of the daemon, or states of sidecars", error)
+        self._made_with()
 
     def _made_with(self) -> None:
         try:
-            self._archive.document("daemon/made-with.json", full_config(meshes.made_with(self._paths)))
+            self._archive.document("daemon/made-with.json", full_config(self._mesh.settings()))
         except (OSError, msgspec.DecodeError) as error:
             self._archive.lacks("settings", error)
 
@@ -171,14 +136,14 @@ class Collector:
         self._network(directory, self._paths.pod_netns(uid))
         if SIDECAR_CONTAINER in names:
             try:
-                metrics = Client(self._paths.pod_socket_dir(uid) / "control.sock", _SILENCE_SECONDS)
-                self._archive.text(f"{directory}/metrics.txt", b"".join(metrics.stream("/v1/metrics")))
+                sidecar = UnixHttpClient(self._paths.pod_socket_dir(uid) / "control.sock", _SILENCE_SECONDS)
+                self._archive.text(f"{directory}/metrics.txt", b"".join(sidecar.stream("/v1/metrics")))
                 self._archive.text(f"{directory}/status.json", _status(self._paths.pod_netns(uid)))
-            except (ApiError, UnreachableError, OSError, http.client.HTTPException) as error:
+            except (ApiError, ControlPlaneUnreachableError, OSError, http.client.HTTPException) as error:
                 self._archive.lacks(f"{directory}: status and metrics of the sidecar", error)
 
     def _log(self, name: str, path: Path) -> None:
-        """The end of a log, and of what it was before it was emptied."""
+        """Archive the end of a log, and of the file that it had been before it was rotated."""
         for each, label in ((path.with_name(f"{path.name}.1"), f"{name}.1"), (path, name)):
             if each.exists():
                 self._archive.text(label, _tail(each))
@@ -199,23 +164,8 @@ class Collector:
         self._archive.text("README.txt", text)
 
 
-def _versions() -> dict[str, Any]:
-    return {
-        "nginx-meshctl": version(),
-        "python": sys.version,
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "os": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
-        "packages": {found.metadata["Name"]: found.version for found in _packages()},
-    }
-
-
-def _packages() -> Iterable[metadata.Distribution]:
-    return sorted(metadata.distributions(), key=lambda each: str(each.metadata["Name"]))
-
-
 def _status(namespace: str) -> bytes:
-    """What a sidecar says of itself, from inside its pod. Raises OSError, HTTPException."""
+    """Return what a sidecar says of itself when it is asked inside its pod. Raises OSError and HTTPException."""
 
     def ask() -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", _STATUS_PORT, timeout=_SILENCE_SECONDS)
@@ -236,7 +186,7 @@ def _tail(path: Path) -> bytes:
 
 
 def _run(command: tuple[str, ...]) -> str:
-    """What a command prints. Raises OSError, SubprocessError."""
+    """Return what a command prints. Raises OSError and SubprocessError."""
     done = subprocess.run(
         command,
         capture_output=True,

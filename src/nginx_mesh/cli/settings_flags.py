@@ -1,9 +1,8 @@
-"""Flags that commands share."""
+"""The flags that set a mesh's settings."""
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -30,65 +29,24 @@ from nginx_mesh.api.values import (
     parse_ca_ttl,
     parse_dns_name,
     parse_host_port,
-    parse_ports,
     parse_ratio,
     parse_service_address,
     parse_size,
     parse_svid_ttl,
 )
-from nginx_mesh.local.net.networks import NetworkError, PodNetworks
-from nginx_mesh.local.paths import MeshPaths
+
+from .params import Parsed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULTS = MeshSettings()
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|)")
-_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-class Parsed(click.ParamType[Any]):
-    """A value in the words of the mesh; `parse` raises FieldError."""
-
-    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse text; what is parsed already stays."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except FieldError as error:
-            self.fail(str(error), param, ctx)
-
-
-def duration(text: str) -> int:
-    """Seconds, from text such as 90, 90s, 5m or 1h."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise click.BadParameter(f'"{text}" is not a duration such as 90s, 5m or 1h')
-    return int(found[1]) * _DURATION_UNITS[found[2]]
-
-
-def mesh_name(text: str) -> MeshPaths:
-    """The paths of the mesh with that name."""
-    try:
-        return MeshPaths(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-PORTS = Parsed("ports", parse_ports)
-
-mesh_option = click.option(
-    "--mesh", "paths", type=mesh_name, default="local", show_default=True, metavar="NAME", help="Which local mesh."
-)
-"""Gives a command the paths of a local mesh, as `paths`."""
 
 
 def read_upstream_authority(path: Path) -> UpstreamAuthority:
-    """The upstream authority that a file describes, its paths absolute and its files looked at. Raises FieldError."""
+    """Read the file that describes an upstream authority, make its paths absolute, and check the files that they name.
+
+    Raises FieldError.
+    """
     from nginx_mesh.identity.server.upstream.config import check_files, parse_config, with_absolute_paths
 
     settings = with_absolute_paths(decode_as(UpstreamAuthority, read_file(path)), path.parent)
@@ -96,16 +54,8 @@ def read_upstream_authority(path: Path) -> UpstreamAuthority:
     return settings
 
 
-def parse_pod_network(text: str) -> PodNetworks:
-    """The networks of a local mesh's pods. Raises FieldError."""
-    try:
-        return PodNetworks.parse(text)
-    except NetworkError as error:
-        raise FieldError("", str(error)) from None
-
-
 def _exporter(text: str) -> HostPort:
-    """`type=otlp,host=…,port=…`."""
+    """Read `type=otlp,host=…,port=…`. Raises FieldError."""
     pairs = [part.partition("=")[::2] for part in text.split(",")]
     parts = dict(pairs)
     if sorted(name for name, _ in pairs) != ["host", "port", "type"] or parts["type"] != "otlp":
@@ -202,7 +152,7 @@ _MESH_FLAGS = (
 
 
 def mesh_flags(command: F) -> F:
-    """Gives a command the mesh's flags; it gets them as one keyword argument, `settings: MeshSettings`."""
+    """Give a command the flags of the mesh's settings; it gets them as one argument, `settings: MeshSettings`."""
 
     @functools.wraps(command)
     def with_settings(**arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`exec`: a command in a container with this process's own stdin, stdout and stderr, or a terminal of its own."""
+"""Has the daemon run a command in a container, with this process's own files or a terminal of the command's own."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import socket
 import sys
 from pathlib import Path
 
-from .client import ApiError, UnreachableError
+from nginx_mesh.cli.errors import ApiError, ControlPlaneUnreachableError
 
 _CHUNK = 65536
 
 
 def run(path: Path, request: dict[str, object], *, stdin: bool, tty: bool) -> int:
-    """Send the request to the exec socket at `path` and wait; the command's exit code.
+    """Send the request to the exec socket at `path`, wait for the command to end, and return its exit code.
 
-    Without `stdin` the command reads nothing. With `tty` it gets a terminal that this one stands in for.
-    Raises ApiError and UnreachableError.
+    Without `stdin` the command reads nothing. With `tty` it gets a terminal, and this process
+    passes on what is typed and shown. Raises ApiError and ControlPlaneUnreachableError.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             connection.connect(str(path))
         except OSError as error:
-            raise UnreachableError(str(error)) from error
+            raise ControlPlaneUnreachableError(str(error)) from error
         content = json.dumps({**request, "tty": tty}).encode()
         if tty:
             answer = _in_terminal(connection, content)
@@ -33,7 +33,7 @@ def run(path: Path, request: dict[str, object], *, stdin: bool, tty: bool) -> in
             os.close(source)
             answer = connection.recv(_CHUNK)
     if not answer:
-        raise UnreachableError("the daemon went away")
+        raise ControlPlaneUnreachableError("the daemon went away")
     result = json.loads(answer)
     if result.get("error"):
         raise ApiError(result["error"], result["reason"], [])
@@ -41,7 +41,7 @@ def run(path: Path, request: dict[str, object], *, stdin: bool, tty: bool) -> in
 
 
 def _in_terminal(connection: socket.socket, content: bytes) -> bytes:
-    """Pass bytes between our terminal, in raw mode, and the command's, until the command has ended."""
+    """Pass bytes between our terminal, in raw mode, and the command's; return the daemon's answer when it has ended."""
     import fcntl
     import select
     import signal
@@ -86,5 +86,5 @@ def _in_terminal(connection: socket.socket, content: bytes) -> bytes:
 def _read_terminal(terminal: int) -> bytes:
     try:
         return os.read(terminal, _CHUNK)
-    except OSError:  # EIO: nobody has the other end any more
+    except OSError:  # EIO: no process has the other end open any more.
         return b""

@@ -1,10 +1,10 @@
-"""A local mesh's sidecars and its daemon for a Prometheus on the machine's own network, which cannot reach theirs.
+"""Serves the metrics of a local mesh to a Prometheus on the machine's own network, which cannot reach the pods.
 
 | request | |
 |---|---|
-| GET `/targets` | the sidecars, for http_sd_configs; each is scraped here, `instance` is its own address |
-| GET `/pods/NAMESPACE/NAME/metrics` | what a sidecar exposes |
-| GET `/metrics` | what the mesh's daemon exposes of itself |
+| GET `/targets` | the sidecars for http_sd_configs; each is scraped here, and `instance` is its own address |
+| GET `/pods/NAMESPACE/NAME/metrics` | the metrics of a sidecar |
+| GET `/metrics` | the metrics of the mesh's daemon |
 | GET `/healthz` | |
 """
 
@@ -26,7 +26,7 @@ _SECONDS = 10.0
 
 
 async def serve(socket: Path, address: HostPort, listening: Callable[[], None]) -> None:
-    """Serve what the API behind `socket` knows until SIGTERM or SIGINT. Raises OSError when it cannot listen."""
+    """Serve until SIGTERM or SIGINT what the daemon's API at `socket` tells. Raises OSError when it cannot listen."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -71,7 +71,7 @@ def _application(mesh: aiohttp.ClientSession, here: str) -> web.Application:
 
 
 async def _ask(mesh: aiohttp.ClientSession, path: str) -> tuple[str, bytes]:
-    """The type and content of what the mesh answers; raises what to answer ourselves where it does not."""
+    """Return the type and content of the daemon's answer; raises the answer that is ours when it gives none."""
     try:
         async with mesh.get(path) as answer:
             content = await answer.read()

@@ -1,4 +1,4 @@
-"""What `nginx-meshctl identity` knows of an authority and its agents, in words."""
+"""Facts about an authority and the identities that it issues: asking for them, and telling them in words."""
 
 from __future__ import annotations
 
@@ -6,40 +6,37 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .client import ApiError, Client
-from .failure import Failure
-from .table import Resource, duration, left, render
+from nginx_mesh.cli.errors import Failure
+from nginx_mesh.cli.table import Resource, duration, left, render
+
+from .options import IdentitySource
 
 _POLL_SECONDS = 0.3
-# How long after a CA began to sign SVIDs may still be of the one before: agents spread their renewal.
+# For how long after a CA begins to sign there may be SVIDs of the one before, as agents spread their renewals.
 _REPLACED_SECONDS = 60.0
 _SHORT = 8
 
 Row = tuple[str, ...]
 
 
-def fetch(client: Client) -> Resource:
-    """The authority (None when it is elsewhere), the provider of a local mesh (None without one), and the identities.
+def fetch(source: IdentitySource) -> Resource:
+    """Return what there is to know of a source.
 
-    Raises as Client.
+    `authority` is None when it is elsewhere, `provider` is None without a mesh, `identities` has a row for each pod and
+    for each other entry. Raises as the control plane does.
     """
+    provider = None if source.mesh is None else source.mesh.identity_provider()
+    pods = [] if source.mesh is None else source.mesh.identities()
     authority: Resource | None = None
-    provider: Resource | None = None
-    pods: list[Resource] = []
-    try:
-        provider = client.get("/mesh/identity")
-        pods = client.get("/mesh/identities")
-    except ApiError as error:
-        if error.reason:  # an identity server has no such paths, and gives no reasons
-            raise
+    entries: list[Resource] = []
     if provider is None or provider["provider"] == "embedded":
-        authority = client.get("/identity")
-    entries = [] if authority is None else authority.pop("entries")
+        authority = source.authority.facts()
+        entries = authority.pop("entries")
     return {"authority": authority, "provider": provider, "identities": _identities(entries, pods)}
 
 
 def text(found: Resource, now: float, *, wide: bool = False) -> str:
-    """What `fetch` found, for people; `now` is Unix seconds."""
+    """Return in words what `fetch` found; `now` is seconds since the epoch, `wide` adds columns."""
     authority, provider = found["authority"], found["provider"]
     head = _authority_head(authority) if authority is not None else _provider_head(provider)
     width = max(len(title) for title, _ in head) + 2
@@ -55,7 +52,7 @@ def text(found: Resource, now: float, *, wide: bool = False) -> str:
 
 
 def agents(found: Iterable[Resource], now: float) -> list[Row]:
-    """The table of attested agents."""
+    """Return the table of attested agents; `now` is seconds since the epoch."""
     rows: list[Row] = [("NAME", "ATTESTATION", "REGISTRAR", "EXPIRES IN", "STATUS")]
     for each in found:
         status = "Banned" if each["banned"] else "Expired" if each["not_after"] <= now else "Attested"
@@ -65,7 +62,7 @@ def agents(found: Iterable[Resource], now: float) -> list[Row]:
 
 
 def federations(found: Iterable[Resource]) -> list[Row]:
-    """The table of other trust domains."""
+    """Return the table of federated trust domains."""
     rows: list[Row] = [("TRUST DOMAIN", "PROFILE", "ENDPOINT", "ENDPOINT ID", "ROOTS")]
     for each in found:
         endpoint_id = each["endpoint_spiffe_id"] or "<none>"
@@ -75,15 +72,15 @@ def federations(found: Iterable[Resource]) -> list[Row]:
     return rows
 
 
-def wait_rotated(client: Client, ca_id: str, activate_at: float) -> Iterator[str]:
-    """Wait until a CA signs and no workload of a local mesh has an SVID of another; says what happened, as it does.
+def wait_rotated(source: IdentitySource, ca_id: str, activate_at: float) -> Iterator[str]:
+    """Wait until a CA signs and no workload of a mesh has an SVID of another; yield each step as it happens.
 
     Raises Failure when that takes too long.
     """
     deadline = activate_at + _REPLACED_SECONDS
     signing = False
     while True:
-        found = fetch(client)
+        found = fetch(source)
         states = {each["id"]: each["state"] for each in found["authority"]["authorities"]}
         if states.get(ca_id) == "signing" and not signing:
             signing = True
@@ -103,7 +100,7 @@ def wait_rotated(client: Client, ca_id: str, activate_at: float) -> Iterator[str
 
 
 def _identities(entries: list[Resource], pods: list[Resource]) -> list[Resource]:
-    """What the authority has registered and what agents hold, joined: an entry's ID is its pod's uid."""
+    """Join what the authority has registered with what agents hold for pods. An entry's ID is the uid of its pod."""
     by_id = {entry["id"]: entry for entry in entries}
     rows = []
     for pod in pods:

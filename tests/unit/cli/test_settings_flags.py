@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from nginx_mesh.api.settings import MeshSettings, UpstreamAuthority
 from nginx_mesh.api.values import HostPort
-from nginx_mesh.cli.options import mesh_flags
+from nginx_mesh.cli.settings_flags import mesh_flags
 from nginx_mesh.identity.common.keys import generate_key, to_pem
 from nginx_mesh.identity.common.x509svid import certificate_pem, issue_authority
 

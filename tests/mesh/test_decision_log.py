@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from nginx_mesh.compile.state import Breaker, Grant, Inbound, Limit, PathRule, Split, SplitBackend
+from nginx_mesh.protocol.state import Breaker, Grant, Inbound, Limit, PathRule, Split, SplitBackend
 
 from .world import Pod, Service, World, wait_until
 

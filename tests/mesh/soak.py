@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 from cryptography import x509
 
+from nginx_mesh.api.conditions import is_ready
 from nginx_mesh.cli.errors import ControlPlaneUnreachableError, MeshError
 from nginx_mesh.cli.local.mesh import LocalMesh
-from nginx_mesh.control.readiness import is_ready
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
 

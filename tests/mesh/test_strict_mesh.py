@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from nginx_mesh.api.conditions import is_ready
 from nginx_mesh.cli.local.mesh import LocalMesh
-from nginx_mesh.control.readiness import is_ready
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from nginx_mesh.api.conditions import IN_FORCE, find_condition
+
 Resource = dict[str, Any]
 Column = tuple[str, Callable[[Resource, float], str]]
 
@@ -108,11 +110,6 @@ def _why(state: Resource) -> str:
     return str((state.get("waiting") or state.get("terminated") or {}).get("reason", ""))
 
 
-def is_ready(pod: Resource) -> bool:
-    """Whether a pod's Ready condition holds."""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
-
-
 def _spec(*path: str, default: object = "") -> Callable[[Resource, float], str]:
     def read(resource: Resource, _: float) -> str:
         value: Any = resource
@@ -187,8 +184,7 @@ def _split_backends(split: Resource, _: float) -> str:
 
 def _in_force(policy: Resource, _: float) -> str:
     """Whether a policy is in force: True, or why not."""
-    conditions = policy.get("status", {}).get("conditions", [])
-    found: Resource = next((each for each in conditions if each.get("type") == "InForce"), {})
+    found = find_condition(policy.get("status", {}), IN_FORCE)
     return str(found.get("reason" if found.get("status") == "False" else "status", "Unknown"))
 
 

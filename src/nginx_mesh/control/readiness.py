@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from nginx_mesh.api.conditions import find_condition, is_ready
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import ObjectReader, Resource, key_of
 from nginx_mesh.api.workloadkinds import WORKLOADS
@@ -26,11 +27,6 @@ class Unready(NamedTuple):
     reason: str
     container: str = ""
     hopeless: bool = False
-
-
-def is_ready(pod: Resource) -> bool:
-    """Whether a pod's Ready condition holds."""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
 
 
 def rolled_out(workload: Resource) -> bool:
@@ -56,9 +52,9 @@ def unready(resources: Iterable[Resource], latest_warning: LatestWarning) -> lis
                 found.append(reason)
                 waiting_owners |= {owner["uid"] for owner in resource["metadata"].get("ownerReferences", [])}
         elif resource["kind"] == "Job":
-            failed = [c for c in resource.get("status", {}).get("conditions", []) if c["type"] == "Failed"]
+            failed = find_condition(resource.get("status", {}), "Failed")
             if failed:
-                found.append(Unready(key, f"{failed[0]['reason']}: {failed[0]['message']}", hopeless=True))
+                found.append(Unready(key, f"{failed['reason']}: {failed['message']}", hopeless=True))
         elif not rolled_out(resource) and resource["metadata"]["uid"] not in waiting_owners:
             status = resource.get("status", {})
             ready = status.get("readyReplicas", status.get("numberReady", 0))

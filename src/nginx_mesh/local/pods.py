@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from nginx_mesh.api.annotations import is_injected
+from nginx_mesh.api.conditions import is_ready
 from nginx_mesh.api.csi import wants_workload_api
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.pods import Pod
@@ -17,7 +18,6 @@ from nginx_mesh.api.podstatus import ContainerStatus, PodStatus
 from nginx_mesh.api.resource import Resource, key_of
 from nginx_mesh.api.times import rfc3339
 from nginx_mesh.control.plane import Plane
-from nginx_mesh.control.readiness import is_ready
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
 

@@ -34,7 +34,7 @@ from nginx_mesh.node.reporting import Reporting
 from nginx_mesh.node.sidecars import NodeSidecars
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
-from nginx_mesh.overview.overview import Overview
+from nginx_mesh.overview.server import Overview
 from nginx_mesh.sidecar.image import image_version
 from nginx_mesh.traffic.scraper import Scraper
 from nginx_mesh.version import version

@@ -34,7 +34,7 @@ class LocalDashboard:
 
     def serve(self, address: str, port: int | None, started: Callable[[str], None]) -> None:
         """Serve until SIGTERM or SIGINT; `started` is called with the URL. Raises OSError when it cannot listen."""
-        from nginx_mesh.dashboard.process import run
+        from nginx_mesh.local.dashboard import run
 
         try:
             run(self._paths, address, port, started)
@@ -43,7 +43,7 @@ class LocalDashboard:
 
     def start(self, address: str, port: int | None) -> str:
         """Serve in a process in the background, and return the URL."""
-        command = [sys.executable, "-m", "nginx_mesh.dashboard.process"]
+        command = [sys.executable, "-m", "nginx_mesh.local.dashboard"]
         command += ["--mesh", self._mesh.name, "--address", address]
         if port is not None:
             command += ["--port", str(port)]

@@ -1,4 +1,4 @@
-"""Who calls and what is dialled: names of people, found in the catalog."""
+"""Resolves the names of a caller and of a Service, as users give them, by the catalog."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Lookup = Callable[[ObjectKey], Object | None]
 KindOf = Callable[[str], str | None]
 
 
-class PlaceError(Exception):
-    """What was named cannot be found, or not be told apart; the message says what to do."""
+class ResolveError(Exception):
+    """A name means nothing, or several things. The message says how to name what is meant."""
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """The pod that calls, one of `pods` of the workload that was named."""
+class ResolvedCaller:
+    """The calling pod, which is one of `pods` pods of the workload that was named."""
 
     pod: Workload
     workload: str
@@ -32,66 +32,67 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A Service's port and the address that is dialled for it; `others` are further ones that its name resolves to.
+class ResolvedService:
+    """A port of a Service, and the address that a caller dials for it.
 
-    No address: the Service is headless and has no pod that is ready.
+    There is no address when the Service is headless and has no pod that is ready.
     """
 
-    service: ObjectKey
+    key: ObjectKey
     port: int
     protocol: str
     address: Address | None
-    others: int = 0
 
     @property
     def host(self) -> str:
-        """The name that the application calls it by."""
+        """The Host header that an application sends to it."""
         suffix = "" if self.port == 80 else f":{self.port}"
-        return f"{self.service.name}.{self.service.namespace}{suffix}"
+        return f"{self.key.name}.{self.key.namespace}{suffix}"
 
 
-def find_origin(catalog: Catalog, name: str, namespace: str, kind_of: KindOf) -> Origin:
-    """The caller: NAME, NAMESPACE/NAME or NAMESPACE/KIND/NAME. Raises PlaceError."""
+def resolve_caller(catalog: Catalog, name: str, namespace: str, kind_of: KindOf) -> ResolvedCaller:
+    """The caller with a name: NAME, NAMESPACE/NAME or NAMESPACE/KIND/NAME. Raises ResolveError."""
     title, key = _split(name, namespace)
     kinds: tuple[str, ...] = WORKLOADS
     if title:
         kind = kind_of(title)
         if kind not in WORKLOADS:
-            raise PlaceError(f'from: there is no workload of kind "{title}"')
+            raise ResolveError(f'from: there is no workload of kind "{title}"')
         kinds = (kind,)
     found = {kind: pods for kind in kinds if (pods := _running(catalog, ObjectKey(kind, key.namespace, key.name)))}
     if len(found) > 1:
-        ways = " or ".join(f"{key.namespace}/{kind.lower()}/{key.name}" for kind in found)
-        raise PlaceError(f"from: {key.namespace}/{key.name} is several workloads: say {ways}")
+        choices = " or ".join(f"{key.namespace}/{kind.lower()}/{key.name}" for kind in found)
+        raise ResolveError(f"from: {key.namespace}/{key.name} is several workloads: say {choices}")
     for kind, pods in found.items():
         pod = min(pods, key=lambda pod: (not pod.serving, pod.key))
-        return Origin(pod, f"{kind} {key.namespace}/{key.name}", len(pods))
+        return ResolvedCaller(pod, f"{kind} {key.namespace}/{key.name}", len(pods))
     what = kinds[0] if title else "workload"
-    raise PlaceError(f"from: no pod of {what} {key.namespace}/{key.name} is running")
+    raise ResolveError(f"from: no pod of {what} {key.namespace}/{key.name} is running")
 
 
-def find_target(catalog: Catalog, lookup: Lookup, name: str, namespace: str, kind_of: KindOf) -> Target:
-    """What is called: a Service's name as a caller's, with an optional :PORT (number or name). Raises PlaceError."""
-    place, _, wanted = name.partition(":")
-    title, key = _split(place, namespace)
+def resolve_service(catalog: Catalog, lookup: Lookup, name: str, namespace: str, kind_of: KindOf) -> ResolvedService:
+    """The Service with a name like that of a caller, and an optional :PORT (number or name). Raises ResolveError."""
+    service_name, _, wanted = name.partition(":")
+    title, key = _split(service_name, namespace)
     if title and kind_of(title) != Service.KIND:
-        raise PlaceError(f'to: "{title}" is not a Service')
+        raise ResolveError(f'to: "{title}" is not a Service')
     service = lookup(ObjectKey(Service.KIND, key.namespace, key.name))
     if not isinstance(service, Service):
-        raise PlaceError(f"to: there is no Service {key.namespace}/{key.name}")
+        raise ResolveError(f"to: there is no Service {key.namespace}/{key.name}")
     if service.spec.type == "ExternalName":
-        raise PlaceError(f"to: {service.key} is a name of something outside of the cluster, which has no address here")
+        raise ResolveError(
+            f"to: {service.key} is a name of something outside of the cluster, which has no address here"
+        )
     port = _port(service, wanted)
     known = catalog.topology.service(service.key)
     protocol = protocol_of(port=port.port, name=port.name, app_protocol=port.app_protocol)
     vips = [ip for text in service.spec.cluster_ips or [service.spec.cluster_ip] if (ip := canonical(text))]
     if vips:
-        return Target(service.key, port.port, protocol, Address(vips[0], port.port))
+        return ResolvedService(service.key, port.port, protocol, Address(vips[0], port.port))
     endpoints = sorted(catalog.topology.endpoints_of(known, port.port)) if known is not None else []
     if not endpoints:
-        return Target(service.key, port.port, protocol, None)
-    return Target(service.key, port.port, protocol, Address(endpoints[0].ip, endpoints[0].target), len(endpoints) - 1)
+        return ResolvedService(service.key, port.port, protocol, None)
+    return ResolvedService(service.key, port.port, protocol, Address(endpoints[0].ip, endpoints[0].target))
 
 
 def name_of(pod: Workload) -> str:
@@ -100,26 +101,26 @@ def name_of(pod: Workload) -> str:
 
 
 def address_of(text: str) -> Address:
-    """The other way round than `socket_address`."""
+    """The inverse of `socket_address`."""
     ip, _, port = text.rpartition(":")
     return Address(ip.strip("[]"), int(port))
 
 
 def pod_behind(catalog: Catalog, endpoint: str) -> Workload | None:
-    """The pod of ours that is at "ip:port"."""
+    """The pod of this mesh that is at "ip:port"."""
     found = catalog.topology.pod_at(address_of(endpoint))
     return None if found is None else found[0]
 
 
 def source_of(pod: Workload, address: Address) -> str:
-    """From which of its addresses a pod calls another."""
+    """The address from which a pod calls another address: the first one of the same family."""
     same = [ip for ip in pod.addresses if (":" in ip) == (":" in address.ip)]
     return (same or list(pod.addresses))[0]
 
 
-def endpoints_behind(catalog: Catalog, target: Target) -> list[str]:
-    """What the kernel chooses from when a caller without a sidecar dials a Service."""
-    service = catalog.topology.service(target.service)
+def endpoints_behind(catalog: Catalog, target: ResolvedService) -> list[str]:
+    """The endpoints that the kernel chooses from when a caller without a sidecar dials a Service."""
+    service = catalog.topology.service(target.key)
     if service is None or target.address is None:
         return []
     if not service.vips:
@@ -129,10 +130,10 @@ def endpoints_behind(catalog: Catalog, target: Target) -> list[str]:
 
 
 def _split(name: str, namespace: str) -> tuple[str, ObjectKey]:
-    """The kind's title, "" when none is said, and the rest, as a key of no kind."""
+    """The kind in a name, "" when it has none, and namespace and name as a key without a kind."""
     parts = name.split("/")
     if not all(parts) or len(parts) > 3:
-        raise PlaceError(f'"{name}" is not NAMESPACE/NAME or NAMESPACE/KIND/NAME')
+        raise ResolveError(f'"{name}" is not NAMESPACE/NAME or NAMESPACE/KIND/NAME')
     where = parts[0] if len(parts) > 1 else namespace
     return parts[1] if len(parts) == 3 else "", ObjectKey("", where, parts[-1])
 
@@ -148,12 +149,12 @@ def _port(service: Service, wanted: str) -> ServicePort:
     if wanted:
         found = next((port for port in ports if wanted in (port.name, str(port.port))), None)
         if found is None:
-            raise PlaceError(f"to: {service.key} has no TCP port {wanted}: it has {named or 'none'}")
+            raise ResolveError(f"to: {service.key} has no TCP port {wanted}: it has {named or 'none'}")
         return found
     if not ports:
-        raise PlaceError(f"to: {service.key} has no TCP port")
+        raise ResolveError(f"to: {service.key} has no TCP port")
     if len(ports) > 1:
-        raise PlaceError(
+        raise ResolveError(
             f"to: {service.key} has several ports, {named}: add one, as in {service.key.name}:{ports[0].port}"
         )
     return ports[0]

@@ -1,6 +1,7 @@
-"""The dashboard's process: `python -m nginx_mesh.dashboard.process --mesh NAME`. SIGTERM ends it.
+"""The process of a local mesh's dashboard: `python -m nginx_mesh.local.dashboard --mesh NAME --address ADDRESS`.
 
-It holds a lock as long as it lives, so that there is one for each mesh, and the end of the mesh ends it.
+The process holds a lock while it runs. The lock ensures that a mesh has at most one dashboard, and `local down` ends
+the process that holds it. SIGTERM ends the process as well.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import signal
 import sys
 from collections.abc import Callable
 
-from nginx_mesh.local.paths import MeshPaths
-from nginx_mesh.local.pidlock import DaemonError, held
+from nginx_mesh.dashboard.server import DEFAULT_PORT, DashboardServer
 
-from .server import DEFAULT_PORT, DashboardServer
+from .paths import MeshPaths
+from .pidlock import DaemonError, held
 
 
 def run(paths: MeshPaths, address: str, port: int | None, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Without a port it is the usual one, or another when that is taken.
+    """Serve until SIGTERM or SIGINT. Without a `port` this is DEFAULT_PORT, or any free one when that is taken.
 
-    `started` is called with the URL. Raises DaemonError when the mesh has a dashboard already, OSError when it cannot
-    listen.
+    `started` is called with the URL. Raises DaemonError when the mesh has a dashboard already, OSError when the server
+    cannot listen.
     """
     with held(paths.dashboard_lock):
         try:
@@ -37,9 +38,10 @@ async def _serve(paths: MeshPaths, address: str, port: int | None, started: Call
     server = DashboardServer(paths.name, paths.run / "api.sock")
     try:
         url = await server.start(address, DEFAULT_PORT if port is None else port, any_port=port is None)
-        whole = paths.dashboard_url.with_suffix(".new")
-        whole.write_text(url)
-        whole.replace(paths.dashboard_url)
+        # Written elsewhere and renamed, so that nobody reads half a URL.
+        new = paths.dashboard_url.with_suffix(".new")
+        new.write_text(url)
+        new.replace(paths.dashboard_url)
         started(url)
         await stopped.wait()
     finally:
@@ -47,7 +49,7 @@ async def _serve(paths: MeshPaths, address: str, port: int | None, started: Call
 
 
 def main() -> None:
-    """Entry point of the process in the background."""
+    """Entry point of a dashboard that runs in the background."""
     parser = argparse.ArgumentParser(prog="nginx-mesh-dashboard")
     parser.add_argument("--mesh", required=True)
     parser.add_argument("--address", required=True)

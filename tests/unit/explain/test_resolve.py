@@ -1,4 +1,4 @@
-"""Names of callers and of what they call, as people write them, mean one pod and one address, or say what is wrong."""
+"""The names of a caller and of a Service resolve to one pod and one address, or to an error that says why not."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, Upsert
-from nginx_mesh.explain.places import (
-    Origin,
-    PlaceError,
-    Target,
+from nginx_mesh.explain.resolve import (
+    ResolvedCaller,
+    ResolvedService,
+    ResolveError,
     address_of,
     endpoints_behind,
-    find_origin,
-    find_target,
     name_of,
     pod_behind,
+    resolve_caller,
+    resolve_service,
     source_of,
 )
 from tests.unit.compile.objects import pod, port, service
@@ -32,7 +32,7 @@ def owned(name: str, kind: str, owner: str, *, ready: bool = True, ips: Iterable
     return pod(name, labels=labels, ready=ready, ips=tuple(ips))
 
 
-class Places:
+class Mesh:
     """A catalog, and the objects in it."""
 
     def __init__(self, *objects: Object) -> None:
@@ -42,11 +42,11 @@ class Places:
             self.catalog.apply(Upsert(obj))
             self.objects[obj.key] = obj
 
-    def origin(self, name: str) -> Origin:
-        return find_origin(self.catalog, name, "default", kind_of)
+    def caller(self, name: str) -> ResolvedCaller:
+        return resolve_caller(self.catalog, name, "default", kind_of)
 
-    def target(self, name: str) -> Target:
-        return find_target(self.catalog, self.objects.get, name, "default", kind_of)
+    def service(self, name: str) -> ResolvedService:
+        return resolve_service(self.catalog, self.objects.get, name, "default", kind_of)
 
 
 def kind_of(title: str) -> str | None:
@@ -54,7 +54,7 @@ def kind_of(title: str) -> str | None:
     return None if kind is None else kind.KIND
 
 
-WORLD = Places(
+MESH = Mesh(
     owned("web-1", "deployment", "web", ready=False, ips=["10.0.0.1"]),
     owned("web-2", "deployment", "web", ips=["10.0.0.2", "fd00::2"]),
     owned("db-0", "statefulset", "db"),
@@ -69,16 +69,16 @@ WORLD = Places(
 
 
 @pytest.mark.parametrize("name", ["web", "default/web", "default/deploy/web", "default/Deployment/web"])
-def test_a_workload_is_one_of_its_pods_that_is_ready(name: str) -> None:
-    origin = WORLD.origin(name)
-    assert (name_of(origin.pod), origin.workload, origin.pods) == ("default/web-2", "Deployment default/web", 2)
+def test_a_workload_resolves_to_one_of_its_ready_pods(name: str) -> None:
+    caller = MESH.caller(name)
+    assert (name_of(caller.pod), caller.workload, caller.pods) == ("default/web-2", "Deployment default/web", 2)
 
 
 @pytest.mark.parametrize(
     ("name", "found"), [("db-0", "Pod"), ("default/po/db-0", "Pod"), ("default/sts/db", "StatefulSet")]
 )
-def test_pods_and_other_workloads_call_too(name: str, found: str) -> None:
-    assert WORLD.origin(name).workload.startswith(found)
+def test_pods_and_workloads_of_every_kind_resolve(name: str, found: str) -> None:
+    assert MESH.caller(name).workload.startswith(found)
 
 
 @pytest.mark.parametrize(
@@ -96,27 +96,27 @@ def test_pods_and_other_workloads_call_too(name: str, found: str) -> None:
         ("a/b/c/d", "is not NAMESPACE/NAME"),
     ],
 )
-def test_a_caller_that_is_none_is_told_why(name: str, reason: str) -> None:
-    with pytest.raises(PlaceError) as error:
-        WORLD.origin(name)
+def test_a_caller_that_cannot_be_resolved_gets_a_reason(name: str, reason: str) -> None:
+    with pytest.raises(ResolveError) as error:
+        MESH.caller(name)
     assert reason in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["web", "default/web", "default/svc/web:80", "web:80"])
-def test_a_service_is_dialled_at_its_address(name: str) -> None:
-    target = WORLD.target(name)
-    assert (target.address, target.protocol, target.host) == (Address("10.96.0.1", 80), "http", "web.default")
+def test_a_service_resolves_to_its_cluster_address(name: str) -> None:
+    service = MESH.service(name)
+    assert (service.address, service.protocol, service.host) == (Address("10.96.0.1", 80), "http", "web.default")
 
 
 @pytest.mark.parametrize("name", ["db:9090", "db:http-metrics"])
-def test_ports_have_numbers_and_names(name: str) -> None:
-    target = WORLD.target(name)
-    assert (target.address, target.protocol, target.host) == (Address("10.96.0.2", 9090), "http", "db.default:9090")
+def test_a_port_can_be_given_by_number_and_by_name(name: str) -> None:
+    service = MESH.service(name)
+    assert (service.address, service.protocol, service.host) == (Address("10.96.0.2", 9090), "http", "db.default:9090")
 
 
-def test_of_a_headless_service_the_first_pod_that_is_ready_is_dialled() -> None:
-    assert WORLD.target("heads").address == Address("10.0.0.2", 8080)
-    assert WORLD.target("nobody").address is None
+def test_a_headless_service_resolves_to_its_first_ready_pod() -> None:
+    assert MESH.service("heads").address == Address("10.0.0.2", 8080)
+    assert MESH.service("nobody").address is None
 
 
 @pytest.mark.parametrize(
@@ -130,34 +130,34 @@ def test_of_a_headless_service_the_first_pod_that_is_ready_is_dialled() -> None:
         (":80", "is not NAMESPACE/NAME"),
     ],
 )
-def test_what_cannot_be_dialled_is_told_why(name: str, reason: str) -> None:
-    with pytest.raises(PlaceError) as error:
-        WORLD.target(name)
+def test_a_service_that_cannot_be_resolved_gets_a_reason(name: str, reason: str) -> None:
+    with pytest.raises(ResolveError) as error:
+        MESH.service(name)
     assert reason in str(error.value)
 
 
-def test_an_external_name_has_no_address() -> None:
+def test_an_external_name_does_not_resolve() -> None:
     inside = service("outside", port(80))
     external = msgspec.structs.replace(inside, spec=msgspec.structs.replace(inside.spec, type="ExternalName"))
-    with pytest.raises(PlaceError, match="outside of the cluster"):
-        Places(external).target("outside")
+    with pytest.raises(ResolveError, match="outside of the cluster"):
+        Mesh(external).service("outside")
 
 
-def test_the_kernel_chooses_among_what_is_ready() -> None:
-    assert endpoints_behind(WORLD.catalog, WORLD.target("web")) == ["10.0.0.2:8080"]
-    assert endpoints_behind(WORLD.catalog, WORLD.target("heads")) == ["10.0.0.2:8080"]
-    assert endpoints_behind(WORLD.catalog, WORLD.target("nobody")) == []
+def test_without_a_sidecar_the_endpoints_are_the_ready_ones() -> None:
+    assert endpoints_behind(MESH.catalog, MESH.service("web")) == ["10.0.0.2:8080"]
+    assert endpoints_behind(MESH.catalog, MESH.service("heads")) == ["10.0.0.2:8080"]
+    assert endpoints_behind(MESH.catalog, MESH.service("nobody")) == []
 
 
-def test_a_caller_uses_the_address_of_the_same_family() -> None:
-    caller = WORLD.origin("web").pod
+def test_a_caller_calls_from_its_address_of_the_same_family() -> None:
+    caller = MESH.caller("web").pod
     assert source_of(caller, address_of("10.0.0.9:80")) == "10.0.0.2"
     assert source_of(caller, address_of("[fd00::9]:80")) == "fd00::2"
-    assert source_of(WORLD.origin("db").pod, address_of("[fd00::9]:80")) == "10.0.0.9"
+    assert source_of(MESH.caller("db").pod, address_of("[fd00::9]:80")) == "10.0.0.9"
 
 
-def test_an_endpoint_is_the_pod_at_its_address() -> None:
-    found = pod_behind(WORLD.catalog, "10.0.0.2:8080")
+def test_the_pod_behind_an_endpoint_is_found_by_its_address() -> None:
+    found = pod_behind(MESH.catalog, "10.0.0.2:8080")
     assert found is not None
     assert name_of(found) == "default/web-2"
-    assert pod_behind(WORLD.catalog, "192.0.2.1:8080") is None
+    assert pod_behind(MESH.catalog, "192.0.2.1:8080") is None

@@ -1,4 +1,4 @@
-"""Whether a traffic policy may be stored. Pure: the local API server and the Kubernetes webhook call the same."""
+"""Decides whether a traffic policy may be stored, without I/O, for the local API server and Kubernetes webhooks."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class PolicyReach:
         self._at: MultiMap[ObjectKey, ObjectKey] = MultiMap()  # pod to policies
         self._everywhere: set[ObjectKey] = set()
         self._sidecars: set[ObjectKey] = set()
-        self.follow(catalog.everything())
+        self.follow(catalog.initial_changes())
 
     def policies(self) -> set[ObjectKey]:
         """Every policy there is."""
@@ -185,8 +185,8 @@ class PolicyReach:
         """Whether it is the one that counts at any port of its Service."""
         catalog, name = self._catalog, f"{policy.metadata.namespace}/{policy.metadata.name}"
         diversions = catalog.policies.splits if isinstance(policy, TrafficSplit) else catalog.policies.breakers
-        ends = diversions.ends(policy.key)
-        service = None if ends is None else catalog.topology.service(ends.start)
+        ends = diversions.services(policy.key)
+        service = None if ends is None else catalog.topology.service(ends.root)
         ports = [] if service is None else [ServicePort(service.key, port) for port in service.ports]
         if isinstance(policy, TrafficSplit):
             splits = (split(catalog, port) for port in ports)

@@ -21,7 +21,7 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.protocol.control import SidecarUnreachableError
 from nginx_mesh.protocol.explain import Carried, Incoming, NotUnderstoodError, Outgoing, Question, Reached, Request
 
@@ -237,7 +237,7 @@ class _Journey:
             steps += self._judged(answer, pod, address.port, tls=endpoint.tls)
         return _end(name, steps, answer)
 
-    def _judged(self, answer: Incoming, pod: Workload, port: int, *, tls: bool) -> list[Step]:
+    def _judged(self, answer: Incoming, pod: PodRecord, port: int, *, tls: bool) -> list[Step]:
         heard = {target.target for target in answer.targets}
         voiceless = [
             name
@@ -303,14 +303,14 @@ def _request(inquiry: Inquiry, target: Target) -> Request:
     return request.with_host(target.host)
 
 
-def _ignored(pod: Workload) -> Sequence[int]:
+def _ignored(pod: PodRecord) -> Sequence[int]:
     try:
         return ignore_incoming_ports(pod.annotations)
     except FieldError:
         return ()
 
 
-def _silent(pod: Workload, why: str) -> Step:
+def _silent(pod: PodRecord, why: str) -> Step:
     return Step(step="sidecar", outcome="unknown", message=f"the sidecar of {name_of(pod)} {why}")
 
 

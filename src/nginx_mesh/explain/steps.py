@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 from nginx_mesh.api.annotations import MTLS_MODE
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.records import Workload
-from nginx_mesh.compile.annotated import effective_mode
+from nginx_mesh.catalog.records import PodRecord
+from nginx_mesh.compile.effective import effective_mode
 from nginx_mesh.protocol.explain import Branch, Circuit, Incoming, Limit, Outgoing, Reached, Refusal, Split
 
 from .document import Outcome, Step, Verdict, Way
@@ -28,7 +28,7 @@ _TAKES = {
 _STATELESS = Step(step="state", outcome="refuse", message="the sidecar has no state yet")
 
 
-def mode_object(settings: MeshSettings, pod: Workload) -> str:
+def mode_object(settings: MeshSettings, pod: PodRecord) -> str:
     """What gives a pod its mTLS mode."""
     if settings.mtls_mode == "strict" or effective_mode(settings, pod) == settings.mtls_mode:
         return "MeshConfig mtls.mode"

@@ -19,7 +19,7 @@ from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.control.operator import MeshParts, Operator
 from nginx_mesh.control.plane import Plane
 from nginx_mesh.control.policyreporter import PolicyReporter
@@ -273,7 +273,7 @@ class Runtime:
                 await asyncio.sleep(1)
                 self._services_stale.set()
 
-    def _who(self, uid: str) -> tuple[Workload, str] | None:
+    def _who(self, uid: str) -> tuple[PodRecord, str] | None:
         """The meshed pod with a uid, and its SPIFFE ID."""
         pod = self._workloads.pod(uid)
         workload = None if pod is None else self._plane.catalog.topology.pod(pod)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.protocol.control import SIDECAR_UID
 from nginx_mesh.protocol.report import Report
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 1.0
 _EARLY = 1000
-Who = Callable[[str], tuple[Workload, str] | None]
+Who = Callable[[str], tuple[PodRecord, str] | None]
 """The workload with a pod's uid, and its SPIFFE ID."""
 
 
@@ -70,7 +70,7 @@ class Reporting:
         self._export: SpanExport | None = None
         # What comes while it is made.
         self._early: deque[tuple[str, Report]] = deque(maxlen=_EARLY)
-        self._origins: dict[str, tuple[Workload, str, Origin]] = {}
+        self._origins: dict[str, tuple[PodRecord, str, Origin]] = {}
 
     def configure(self, settings: MeshSettings) -> None:
         """Apply the mesh's settings, live."""

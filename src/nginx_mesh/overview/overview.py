@@ -25,7 +25,7 @@ from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.smi import TrafficSplit
 from nginx_mesh.api.status import StatusError
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.control.operator import MeshParts
 from nginx_mesh.control.readiness import is_ready
@@ -148,8 +148,8 @@ class Overview:
     def _topology(self) -> Topology:
         return self._parts.plane.catalog.topology
 
-    def _pods_by_node(self) -> dict[Node, list[Workload]]:
-        found: dict[Node, list[Workload]] = {}
+    def _pods_by_node(self) -> dict[Node, list[PodRecord]]:
+        found: dict[Node, list[PodRecord]] = {}
         for pod in self._topology.pods():
             node = node_of(pod.metric_labels)
             if node is not None:
@@ -169,7 +169,7 @@ class Overview:
     def _summary(
         self,
         node: Node,
-        pods: list[Workload],
+        pods: list[PodRecord],
         wanted: int | None,
         sums: Mapping[tuple[Node, str], Counts],
     ) -> Document:
@@ -180,7 +180,7 @@ class Overview:
             "kind": node.kind,
             "name": node.name,
             "pods": len(pods) if wanted is None else max(wanted, len(pods)),
-            "ready": sum(pod.serving for pod in pods),
+            "ready": sum(pod.ready for pod in pods),
             "meshed": bool(pods) and all(pod.meshed for pod in pods),
             "mtls_modes": sorted(modes),
             "in": _numbers(sums.get((node, "from"))),
@@ -221,7 +221,7 @@ class Overview:
             if policy is None:
                 continue
             namespace, spec = policy.metadata.namespace, policy.spec
-            if policies.at(ObjectKey(Service.KIND, namespace, spec.service)) is not policy:
+            if policies.effective(ObjectKey(Service.KIND, namespace, spec.service)) is not policy:
                 continue  # an older one counts
             whole = sum(max(backend.weight, 0) for backend in spec.backends)
             for backend in spec.backends:

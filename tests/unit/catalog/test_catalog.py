@@ -12,7 +12,7 @@ from nginx_mesh.api.core import EndpointSlice, Namespace, Pod, Service
 from nginx_mesh.api.meta import ObjectKey, ObjectMeta
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, Changes, Delete, EndpointAddress, ServicePort, Upsert
-from nginx_mesh.catalog.topology import PortUse
+from nginx_mesh.catalog.records import PortUse
 
 A = ObjectKey("Pod", "default", "a")
 WEB = ObjectKey("Service", "default", "web")
@@ -166,7 +166,7 @@ def test_kinds_that_the_mesh_does_not_act_on_touch_nothing(catalog: Catalog) -> 
 
 
 def test_everything_is_what_a_follower_from_the_start_was_told_of(catalog: Catalog) -> None:
-    everything = catalog.everything()
+    everything = catalog.initial_changes()
     assert everything.pods == {A, ObjectKey("Pod", "default", "b")}
     assert everything.addresses == {Address("10.96.0.1", 80), Address("10.0.0.1", 8080), Address("10.0.0.2", 8080)}
     assert everything.services == {ServicePort(WEB, 80)}
@@ -257,10 +257,10 @@ def test_no_trace_is_left_of_what_has_gone(catalog: Catalog) -> None:
     catalog.apply(Delete(WEB))
     catalog.apply(Upsert(remote()))
     catalog.apply(Upsert(listing("10.1.0.1", "10.1.0.2")))
-    assert catalog.everything().addresses == {Address("10.96.0.1", 80), behind("10.1.0.1"), behind("10.1.0.2")}
+    assert catalog.initial_changes().addresses == {Address("10.96.0.1", 80), behind("10.1.0.1"), behind("10.1.0.2")}
     catalog.apply(Delete(WEB))
     catalog.apply(Delete(listing().key))
-    indices = {**vars(catalog.topology), **vars(catalog.topology.remotes)}
-    del indices["remotes"]
+    indices = {**vars(catalog.topology), **vars(catalog.topology.remote_endpoints)}
+    del indices["remote_endpoints"]
     assert {len(index) for index in indices.values()} == {0}, indices
-    assert catalog.everything() == Changes()
+    assert catalog.initial_changes() == Changes()

@@ -19,9 +19,9 @@ def catalog_of(*objects: Object) -> Catalog:
     return catalog
 
 
-def compiled(*objects: Object, view: MtlsMode = "permissive", settings: MeshSettings | None = None) -> State:
+def compiled(*objects: Object, mode: MtlsMode = "permissive", settings: MeshSettings | None = None) -> State:
     """What applications may dial."""
-    return outbound(catalog_of(*objects), settings or MeshSettings(), view)
+    return outbound(catalog_of(*objects), settings or MeshSettings(), mode)
 
 
 def problems(policy: Object, *objects: Object) -> list[str]:

@@ -12,7 +12,7 @@ from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.compile.engine import Compiler, Touched
+from nginx_mesh.compile.engine import ChangedSidecars, Compiler
 from nginx_mesh.protocol.state import Update
 
 from .objects import SidecarState, breaker, group, limit, pod, pod_key, port, service, slice_, split
@@ -33,10 +33,10 @@ class Mesh:
             self.catalog.apply(Upsert(obj))
         self.compiler = Compiler(self.catalog, settings or MeshSettings(), first_version=1000)
 
-    def apply(self, obj: Object) -> Touched:
+    def apply(self, obj: Object) -> ChangedSidecars:
         return self.compiler.apply(self.catalog.apply(Upsert(obj)))
 
-    def delete(self, key: ObjectKey) -> Touched:
+    def delete(self, key: ObjectKey) -> ChangedSidecars:
         return self.compiler.apply(self.catalog.apply(Delete(key)))
 
     def update(self, pod: ObjectKey, base: int | None) -> Update:
@@ -110,7 +110,7 @@ def test_what_the_mesh_does_not_act_on_costs_nothing(large: Mesh) -> None:
     version = large.compiler.version
     before = large.compiler.compiled
     touched = large.apply(msgspec.convert(raw, type(replica(7, 3))))
-    assert (touched, large.compiler.compiled) == (Touched(), before)
+    assert (touched, large.compiler.compiled) == (ChangedSidecars(), before)
     assert large.update(CALLER, version).set_ == {}
 
 
@@ -187,16 +187,16 @@ def test_a_new_balancing_method_is_sent_with_its_cluster() -> None:
     mesh = Mesh(service("web", port(80, target=8080)), pod("web-0", labels={"app": "web"}))
     version = mesh.compiler.version
     annotated = service("web", port(80, target=8080), annotations={"config.nsm.nginx.com/lb-method": "random"})
-    assert mesh.apply(annotated).views == {"permissive"}
+    assert mesh.apply(annotated).modes == {"permissive"}
     assert list(mesh.update(pod_key("web-0"), version).set_) == ["cluster/default/web:80"]
 
 
 def test_settings_of_the_mesh_apply_to_every_sidecar() -> None:
     mesh = Mesh(pod("a"), pod("b", ips=["10.0.0.2"], meshed=False))
     version = mesh.compiler.version
-    assert mesh.compiler.configure(MeshSettings(log_format="json")) == Touched(pods={pod_key("a")})
+    assert mesh.compiler.configure(MeshSettings(log_format="json")) == ChangedSidecars(pods={pod_key("a")})
     assert list(mesh.update(pod_key("a"), version).set_) == ["settings"]
-    assert mesh.compiler.configure(MeshSettings(log_format="json")) == Touched()
+    assert mesh.compiler.configure(MeshSettings(log_format="json")) == ChangedSidecars()
 
 
 def test_another_mode_brings_a_full_state() -> None:

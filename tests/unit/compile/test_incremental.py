@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.changes import Changes, Delete, Event, Upsert
+from nginx_mesh.catalog.changes import Changes, Delete, Event, Upsert, union
 from nginx_mesh.compile.check import check
 from nginx_mesh.compile.engine import Compiler, compile_state
 from nginx_mesh.node.overlay import IdentityOverlay
@@ -240,7 +240,7 @@ class Run:
     def __init__(self, memory: int) -> None:
         self.catalog = Catalog()
         self.settings = MeshSettings()
-        self.compiler = Compiler(self.catalog, self.settings, first_version=100, memory=memory)
+        self.compiler = Compiler(self.catalog, self.settings, first_version=100, changelog_capacity=memory)
         self.pending: list[Changes] = []
         self.alive: dict[ObjectKey, Object] = {}
         self.overlay = IdentityOverlay(self.compiler.update_for, first_version=5000)
@@ -282,7 +282,7 @@ class Run:
 
     def compile(self) -> None:
         version, before = self.compiler.version, self.compiler.sidecars()
-        touched = self.compiler.apply(Changes.of(self.pending))
+        touched = self.compiler.apply(union(Changes(), *self.pending))
         self.pending = []
         for pod in before & self.compiler.sidecars() - self.compiler.sidecars(touched):
             update = self.compiler.update_for(pod, version)

@@ -63,9 +63,9 @@ def remote(peer: str | None = PEER, **options: Any) -> tuple[Object, ...]:
     )
 
 
-@pytest.mark.parametrize(("view", "tls"), [("off", False), ("permissive", True), ("strict", True)])
-def test_a_remote_services_endpoints_prove_the_identity_that_it_names(view: MtlsMode, tls: bool) -> None:
-    state = compiled(*remote(), view=view)
+@pytest.mark.parametrize(("mode", "tls"), [("off", False), ("permissive", True), ("strict", True)])
+def test_a_remote_services_endpoints_prove_the_identity_that_it_names(mode: MtlsMode, tls: bool) -> None:
+    state = compiled(*remote(), mode=mode)
     peer = Endpoint(tls=tls, spiffe_id=PEER if tls else "", labels={"dst_service": "web", "dst_namespace": "default"})
     assert endpoints(state, "cluster/default/web:80") == {"10.1.0.1:8080": peer}
     assert endpoints(state, "cluster/default/web:25") == {"10.1.0.1:2525": peer}
@@ -86,10 +86,10 @@ def test_a_service_without_selector_that_names_no_identity_is_outside_of_the_mes
 
 
 @pytest.mark.parametrize("peer", ["spiffe://other.example", "http://x/y", "spiffe://other.example/a//b", ""])
-@pytest.mark.parametrize("view", ["off", "permissive", "strict"])
-def test_an_identity_that_cannot_be_read_is_proved_by_nobody(peer: str, view: MtlsMode) -> None:
+@pytest.mark.parametrize("mode", ["off", "permissive", "strict"])
+def test_an_identity_that_cannot_be_read_is_proved_by_nobody(peer: str, mode: MtlsMode) -> None:
     """Not plaintext, which a slip of the pen would turn it into."""
-    state = compiled(*remote(peer=peer), view=view)
+    state = compiled(*remote(peer=peer), mode=mode)
     assert endpoints(state, "cluster/default/web:80") == {}
     assert endpoints(state, "cluster/10.1.0.1:8080") == {}
 
@@ -108,14 +108,14 @@ def test_addresses_that_are_not_ready_can_be_published() -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "reached"),
+    ("mode", "reached"),
     [
         ("off", {"meshed": False, "off": False, "outside": False, "bypassed": False}),
         ("permissive", {"meshed": True, "off": False, "outside": False, "bypassed": False}),
         ("strict", {"meshed": True}),
     ],
 )
-def test_the_callers_mode_decides_whom_it_reaches_and_how(view: MtlsMode, reached: dict[str, bool]) -> None:
+def test_the_callers_mode_decides_whom_it_reaches_and_how(mode: MtlsMode, reached: dict[str, bool]) -> None:
     state = compiled(
         service("web", port(80, target=8080)),
         pod("meshed", labels=WEB, ips=["10.0.0.1"]),
@@ -127,7 +127,7 @@ def test_the_callers_mode_decides_whom_it_reaches_and_how(view: MtlsMode, reache
             ips=["10.0.0.4"],
             annotations={"config.nsm.nginx.com/ignore-incoming-ports": "8080"},
         ),
-        view=view,
+        mode=mode,
     )
     found = endpoints(state, "cluster/default/web:80")
     assert {endpoint.labels["dst_pod"]: endpoint.tls for endpoint in found.values()} == reached
@@ -138,7 +138,7 @@ def test_the_callers_mode_decides_whom_it_reaches_and_how(view: MtlsMode, reache
 
 
 def test_strict_leaves_an_empty_cluster_where_nobody_speaks_mtls() -> None:
-    state = compiled(service("web", port(80, target=8080)), pod("out", labels=WEB, meshed=False), view="strict")
+    state = compiled(service("web", port(80, target=8080)), pod("out", labels=WEB, meshed=False), mode="strict")
     assert state["destination/10.96.0.1:80"] == Destination(protocol="http", cluster="default/web:80")
     assert endpoints(state, "cluster/default/web:80") == {}
     assert state["destination/10.0.0.1:8080"] == Destination(protocol="http", cluster="10.0.0.1:8080")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.changes import Changes, Delete
+from nginx_mesh.catalog.changes import Changes, Delete, union
 from nginx_mesh.compile.reach import PolicyReach, Reach
 
 from . import objects
@@ -22,7 +22,7 @@ class Enforced(Run):
     told: frozenset[ObjectKey] = frozenset()
 
     def compile(self) -> None:
-        changes = Changes.of(self.pending)
+        changes = union(Changes(), *self.pending)
         before = self.standing()
         super().compile()
         if self.enforcement is None:

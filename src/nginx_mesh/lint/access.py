@@ -53,14 +53,7 @@ def _destination(mesh: DescribedMesh, target: TrafficTarget) -> Findings:
 def _protocol(mesh: DescribedMesh, target: TrafficTarget, pods: Sequence[PodRecord]) -> Findings:
     """Findings about rules that grant nothing because no port uses their protocol."""
     kinds = {rule.kind for rule in target.spec.rules}
-    port = target.spec.destination.port
-    protocols = {
-        protocol
-        for pod in pods
-        for number, use in mesh.catalog.topology.ports_of(pod).items()
-        if use.declared and port in (None, number)
-        for protocol in use.protocols
-    }
+    protocols = mesh.protocols(pods, target.spec.destination.port)
     if not kinds or not protocols:
         return
     if kinds == {TCPRoute.KIND} and "tcp" not in protocols:

@@ -23,6 +23,7 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
 from nginx_mesh.api.meta import Object, ObjectKey, ObjectMeta, OwnerReference
 from nginx_mesh.api.nsm import MeshConfig
+from nginx_mesh.api.portprotocol import PortProtocol
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
@@ -60,6 +61,16 @@ class DescribedMesh:
     def pods_of_account(self, namespace: str, name: str) -> list[PodRecord]:
         """The pods that run as a ServiceAccount."""
         return self._records(self.catalog.topology.pods_with_account(namespace, name))
+
+    def protocols(self, pods: Sequence[PodRecord], port: int | None = None) -> set[PortProtocol]:
+        """The protocols of one declared port of the pods, or of all of their declared ports."""
+        return {
+            protocol
+            for pod in pods
+            for number, use in self.catalog.topology.ports_of(pod).items()
+            if use.declared and port in (None, number)
+            for protocol in use.protocols
+        }
 
     def replicas(self, pods: Sequence[PodRecord]) -> int | None:
         """The number of replicas of these pods; None when it depends on the number of nodes."""

@@ -54,14 +54,7 @@ def _selected_pods(mesh: DescribedMesh, limit: RateLimit) -> Findings:
         if bare:
             message = f"{', '.join(bare)} has no sidecar: nothing is limited there"
             yield rules.NO_SIDECAR.at(limit.key, "spec.destination", message)
-        protocols = {
-            protocol
-            for pod in pods
-            for use in mesh.catalog.topology.ports_of(pod).values()
-            if use.declared
-            for protocol in use.protocols
-        }
-        if protocols == {"tcp"}:
+        if mesh.protocols(pods) == {"tcp"}:
             yield rules.LIMIT_OF_TCP.at(limit.key, "spec.destination", f"{destination} speaks TCP only")
     for index, source in enumerate(limited_sources(limit)):
         if not mesh.pods_behind(source):

@@ -1,4 +1,4 @@
-"""A changelog answers exactly, or says that it cannot."""
+"""A change log gives exact answers, or None."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nginx_mesh.compile.changelog import ChangeLog
     st.integers(1, 4),
     st.integers(0, 30),
 )
-def test_a_journal_knows_what_changed_since_a_version_or_says_that_it_forgot(
+def test_a_change_log_returns_all_changes_since_a_version_or_none_when_it_forgot_some(
     steps: list[tuple[int, int]], capacity: int, asked: int
 ) -> None:
     changelog: ChangeLog[int] = ChangeLog(5, capacity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .review import POLICIES, OtherObjects, Review, review, review_resource
+from .review import POLICY_KINDS, OtherObjects, Review, review, review_resource
 from .stored import StoredObjects
 
-__all__ = ["POLICIES", "OtherObjects", "Review", "StoredObjects", "review", "review_resource"]
+__all__ = ["POLICY_KINDS", "OtherObjects", "Review", "StoredObjects", "review", "review_resource"]

@@ -20,7 +20,7 @@ from nginx_mesh.catalog.policies import limited_destination, limited_sources
 
 from .references import missing
 
-POLICIES = frozenset(
+POLICY_KINDS = frozenset(
     kind.KIND for kind in (TrafficTarget, HTTPRouteGroup, TCPRoute, TrafficSplit, RateLimit, CircuitBreaker)
 )
 """The kinds of objects that are reviewed."""

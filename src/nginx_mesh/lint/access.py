@@ -34,7 +34,7 @@ def _destination(mesh: DescribedMesh, target: TrafficTarget) -> Findings:
     namespace, account = destination_account(target)
     pods = mesh.pods_of_account(namespace, account)
     if not pods:
-        message = f"no pod among these runs as service account {namespace}/{account}"
+        message = f"no pod in these manifests runs as service account {namespace}/{account}"
         yield TARGET_SELECTS_NOTHING.at(target.key, "spec.destination", message)
         return
     bare = mesh.without_sidecar(pods)
@@ -68,7 +68,7 @@ def _sources(mesh: DescribedMesh, target: TrafficTarget) -> Findings:
         namespace = source.namespace or target.metadata.namespace
         pods = mesh.pods_of_account(namespace, source.name)
         if not pods:
-            message = f"no pod among these runs as service account {namespace}/{source.name}"
+            message = f"no pod in these manifests runs as service account {namespace}/{source.name}"
             yield SOURCE_SELECTS_NOTHING.at(target.key, where, message)
             continue
         bare = mesh.without_sidecar(pods)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nginx_mesh.admission import POLICIES, review
+from nginx_mesh.admission import POLICY_KINDS, review
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
 from nginx_mesh.api.smi import TrafficSplit
@@ -47,7 +47,7 @@ def admission_reviews(mesh: DescribedMesh) -> Findings:
     """Findings about policies that admission refuses, and about references to objects that do not exist."""
     others = _EarlierObjects(mesh.objects)
     for policy in mesh.objects:
-        if policy.KIND not in POLICIES:
+        if policy.KIND not in POLICY_KINDS:
             continue
         result = review(policy, None, others)
         others.add(policy)

@@ -26,11 +26,12 @@ def routes(mesh: DescribedMesh) -> Findings:
     used = {route for obj in mesh.objects for route in routes_of(obj)}
     for group in mesh.of_kind(HTTPRouteGroup):
         if group.key not in used:
-            yield UNUSED_ROUTE.at(group.key, "", "no TrafficTarget, RateLimit or TrafficSplit among these refers to it")
+            message = "no TrafficTarget, RateLimit or TrafficSplit in these manifests refers to it"
+            yield UNUSED_ROUTE.at(group.key, "", message)
         yield from _matches(mesh, group)
     for route in mesh.of_kind(TCPRoute):
         if route.key not in used:
-            yield UNUSED_ROUTE.at(route.key, "", "no TrafficTarget among these refers to it")
+            yield UNUSED_ROUTE.at(route.key, "", "no TrafficTarget in these manifests refers to it")
 
 
 def covers(earlier: HTTPMatch, later: HTTPMatch) -> bool:

@@ -22,7 +22,7 @@ def traffic_splits(mesh: DescribedMesh) -> Findings:
         if effective is not None and effective.key != key:
             yield rules.TWO_SPLITS.at(key, "spec.service", f"{effective.key} splits {root} as well, and applies")
         if not any(backend.weight for backend in spec.backends):
-            yield rules.NO_WEIGHT.at(key, "spec.backends", f"the weights sum to 0: all goes to {root}")
+            yield rules.NO_WEIGHT.at(key, "spec.backends", f"the weights sum to 0: all requests go to {root}")
         for index, backend in enumerate(spec.backends):
             where = f"spec.backends[{index}].service"
             service = ObjectKey(Service.KIND, split.metadata.namespace, backend.service)
@@ -30,7 +30,7 @@ def traffic_splits(mesh: DescribedMesh) -> Findings:
             if nested is not None:
                 yield rules.NESTED_SPLIT.at(key, where, f"{backend.service} is the root of {nested.key}")
             if backend.weight and mesh.has_pods and _selects_nothing(mesh, service):
-                yield rules.EMPTY_BACKEND.at(key, where, f"{backend.service} selects no pod among these")
+                yield rules.EMPTY_BACKEND.at(key, where, f"{backend.service} selects no pod in these manifests")
 
 
 def rate_limits(mesh: DescribedMesh) -> Findings:
@@ -47,7 +47,7 @@ def _selected_pods(mesh: DescribedMesh, limit: RateLimit) -> Findings:
     destination = limited_destination(limit)
     pods = mesh.pods_behind(destination)
     if not pods:
-        message = f"there is no pod of {destination} among these"
+        message = f"there is no pod of {destination} in these manifests"
         yield rules.LIMIT_SELECTS_NOTHING.at(limit.key, "spec.destination", message)
     else:
         bare = mesh.without_sidecar(pods)
@@ -58,7 +58,7 @@ def _selected_pods(mesh: DescribedMesh, limit: RateLimit) -> Findings:
             yield rules.LIMIT_OF_TCP.at(limit.key, "spec.destination", f"{destination} speaks TCP only")
     for index, source in enumerate(limited_sources(limit)):
         if not mesh.pods_behind(source):
-            message = f"there is no pod of {source} among these"
+            message = f"there is no pod of {source} in these manifests"
             yield rules.LIMIT_WITHOUT_SOURCE.at(limit.key, f"spec.sources[{index}]", message)
 
 

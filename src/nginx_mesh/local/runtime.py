@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from nginx_mesh.admission import POLICIES
+from nginx_mesh.admission import POLICY_KINDS
 from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
@@ -248,7 +248,7 @@ class Runtime:
 
     def _changed(self, change: Change) -> None:
         key = change.key
-        if key.kind in POLICIES and _says_the_same(change):
+        if key.kind in POLICY_KINDS and _says_the_same(change):
             return
         self._plane.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
         if key == CONFIG_KEY:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from nginx_mesh.admission import POLICIES, StoredObjects, review_resource
+from nginx_mesh.admission import POLICY_KINDS, StoredObjects, review_resource
 from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
@@ -154,7 +154,7 @@ class Objects:
             # All of them together: none is judged by an object that another is about to replace.
             others = StoredObjects(tx)
             for number, (key, what, _) in sorted(outcomes.items()):
-                if key.kind in POLICIES and what != "unchanged":
+                if key.kind in POLICY_KINDS and what != "unchanged":
                     resource, worded = resources[number]
                     verdict = review_resource(resource, self._store.get(key), others)
                     faults += map(worded, verdict.errors)

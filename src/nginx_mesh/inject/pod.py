@@ -96,7 +96,7 @@ def _with_sidecar(pod: Resource, settings: InjectSettings, owner: tuple[str, str
     if redirects:
         annotations[mesh.PROBES] = encode(redirects)
 
-    # The pod's own init containers run first: they need the network, and there is no sidecar yet.
+    # After the pod's own init containers: without a sidecar, redirected traffic would reach nothing.
     _list(spec, "initContainers").append(init_container(settings, incoming, outgoing))
     spec["containers"].append(sidecar_container(settings))
     _list(spec, "volumes").extend(sidecar_volumes())

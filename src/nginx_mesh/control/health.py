@@ -1,7 +1,7 @@
-"""Whether a mesh is well, for `nginx-meshctl status`: facts as a document, and what is wrong with them. Pure.
+"""The health of a mesh, for `nginx-meshctl status`: facts as a document, and the findings in them. Pure.
 
-A problem is something that the mesh does not do as it should. A warning is what a person should look at: objects that
-do nothing, pods of applications that are not ready, renewals that are late.
+A finding is a problem when the mesh does not work as it should. It is a warning when a person should look at something:
+policies without effect, pods of applications that are not ready, renewals that are late.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Facts = dict[str, Any]
 
 SIDECAR_STATES = ("synced", "pending", "refused", "unreachable", "starting")
 
-# A state takes milliseconds to reach a sidecar, a pod a while to start: seconds until either is a problem.
+# A state reaches a sidecar within milliseconds, and a pod starts within seconds. Taking longer than this is a problem.
 _PENDING_SECONDS = 2.0
 _STARTING_SECONDS = 60.0
-# After it was due, by how much a renewal is late.
+# How many seconds after it was due a renewal counts as late.
 _LATE_SECONDS = 60.0
-# For how long events are news.
+# An event older than this many seconds is no longer reported.
 _RECENT_SECONDS = 900.0
 
 
@@ -35,7 +35,7 @@ HoldingOf = Callable[[str], Holding | None]
 
 
 class Finding(NamedTuple):
-    """What is wrong, and with what."""
+    """A problem or a warning, and the object or part of the mesh that it is about."""
 
     about: str
     message: str
@@ -49,7 +49,7 @@ def sidecar_state(sidecar: SidecarReport) -> str:
 
 
 def sidecar_facts(sidecar: SidecarReport, held: Holding | None, age: float) -> Facts:
-    """A sidecar and its certificate. `age` is that of its pod, in seconds."""
+    """The facts about a sidecar and its certificate. `age` is the age of its pod in seconds."""
     standing = sidecar.standing
     why_none = "" if held is None else held.problem
     return {
@@ -66,7 +66,7 @@ def sidecar_facts(sidecar: SidecarReport, held: Holding | None, age: float) -> F
 
 
 def sidecars_facts(items: list[Facts], version: int) -> Facts:
-    """All sidecars; `version` is the newest there is for any of them."""
+    """The facts about all sidecars. `version` is that of the newest state of any sidecar."""
     states = Counter(item["state"] for item in items)
     return {
         "total": len(items),
@@ -78,7 +78,7 @@ def sidecars_facts(items: list[Facts], version: int) -> Facts:
 
 
 def policy_facts(policies: Iterable[Resource]) -> Facts:
-    """How many there are, and which are not in force."""
+    """How many policies there are and are in force, and which are not."""
     total, waiting = 0, []
     for policy in policies:
         total += 1
@@ -98,7 +98,7 @@ def policy_facts(policies: Iterable[Resource]) -> Facts:
 
 
 def findings(facts: Mapping[str, Any], events: Iterable[Resource], now: float) -> tuple[list[Finding], list[Finding]]:
-    """Problems and warnings. `now` is Unix seconds."""
+    """The problems and the warnings that the facts and the recent events show. `now` is seconds since the epoch."""
     problems = [Finding(f"daemon: {part}", reason) for part, reason in facts["daemon"]["unready"].items()]
     warnings: list[Finding] = []
     if facts["identity"]["delayed"]:
@@ -115,9 +115,9 @@ def findings(facts: Mapping[str, Any], events: Iterable[Resource], now: float) -
         involved = event["involvedObject"]
         about = _about(involved["kind"], involved["namespace"], involved["name"])
         recent = unix_seconds(event["lastTimestamp"]) > now - _RECENT_SECONDS
-        # What is unhealthy still is told above.
-        news = event["type"] == "Warning" and event["reason"] != "Unhealthy" and recent
-        if news and about not in said:
+        # A container that is still unhealthy is reported with its pod.
+        reported = event["type"] == "Warning" and event["reason"] != "Unhealthy" and recent
+        if reported and about not in said:
             warnings.append(Finding(about, f"{event['reason']}: {event['message']}"))
     return problems, warnings
 

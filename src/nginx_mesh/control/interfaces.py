@@ -6,7 +6,7 @@ Objects are read through `nginx_mesh.api.resource.ObjectReader`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
@@ -54,6 +54,9 @@ class Sidecars(Protocol):
 
     def live(self) -> Mapping[ObjectKey, str]:
         """The pods whose sidecars have had a state, with their uids."""
+
+    def public_identity(self, pod: ObjectKey) -> Mapping[str, Any] | None:
+        """A sidecar's identity without the private key (see protocol.state.Identity), None while it has none."""
 
     async def metrics(self, pod: ObjectKey, timeout: float) -> str:
         """What a sidecar exposes to Prometheus. `timeout` in seconds. Raises SidecarUnreachableError."""

@@ -1,4 +1,4 @@
-"""What operators ask of a mesh as a whole: is it well, which Services has it, what are its settings and versions.
+"""The control plane's API for operators: the health of the mesh, its Services, settings and versions.
 
 | request | |
 |---|---|
@@ -151,7 +151,7 @@ class Operator:
     async def _support(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await response.prepare(request)
-        for line in states(self._parts.plane, self._parts.sidecars.all()):
+        for line in states(self._parts.plane, self._parts.sidecars):
             await response.write(line)
         return response
 

@@ -1,7 +1,7 @@
-"""Writes the status of traffic policies, when it says something new and not more often than is of use.
+"""Writes the status of traffic policies when it has changed, and not more often than is useful.
 
-What a sidecar acknowledges within a second of a change is told at once; that something is not in force yet, or how
-many sidecars have it so far, is only told when it stays so for a second.
+When all sidecars have acknowledged a change, the status is written at once. That a policy is not in force yet, or how
+many sidecars have it so far, is written only when it stays so for a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.2
 _PATIENCE_SECONDS = 1.0
-# Written in one transaction, which nothing else can come between.
+# How many statuses are written in one transaction, during which nothing else happens.
 _BATCH = 100
 
 Standing = Callable[[ObjectKey], PolicyStanding | None]
@@ -50,13 +50,13 @@ class PolicyReporter:
         self._wake = asyncio.Event()
 
     def touch(self, policies: Iterable[ObjectKey]) -> None:
-        """The standing of these may be another now."""
+        """The standing of these policies may have changed."""
         self._stale.update(policies)
         if self._stale:
             self._wake.set()
 
     async def run(self) -> None:
-        """Write what there is to write, until cancelled."""
+        """Write the statuses that have changed, until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(self._until_due()):
@@ -98,7 +98,7 @@ class PolicyReporter:
         return (old, new) if self._worth_telling(key, old, new) else None
 
     def _worth_telling(self, key: ObjectKey, old: Resource, new: Resource) -> bool:
-        """Whether to write now; what can wait is looked at again when it is due."""
+        """Whether to write now. A status that can wait is looked at again when it is due."""
         (was, _), (met, _) = condition(old), condition(new)
         news = met == "True" and (was != met or old.get("stateVersion") != new["stateVersion"])
         now = time.monotonic()

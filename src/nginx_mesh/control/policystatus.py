@@ -49,7 +49,7 @@ def policy_status(standing: PolicyStanding, *, generation: int, before: Status, 
 
 
 def condition(status: Status) -> tuple[str, str]:
-    """Status and reason of the condition that a status has; empty when it has none."""
+    """The status and the reason of a policy's InForce condition, both "" when it has none."""
     found: Status = next((each for each in status.get("conditions", []) if each.get("type") == IN_FORCE), {})
     return str(found.get("status", "")), str(found.get("reason", ""))
 

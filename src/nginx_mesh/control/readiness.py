@@ -1,4 +1,4 @@
-"""Whether everything runs, and if not, what is in the way."""
+"""Which pods and workloads are not ready, and why."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import ObjectReader, Resource, key_of
 from nginx_mesh.api.workloadkinds import WORKLOADS
 
-# No waiting helps: a person must change the object first.
+# Waiting does not help with these: a person must change the object.
 _HOPELESS = {"CreateContainerConfigError", "CreateContainerError", "ImageNotRunnable"}
 
 LatestWarning = Callable[[ObjectKey], str]
 
 
 class Unready(NamedTuple):
-    """An object that is not ready, and why; `container` is one whose log may tell more."""
+    """An object that is not ready, and why.
+
+    `container` is one whose log may tell more. `hopeless` means that waiting does not help.
+    """
 
     key: ObjectKey
     reason: str
@@ -43,7 +46,7 @@ def rolled_out(workload: Resource) -> bool:
 
 
 def unready(resources: Iterable[Resource], latest_warning: LatestWarning) -> list[Unready]:
-    """What of these pods and workloads is not ready. Pods on their way out do not count."""
+    """Those of these pods and workloads that are not ready. Pods that are being deleted do not count."""
     found: list[Unready] = []
     waiting_owners = set()
     for resource in sorted(resources, key=lambda resource: resource["kind"] != "Pod"):

@@ -1,4 +1,4 @@
-"""The Services of the mesh and what is behind them, for `nginx-meshctl services`. Pure."""
+"""The Services of the mesh and their endpoints, for `nginx-meshctl services`. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Facts = dict[str, Any]
 def services(
     catalog: Catalog, trust_domain: str, injects: Callable[[str], bool], namespace: str | None = None
 ) -> list[Facts]:
-    """Every Service of the mesh, of one namespace or all, by name.
+    """Every Service of the mesh in one namespace or in all, sorted by name.
 
-    It is one of the mesh when a pod behind it has a sidecar, when its endpoints prove an identity, or, while nothing
-    is behind it, when its namespace `injects` sidecars.
+    A Service is part of the mesh when a pod behind it has a sidecar, or when its endpoints prove an identity. While it
+    has no endpoints it is part of the mesh when `injects` says that pods of its namespace get sidecars.
     """
     found = []
     for service in sorted(catalog.topology.services(), key=lambda service: service.key):
@@ -63,7 +63,7 @@ def _pod(service: ServiceRecord, pod: PodRecord, trust_domain: str) -> Facts:
 
 
 def _remote(catalog: Catalog, service: ServiceRecord) -> list[Facts]:
-    """What EndpointSlices list as ready, whoever that is."""
+    """The endpoints that EndpointSlices list as ready."""
     addresses = {endpoint.ip for endpoint in catalog.topology.remote_endpoints.of_service(service)}
     return [
         {"address": address, "pod": None, "ready": True, "meshed": True, "spiffe_id": peer_id(service)}

@@ -1,11 +1,11 @@
-"""What a Prometheus needs to know of a local mesh: which sidecars there are, and what each exposes.
+"""The sidecars of a mesh as scrape targets of a Prometheus, and the metrics of each.
 
 | request | |
 |---|---|
 | GET `/mesh/targets` | the sidecars, as Prometheus' http_sd_configs want them |
 | GET `/mesh/pods/NAMESPACE/NAME/metrics` | what a sidecar exposes on its port 8887 |
 
-The addresses are those of the mesh's own network. `nginx-meshctl local metrics` serves both on the machine's.
+Targets have addresses of the pod network. `nginx-meshctl local metrics` answers both requests on the machine's network.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the control plane measures when Prometheus asks for it: all that is there, however it came to be."""
+"""The control plane's metrics of what exists now: they are read from its objects whenever Prometheus asks."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from nginx_mesh.control.plane import Plane
 from nginx_mesh.control.policyreporter import PolicyReporter
 from nginx_mesh.control.readiness import readiness
 from nginx_mesh.control.settings import CONFIG_KEY
-from nginx_mesh.control.tap import TapHub
+from nginx_mesh.control.taphub import TapHub
 from nginx_mesh.control.targets import Targets
 from nginx_mesh.explain import Explainer
 from nginx_mesh.identity.embedded import LocalIdentity
@@ -97,7 +97,7 @@ class Runtime:
             NODE_NAME,
             paths.pod_socket_dir,
             live=lambda: set(self._sidecars.live().values()),
-            who=self._who,
+            find=self._meshed_pod,
             tapped=self.tap.received,
             resolver=lambda: resolver(paths.dns),
         )
@@ -273,7 +273,7 @@ class Runtime:
                 await asyncio.sleep(1)
                 self._services_stale.set()
 
-    def _who(self, uid: str) -> tuple[PodRecord, str] | None:
+    def _meshed_pod(self, uid: str) -> tuple[PodRecord, str] | None:
         """The meshed pod with a uid, and its SPIFFE ID."""
         pod = self._workloads.pod(uid)
         workload = None if pod is None else self._plane.catalog.topology.pod(pod)

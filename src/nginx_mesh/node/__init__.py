@@ -1,1 +1,1 @@
-"""What runs on a pod's node: its sidecar's state is pushed from here."""
+"""The part of the mesh that runs on every node: it serves the sidecars, identities and reports of the node's pods."""

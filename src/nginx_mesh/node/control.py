@@ -1,4 +1,4 @@
-"""The sidecar's control socket: HTTP/1.1 over a unix socket (see protocol/state.py and docs/architecture.md)."""
+"""A client of a sidecar's control socket, which speaks HTTP/1.1 over a unix socket (see docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class ControlSocket:
         return version
 
     async def metrics(self) -> str:
-        """What the sidecar exposes to Prometheus."""
+        """The sidecar's metrics, in the Prometheus text format."""
         status, content = await self._exchange("GET", _METRICS)
         if status != 200:
             raise SidecarUnreachableError(f"it answered with status {status}")
         return content.decode(errors="replace")
 
     async def tap(self, tap: Tap) -> None:
-        """Say which requests to report."""
+        """Tell the sidecar which requests to report."""
         status, content = await self._exchange("PUT", _TAP, msgspec.json.encode(tap))
         if status != 200:
             raise SidecarUnreachableError(f"it answered with status {status}: {content[:200].decode(errors='replace')}")

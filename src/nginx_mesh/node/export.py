@@ -1,7 +1,7 @@
-"""Spans on their way to a collector, by OTLP over gRPC: in batches, in a thread, and never waited for.
+"""Exports spans to a collector by OTLP over gRPC, in batches and in a thread that nobody waits for.
 
-The queue is bounded and so is the time that one batch may take. What a collector that is slow, gone or wrong does not
-take is dropped and counted. Importing this imports gRPC and the SDK, which takes half a second.
+The queue is bounded, and so is the time that one batch may take. Spans that a collector does not take, because it is
+slow, gone or faulty, are dropped and counted. Importing this module takes half a second, for gRPC and the SDK.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from nginx_mesh.api.values import HostPort
 
 log = logging.getLogger(__name__)
-# It is said once that a collector takes nothing, not for every batch.
+# This module logs once that a collector takes nothing; the libraries would log it for every batch.
 for _talkative in ("opentelemetry", "grpc._common"):
     logging.getLogger(_talkative).setLevel(logging.CRITICAL + 1)
 
@@ -47,7 +47,7 @@ class SpanExport:
 
     @property
     def target(self) -> HostPort | None:
-        """Where spans go."""
+        """The collector."""
         return self._collector.target
 
     @target.setter
@@ -55,14 +55,14 @@ class SpanExport:
         self._collector.direct(target)
 
     def add(self, span: ReadableSpan) -> None:
-        """Never blocks: there is room, or the span is dropped."""
+        """Queue a span, or drop it when the queue is full. Never blocks."""
         if self._collector.admit():
             self._processor.on_end(span)
         else:
             _full.inc()
 
     def close(self) -> None:
-        """End the thread. Takes a second at most: what is on its way then is dropped."""
+        """End the thread, within a second. Spans that are still on their way then are dropped."""
         self._collector.shutdown()
         self._processor.shutdown()  # type: ignore[no-untyped-call]
 
@@ -81,7 +81,7 @@ class _Collector(SpanExporter):
         self._exporter: OTLPSpanExporter | None = None
 
     def direct(self, target: HostPort | None) -> None:
-        """Send to this one from now on."""
+        """Send to this collector from now on."""
         if target != self.target:
             self.target, self._healthy = target, True
 
@@ -100,7 +100,7 @@ class _Collector(SpanExporter):
         taken = False
         try:
             taken = target is not None and not self._closed and self._send(target, spans)
-        except Exception as error:  # whatever a collector's answer makes the libraries stumble over
+        except Exception as error:  # a collector's answer may make the libraries raise anything
             log.debug("the collector %s: %r", target, error)
         (_exported if taken else _refused).inc(len(spans))
         if target is not None and taken != self._healthy and not self._closed:
@@ -112,7 +112,7 @@ class _Collector(SpanExporter):
         return SpanExportResult.SUCCESS if taken else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
-        """End what is under way; from then on everything is dropped."""
+        """End the batch that is under way, and drop all later ones."""
         self._closed = True
         if self._exporter is not None:
             self._exporter.shutdown()

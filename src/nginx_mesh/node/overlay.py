@@ -49,6 +49,10 @@ class IdentityOverlay:
         else:
             self._identities[pod] = identity
 
+    def identity(self, pod: ObjectKey) -> Identity | None:
+        """The pod's identity, None while it has none."""
+        return self._identities.get(pod)
+
     def forget(self, pod: ObjectKey) -> None:
         """The pod is gone."""
         self._identities.pop(pod, None)

@@ -1,8 +1,8 @@
-"""Keeps every sidecar's state the newest: one task for each.
+"""Pushes the newest state to every sidecar, in one task for each.
 
-Changes that come while a push is under way are sent together with the next. A sidecar gets a full state first, then
-updates that build on the version it acknowledged to this very pusher: whatever a sidecar holds from before, no update
-is ever built on a guess. Now and then each is asked for its version, so that one that lost its state, or got one
+Changes that come while a push is under way are sent together with the next one. A sidecar gets a full state first,
+then updates that build on the version that it acknowledged to this pusher. Whatever a sidecar had before, no update
+builds on a guess. Now and then each sidecar is asked for its version, so that one that lost its state, or got another
 from somebody else, is given the right one although nothing changed.
 """
 
@@ -50,8 +50,11 @@ class StateRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Seconds: the least between two pushes to one sidecar (`pause`), between questions for its version (`check`),
-    the first and the longest wait while it cannot be reached, doubling (`retry`, `slowest_retry`), for one answer.
+    """Times in seconds.
+
+    `pause` is the shortest time between two pushes to one sidecar, `check` the time between questions for its version.
+    While it cannot be reached, it is tried again after `retry`, then after twice as long each time, up to
+    `slowest_retry`. `timeout` is how long one answer may take.
     """
 
     pause: float = 0.01
@@ -63,10 +66,12 @@ class Pace:
 
 @dataclass(slots=True)
 class _Sidecar:
-    """Calls for a push are counted: `wanted` so far, `tried` up to which one, `done` up to which one acknowledged.
+    """One sidecar that is served. Calls for a push are counted.
 
-    `acknowledged` is the version that the sidecar has, None when that is not known; `doubtful` after it did not answer.
-    `unreachable` says why it does not. `behind_since` (monotonic) is None while all is well.
+    `wanted` is the number of the newest call, `tried` that of the last one that was pushed, `done` that of the last one
+    that the sidecar acknowledged. `acknowledged` is the version that the sidecar has, None when that is not known;
+    `doubtful` is set when its version has to be asked for. `unreachable` says why it does not answer. `behind_since`
+    (monotonic) is None while the sidecar has its newest state.
     """
 
     pod: ObjectKey
@@ -87,16 +92,16 @@ class _Sidecar:
 
     def call(self) -> None:
         self.wanted += 1
-        self.look()
+        self.note_behind()
         self.wake.set()
 
     def reached(self, trouble: str = "") -> None:
-        """It answered, or did not for this reason."""
+        """The sidecar answered, or did not answer for this reason."""
         self.unreachable = trouble
-        self.look()
+        self.note_behind()
 
-    def look(self) -> None:
-        """Note since when it is behind."""
+    def note_behind(self) -> None:
+        """Note since when the sidecar is behind."""
         if self.synced:
             self.behind_since = None
         elif self.behind_since is None:
@@ -160,7 +165,7 @@ class Pusher:
         self._tasks[pod] = asyncio.create_task(self._run(sidecar, socket), name=f"push {pod}")
 
     async def drop(self, pod: ObjectKey) -> None:
-        """Push to this pod's sidecar no more. Who waits for it is cancelled."""
+        """Stop pushing to this pod's sidecar. Those that wait for it are cancelled."""
         task, sidecar = self._tasks.pop(pod, None), self._sidecars.pop(pod, None)
         if task is None or sidecar is None:
             return
@@ -170,7 +175,7 @@ class Pusher:
             future.cancel()
 
     def restarted(self, pod: ObjectKey) -> None:
-        """The pod's sidecar has started anew: it needs its whole state. Saves waiting for the next check."""
+        """The pod's sidecar has started anew, so it needs its whole state before the next check would find that out."""
         sidecar = self._sidecars.get(pod)
         if sidecar is not None:
             self._lost(sidecar)
@@ -229,12 +234,12 @@ class Pusher:
                     await asyncio.sleep(retry)
                     retry = min(2 * retry, self._pace.slowest_retry)
                 except Exception:
-                    # A fault of ours with one pod: the others' tasks go on, and so does this one.
+                    # A fault of ours concerns one pod: the other pods' tasks go on, and so does this one.
                     log.exception("cannot push to the sidecar of %s", sidecar.pod)
                     await asyncio.sleep(self._pace.slowest_retry)
 
     async def _follow(self, sidecar: _Sidecar, socket: ControlSocket) -> None:
-        """Push what is called for; when nothing is for a while, see that the sidecar still has its version."""
+        """Push what is wanted. When nothing is wanted for a while, check that the sidecar still has its version."""
         if sidecar.tried < sidecar.wanted:
             await self._push(sidecar, socket)
             await asyncio.sleep(self._pace.pause)

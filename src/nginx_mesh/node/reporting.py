@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 1.0
 _EARLY = 1000
-Who = Callable[[str], tuple[PodRecord, str] | None]
-"""The workload with a pod's uid, and its SPIFFE ID."""
 
+FindWorkload = Callable[[str], tuple[PodRecord, str] | None]
+"""Finds the pod with a uid, and its SPIFFE ID; None when there is no such meshed pod."""
 
 Tapped = Callable[[ObjectKey, str, Report], None]
-"""Hears of requests that somebody watches: the pod whose sidecar reports it, and its SPIFFE ID."""
+"""Is told of requests that somebody watches: the pod whose sidecar reports the request, its SPIFFE ID, the report."""
 
 Resolve = Callable[[str], str | None]
 """An IP address of a host, by the names that the mesh's workloads know; None when there is none."""
@@ -54,21 +54,21 @@ class Reporting:
         socket_directory: Callable[[str], Path],
         *,
         live: Callable[[], AbstractSet[str]],
-        who: Who,
+        find: FindWorkload,
         tapped: Tapped,
         resolver: Callable[[], Resolve],
     ) -> None:
         self._node = node
         self._socket_directory = socket_directory
         self._live = live
-        self._who = who
+        self._find = find
         self._tapped = tapped
         self._resolver = resolver
         self._sockets = ReportSockets(self._received)
         self._settings: MeshSettings | None = None
         self._changed = asyncio.Event()
         self._export: SpanExport | None = None
-        # What comes while it is made.
+        # Reports that come while the exporter is being made.
         self._early: deque[tuple[str, Report]] = deque(maxlen=_EARLY)
         self._origins: dict[str, tuple[PodRecord, str, Origin]] = {}
 
@@ -80,7 +80,7 @@ class Reporting:
         self._changed.set()
 
     def open(self, uid: str) -> None:
-        """Listen to the sidecar of a pod, which has its first state."""
+        """Listen to the sidecar of the pod with this uid."""
         try:
             self._sockets.open(uid, self._socket_directory(uid), SIDECAR_UID)
         except OSError as error:
@@ -103,13 +103,13 @@ class Reporting:
                 pass
 
     async def close(self) -> None:
-        """Let go of the sockets; what is on its way to the collector is dropped."""
+        """Close the sockets. Spans that are on their way to the collector are dropped."""
         self._sockets.retain(set())
         if self._export is not None:
             await asyncio.to_thread(self._export.close)
 
     async def _prepare(self) -> None:
-        """The exporter is made when there is first need of it."""
+        """Make the exporter when the settings first name a collector."""
         settings = self._settings
         if self._export is None and settings is not None and settings.otlp is not None:
             self._export = await asyncio.to_thread(_exporter, self._resolver())
@@ -118,8 +118,8 @@ class Reporting:
                 self._trace(*self._early.popleft())
 
     def _received(self, uid: str, report: Report) -> None:
-        if report.tapped and (who := self._who(uid)) is not None:
-            self._tapped(who[0].key, who[1], report)
+        if report.tapped and (found := self._find(uid)) is not None:
+            self._tapped(found[0].key, found[1], report)
         if report.trace is not None:
             self._trace(uid, report)
 
@@ -132,14 +132,14 @@ class Reporting:
             self._export.add(span(report, made_by))
 
     def _origin(self, uid: str) -> Origin | None:
-        who = self._who(uid)
-        if who is None:
+        found = self._find(uid)
+        if found is None:
             return None
         known = self._origins.get(uid)
-        if known is None or known[:2] != who:
+        if known is None or known[:2] != found:
             from .spans import origin
 
-            workload, spiffe_id = who
+            workload, spiffe_id = found
             self._origins[uid] = known = (workload, spiffe_id, origin(workload, uid, self._node, spiffe_id))
         return known[2]
 

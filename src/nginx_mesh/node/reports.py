@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 SOCKET = "report.sock"
 
-# Of one pod: reports a second, and how many may come at once.
+# How many reports a second a pod may send, and how many at once.
 _RATE = 1000.0
 _BURST = 2000.0
-# Read in one turn of the event loop.
+# How many datagrams are read in one turn of the event loop.
 _TURN = 64
 
 _dropped = Counter("nginx_mesh_reports_dropped_total", "Reports of sidecars that were not taken.", ["reason"])
@@ -41,7 +41,7 @@ class _Pod:
     budget: float = _BURST
     at: float = 0.0
 
-    def may(self, now: float) -> bool:
+    def within_rate(self, now: float) -> bool:
         """Whether one more report is within the pod's rate."""
         self.budget = min(_BURST, self.budget + (now - self.at) * _RATE)
         self.at = now
@@ -52,7 +52,7 @@ class _Pod:
 
 
 class ReportSockets:
-    """The sockets of a node's pods. `received(uid, report)` is called on the event loop that they are opened on."""
+    """The report sockets of a node's pods. `received(uid, report)` is called on the event loop that opened them."""
 
     def __init__(self, received: Callable[[str, Report], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._received = received
@@ -79,7 +79,7 @@ class ReportSockets:
         asyncio.get_running_loop().add_reader(listening, self._read, uid, pod)
 
     def retain(self, uids: set[str]) -> None:
-        """Close all others."""
+        """Close the sockets of all other pods."""
         for uid in self._pods.keys() - uids:
             pod = self._pods.pop(uid)
             asyncio.get_running_loop().remove_reader(pod.socket)
@@ -94,7 +94,7 @@ class ReportSockets:
             except OSError as error:
                 log.warning("the reports of pod %s cannot be read: %s", uid, error)
                 return
-            if not pod.may(self._clock()):
+            if not pod.within_rate(self._clock()):
                 _too_many.inc()
                 continue
             try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -146,6 +146,11 @@ class NodeSidecars:
     def live(self) -> dict[ObjectKey, str]:
         """The pods whose sidecars have had a state, with their uids."""
         return {pod: sidecar.uid for pod, sidecar in self._sidecars.items() if sidecar.live}
+
+    def public_identity(self, pod: ObjectKey) -> dict[str, Any] | None:
+        """A sidecar's identity without the private key, None while it has none."""
+        identity = self._overlay.identity(pod)
+        return None if identity is None else identity.public()
 
     async def metrics(self, pod: ObjectKey, timeout: float) -> str:
         """What a sidecar exposes to Prometheus. `timeout` in seconds. Raises SidecarUnreachableError."""

@@ -17,21 +17,22 @@ from nginx_mesh.version import version
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"))
 _SCOPE = InstrumentationScope("nginx-mesh", version())
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-# https://opentelemetry.io/docs/specs/semconv/rpc/grpc/: what is an error of the server; to a client all but OK are.
+# The statuses that are errors of a server (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/). To a client, all
+# statuses but OK are errors.
 _GRPC_SERVER_ERRORS = frozenset((2, 4, 12, 13, 14, 15))
 _US = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose sidecar made a span."""
+    """The pod whose sidecar made a span, as an OpenTelemetry resource, and the pod's SPIFFE ID."""
 
     resource: Resource
     spiffe_id: str
 
 
 def origin(workload: PodRecord, uid: str, node: str, spiffe_id: str) -> Origin:
-    """The origin of what the sidecar of a pod makes."""
+    """The origin of the spans that the sidecar of a pod makes. `uid` is the pod's."""
     kind, name = workload.owner or ("", workload.key.name)
     attributes: dict[str, AttributeValue] = {
         "service.name": name,
@@ -72,7 +73,7 @@ def span(report: Report, made_by: Origin) -> ReadableSpan:
 
 
 def _name(report: Report) -> str:
-    """Of few different ones: of a path only what is a gRPC method."""
+    """A name of which there are few: the gRPC method, or the HTTP method without the path."""
     if report.grpc:
         return report.path.removeprefix("/") or "grpc"
     return report.method if report.method in _METHODS else "HTTP"

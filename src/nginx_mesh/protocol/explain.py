@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 import struct
 from typing import Literal
 
@@ -242,15 +241,12 @@ def encode(question: Question) -> bytes:
 
 def _preamble(question: Question) -> bytes:
     """PROXY protocol, version 2 (haproxy's proxy-protocol.txt, 2.2)."""
-    family = ipaddress.ip_address(question.ip).version
-    source = ipaddress.ip_address(question.source)
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    origin = str(source) if source.version == family else {4: "0.0.0.0", 6: "::"}[family]  # noqa: S104 - nobody's
-    addresses = (
-        socket.inet_pton(kind, origin) + socket.inet_pton(kind, question.ip) + struct.pack("!HH", 0, question.port)
-    )
+    destination, source = ipaddress.ip_address(question.ip), ipaddress.ip_address(question.source)
+    if source.version != destination.version:
+        source = type(destination)(0)  # the preamble's addresses are of one family, and this one is nobody's
+    addresses = source.packed + destination.packed + struct.pack("!HH", 0, question.port)
     told: list[tuple[int, str]] = [(_DIRECTION, question.direction), (_PROTOCOL, question.carried)]
     if question.peer is not None:
         told.append((_PEER, question.peer))
     body = addresses + b"".join(struct.pack("!BH", type_, len(text)) + text.encode() for type_, text in told)
-    return _SIGNATURE + struct.pack("!BBH", _PROXY, _TCP4 if family == 4 else _TCP6, len(body)) + body
+    return _SIGNATURE + struct.pack("!BBH", _PROXY, _TCP4 if destination.version == 4 else _TCP6, len(body)) + body

@@ -28,9 +28,9 @@ import stat
 import sys
 import termios
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))
 
-from . import linux
+from nginx_mesh.local.node import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

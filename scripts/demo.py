@@ -24,8 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nginx_mesh.cli import meshes
-from nginx_mesh.local.paths import MeshPaths
+from nginx_mesh.cli.local.mesh import LocalMesh
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 STRICT = DEMO / "strict.yaml"
@@ -213,7 +212,7 @@ class Mesh:
 
     def exists(self) -> bool:
         """Whether there is a mesh of this name."""
-        return meshes.exists(MeshPaths(self.name))
+        return LocalMesh.named(self.name).exists()
 
     def report(self, workload: str, namespace: str, *, reset: bool = False) -> dict[Edge, Calls]:
         """What the driver `workload` has counted; with `reset` its next report begins anew."""

@@ -88,18 +88,24 @@ def pod_phase(pod: Resource) -> str:
         return "Terminating"
     init = status.get("initContainerStatuses", [])
     for number, container in enumerate(init):
-        if container.get("state") == "terminated" and container.get("exitCode", 0) == 0:
+        state = container["state"]
+        if state.get("terminated", {}).get("exitCode") == 0:
             continue
-        if container.get("state") == "running" and container.get("ready"):
+        if "running" in state and container.get("ready"):
             continue
-        reason = container.get("reason", "")
+        reason = _why(state)
         if reason and reason != "PodInitializing":
             return f"Init:{reason}"
         return f"Init:{number}/{len(init)}"
     for container in reversed(status.get("containerStatuses", [])):
-        if container.get("state", "waiting") != "running" and container.get("reason"):
-            return str(container["reason"])
+        if reason := _why(container["state"]):
+            return reason
     return str(status.get("reason") or status.get("phase", "Pending"))
+
+
+def _why(state: Resource) -> str:
+    """The reason why a container waits or has ended, if there is one."""
+    return str((state.get("waiting") or state.get("terminated") or {}).get("reason", ""))
 
 
 def is_ready(pod: Resource) -> bool:

@@ -107,6 +107,7 @@ class Runtime:
             images={SIDECAR_IMAGE: image} if image is not None else {},
             lookup=self._lookup,
             on_status=lambda key, status: self._pods.report(key, status),
+            on_probe_failure=lambda key, container, why: self._pods.probe_failed(key, container, why),
             networks=networks,
         )
         self.scraper = Scraper(self._sidecars.live, self._sidecars.metrics)

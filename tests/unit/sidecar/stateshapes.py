@@ -1,8 +1,8 @@
 """Both schemas of the sidecar state in one form, so that they can be compared.
 
 A shape is a dict with `type`; `nullable` when null is allowed; `enum` (a sorted list), `low` and `high`, `items` of a
-list, `values` of a map, `required` and `optional` of a struct. Types that no sidecar knows are "unsupported". What only
-Lua checks (formats of texts, rules) is left out.
+list, `values` of a map, `required` and `optional` of a struct. Types and constraints that no sidecar knows are
+"unsupported". What only Lua checks (formats of texts, rules) is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _of_struct(struct: type[msgspec.Struct]) -> Shape:
 
 
 def _of_annotation(annotation: Any) -> Shape:
-    # Entries of an update are checked by their keys. msgspec itself has no word for a union of Structs.
+    # Entries of an update are checked by their keys. msgspec itself has no type for a union of Structs.
     arguments = get_args(annotation)
     if len(arguments) == 2 and msgspec.Raw in get_args(arguments[1]):
         return {"type": "map", "values": {"type": "any"}}
@@ -57,21 +57,21 @@ def _of_type(info: inspect.Type) -> Shape:
             return {**_of_type(other), "nullable": True}
         case inspect.StructType(cls=struct):
             return _of_struct(struct)
-        case inspect.ListType(item_type=item_type):
+        case inspect.ListType(item_type=item_type, min_length=None, max_length=None):
             return {"type": "list", "items": _of_type(item_type)}
-        case inspect.DictType(key_type=inspect.StrType(), value_type=value_type):
+        case inspect.DictType(key_type=inspect.StrType(), value_type=value_type, min_length=None, max_length=None):
             return {"type": "map", "values": _of_type(value_type)}
         case inspect.LiteralType(values=values):
             return {"type": "string", "enum": sorted(map(str, values))}
         case inspect.EnumType(cls=cls):
             return {"type": "string", "enum": sorted(member.value for member in cls)}
-        case inspect.StrType():
+        case inspect.StrType(min_length=None, max_length=None, pattern=None):
             return {"type": "string"}
         case inspect.BoolType():
             return {"type": "boolean"}
-        case inspect.IntType(ge=low, le=high):
+        case inspect.IntType(ge=low, le=high, gt=None, lt=None, multiple_of=None):
             return {"type": "integer", "low": low, "high": high}
-        case inspect.FloatType(ge=low, le=high):
+        case inspect.FloatType(ge=low, le=high, gt=None, lt=None, multiple_of=None):
             return {"type": "number", "low": low, "high": high}
     return {"type": "unsupported"}
 

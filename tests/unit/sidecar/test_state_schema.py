@@ -169,6 +169,8 @@ def _changes_of_python(field: ast.AnnAssign) -> Iterator[tuple[str, list[ast.stm
 
 def _other_annotations(written: str) -> Iterator[str]:
     yield "bool" if written == "str" else "str"
+    if written == "str":
+        yield "Annotated[str, msgspec.Meta(min_length=1)]"
     yield f"list[{written}]"
     if written.endswith(" | None"):
         yield written.removesuffix(" | None")

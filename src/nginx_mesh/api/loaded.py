@@ -25,6 +25,11 @@ class ManifestError:
 
 
 @dataclass(frozen=True, slots=True)
+class DuplicateError(ManifestError):
+    """An object that an earlier document contains already."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedObject:
     """An object, typed and as it was written (nulls left out, namespace filled in), and where it came from."""
 

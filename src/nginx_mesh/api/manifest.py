@@ -5,7 +5,7 @@ What is sound comes out as typed objects; what is not, as errors that name file,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ from .documents import read
 from .errors import FieldError
 from .kinds import decode
 from .listing import with_implied_kind
+from .loaded import DuplicateError as DuplicateError
 from .loaded import LoadedObject as LoadedObject
 from .loaded import ManifestError as ManifestError
 from .loaded import described
+from .meta import ObjectKey
 from .validate import validate
 
 MAX_OBJECTS = 5000
@@ -26,7 +28,7 @@ MAX_OBJECTS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Objects of a file in its order, and what is wrong with those that are not among them."""
+    """The sound objects of files in their order, and the errors in all others."""
 
     objects: list[LoadedObject] = field(default_factory=list)
     errors: list[ManifestError] = field(default_factory=list)
@@ -61,6 +63,23 @@ def load(data: bytes, source: str, *, namespace: str = "default") -> Manifest:
             else:
                 manifest.errors.extend(loaded)
     return manifest
+
+
+def load_all(files: Iterable[tuple[str, bytes]], *, namespace: str = "default") -> Manifest:
+    """Read manifests, given as (source, data), that belong together: no object may be in them twice. Never raises."""
+    result = Manifest()
+    seen: dict[ObjectKey, LoadedObject] = {}
+    for source, data in files:
+        manifest = load(data, source, namespace=namespace)
+        result.errors.extend(manifest.errors)
+        for loaded in manifest.objects:
+            first = seen.setdefault(loaded.object.key, loaded)
+            if first is loaded:
+                result.objects.append(loaded)
+            else:
+                key, reason = str(loaded.object.key), f"the same object is in {first.source}"
+                result.errors.append(DuplicateError(loaded.file, loaded.document, key, "metadata.name", reason))
+    return result
 
 
 def _load_object(value: Any, file: str, document: int, namespace: str) -> LoadedObject | list[ManifestError]:

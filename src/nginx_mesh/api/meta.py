@@ -87,6 +87,10 @@ class ObjectKey(msgspec.Struct, frozen=True, order=True):
     namespace: str
     name: str
 
+    @property
+    def namespaced_name(self) -> str:
+        """ "namespace/name"; the name alone for cluster-scoped objects."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
     def __str__(self) -> str:
-        where = f"{self.namespace}/" if self.namespace else ""
-        return f"{self.kind} {where}{self.name}"
+        return f"{self.kind} {self.namespaced_name}"

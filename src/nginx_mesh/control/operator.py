@@ -20,7 +20,7 @@ from typing import Protocol
 from aiohttp import web
 from prometheus_client.registry import Collector
 
-from nginx_mesh.admission import POLICIES
+from nginx_mesh.admission import POLICY_KINDS
 from nginx_mesh.api.annotations import wants_injection
 from nginx_mesh.api.fullconfig import full_config
 from nginx_mesh.api.resource import ObjectReader, namespace_labels
@@ -112,7 +112,7 @@ class Operator:
             "identity": parts.identity.facts(),
             "pods": parts.readiness(),
             "sidecars": sidecars_facts(self._sidecars(now), parts.plane.version),
-            "policies": policy_facts(policy for kind in sorted(POLICIES) for policy in parts.objects.list(kind)),
+            "policies": policy_facts(policy for kind in sorted(POLICY_KINDS) for policy in parts.objects.list(kind)),
         }
         problems, warnings = findings(facts, parts.events.list(), now)
         facts["problems"] = [finding._asdict() for finding in problems]

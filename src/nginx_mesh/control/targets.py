@@ -14,7 +14,7 @@ from aiohttp import web
 
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.observe.responses import json_response
 from nginx_mesh.protocol.control import SidecarUnreachableError
@@ -62,6 +62,6 @@ def _address(host: str) -> str:
     return f"[{host}]:{METRICS_PORT}" if ":" in host else f"{host}:{METRICS_PORT}"
 
 
-def _labels(pod: Workload) -> dict[str, str]:
+def _labels(pod: PodRecord) -> dict[str, str]:
     # To Prometheus, `job` is the job that scrapes.
     return {name: value for name, value in pod.metric_labels.items() if name != "job"}

@@ -21,7 +21,7 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.protocol.control import SidecarUnreachableError
 from nginx_mesh.protocol.explain import Carried, Incoming, NotUnderstoodError, Outgoing, Question, Reached, Request
 
@@ -240,7 +240,7 @@ class _Evaluation:
             steps += self._server_steps(answer, pod, address.port, tls=endpoint.tls)
         return _single_callee(name, steps, answer)
 
-    def _server_steps(self, answer: Incoming, pod: Workload, port: int, *, tls: bool) -> list[Step]:
+    def _server_steps(self, answer: Incoming, pod: PodRecord, port: int, *, tls: bool) -> list[Step]:
         effective = {target.target for target in answer.targets}
         without_effect = [
             name
@@ -306,14 +306,14 @@ def _http_request(wanted: ExplainRequest, service: ResolvedService) -> Request:
     return request.with_host(service.host)
 
 
-def _ignored(pod: Workload) -> Sequence[int]:
+def _ignored(pod: PodRecord) -> Sequence[int]:
     try:
         return ignore_incoming_ports(pod.annotations)
     except FieldError:
         return ()
 
 
-def _unknown(pod: Workload, reason: str) -> Step:
+def _unknown(pod: PodRecord, reason: str) -> Step:
     return Step(step="sidecar", outcome="unknown", message=f"the sidecar of {name_of(pod)} {reason}")
 
 

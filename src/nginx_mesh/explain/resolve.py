@@ -12,7 +12,7 @@ from nginx_mesh.api.workloadkinds import WORKLOADS
 from nginx_mesh.catalog.addresses import canonical, socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 
 Lookup = Callable[[ObjectKey], Object | None]
 KindOf = Callable[[str], str | None]
@@ -26,7 +26,7 @@ class ResolveError(Exception):
 class ResolvedCaller:
     """The calling pod, which is one of `pods` pods of the workload that was named."""
 
-    pod: Workload
+    pod: PodRecord
     workload: str
     pods: int
 
@@ -64,7 +64,7 @@ def resolve_caller(catalog: Catalog, name: str, namespace: str, kind_of: KindOf)
         choices = " or ".join(f"{key.namespace}/{kind.lower()}/{key.name}" for kind in found)
         raise ResolveError(f"from: {key.namespace}/{key.name} is several workloads: say {choices}")
     for kind, pods in found.items():
-        pod = min(pods, key=lambda pod: (not pod.serving, pod.key))
+        pod = min(pods, key=lambda pod: (not pod.ready, pod.key))
         return ResolvedCaller(pod, f"{kind} {key.namespace}/{key.name}", len(pods))
     what = kinds[0] if title else "workload"
     raise ResolveError(f"from: no pod of {what} {key.namespace}/{key.name} is running")
@@ -95,7 +95,7 @@ def resolve_service(catalog: Catalog, lookup: Lookup, name: str, namespace: str,
     return ResolvedService(service.key, port.port, protocol, Address(endpoints[0].ip, endpoints[0].target))
 
 
-def name_of(pod: Workload) -> str:
+def name_of(pod: PodRecord) -> str:
     """`namespace/name`."""
     return f"{pod.key.namespace}/{pod.key.name}"
 
@@ -106,13 +106,13 @@ def address_of(text: str) -> Address:
     return Address(ip.strip("[]"), int(port))
 
 
-def pod_behind(catalog: Catalog, endpoint: str) -> Workload | None:
+def pod_behind(catalog: Catalog, endpoint: str) -> PodRecord | None:
     """The pod of this mesh that is at "ip:port"."""
     found = catalog.topology.pod_at(address_of(endpoint))
     return None if found is None else found[0]
 
 
-def source_of(pod: Workload, address: Address) -> str:
+def source_of(pod: PodRecord, address: Address) -> str:
     """The address from which a pod calls another address: the first one of the same family."""
     same = [ip for ip in pod.addresses if (":" in ip) == (":" in address.ip)]
     return (same or list(pod.addresses))[0]
@@ -138,7 +138,7 @@ def _split(name: str, namespace: str) -> tuple[str, ObjectKey]:
     return parts[1] if len(parts) == 3 else "", ObjectKey("", where, parts[-1])
 
 
-def _running(catalog: Catalog, key: ObjectKey) -> list[Workload]:
+def _running(catalog: Catalog, key: ObjectKey) -> list[PodRecord]:
     pods = (catalog.topology.pod(each) for each in catalog.topology.pods_behind(key))
     return [pod for pod in pods if pod is not None and pod.addresses]
 

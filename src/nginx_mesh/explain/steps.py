@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from nginx_mesh.api.annotations import MTLS_MODE
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.records import Workload
-from nginx_mesh.compile.annotated import effective_mode
+from nginx_mesh.catalog.records import PodRecord
+from nginx_mesh.compile.effective import effective_mode
 from nginx_mesh.protocol.explain import Refusal
 
 from .document import Step
@@ -15,7 +15,7 @@ from .document import Step
 STATELESS = Step(step="state", outcome="refuse", message="the sidecar has no state yet")
 
 
-def mode_object(settings: MeshSettings, pod: Workload) -> str:
+def mode_object(settings: MeshSettings, pod: PodRecord) -> str:
     """The object that sets the mTLS mode of a pod."""
     if settings.mtls_mode == "strict" or effective_mode(settings, pod) == settings.mtls_mode:
         return "MeshConfig mtls.mode"

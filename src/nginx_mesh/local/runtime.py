@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from nginx_mesh.admission import POLICIES
+from nginx_mesh.admission import POLICY_KINDS
 from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
@@ -19,7 +19,7 @@ from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.control.operator import MeshParts, Operator
 from nginx_mesh.control.plane import Plane
 from nginx_mesh.control.policyreporter import PolicyReporter
@@ -249,7 +249,7 @@ class Runtime:
 
     def _changed(self, change: Change) -> None:
         key = change.key
-        if key.kind in POLICIES and _says_the_same(change):
+        if key.kind in POLICY_KINDS and _says_the_same(change):
             return
         self._plane.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
         if key == CONFIG_KEY:
@@ -274,7 +274,7 @@ class Runtime:
                 await asyncio.sleep(1)
                 self._services_stale.set()
 
-    def _meshed_pod(self, uid: str) -> tuple[Workload, str] | None:
+    def _meshed_pod(self, uid: str) -> tuple[PodRecord, str] | None:
         """The meshed pod with a uid, and its SPIFFE ID."""
         pod = self._workloads.pod(uid)
         workload = None if pod is None else self._plane.catalog.topology.pod(pod)

@@ -9,7 +9,7 @@ from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.smi import TrafficSplit
-from nginx_mesh.catalog.routing import Diversions
+from nginx_mesh.catalog.routing import RoutingPolicies
 from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.traffic.connections import Connections
 from nginx_mesh.traffic.exposition import Series
@@ -70,14 +70,14 @@ def request_document(counts: Counts | None) -> Resource | None:
     return {"rate": requests, "success": counts.success / requests, **quantiles}
 
 
-def splits_by_backend(splits: Diversions[TrafficSplit]) -> dict[str, list[Resource]]:
+def splits_by_backend(splits: RoutingPolicies[TrafficSplit]) -> dict[str, list[Resource]]:
     """The weights that TrafficSplits give to each backend ("namespace/service"), of those that apply."""
     found: dict[str, list[Resource]] = {}
     for policy in (splits.get(key) for key in sorted(splits.keys())):
         if policy is None:
             continue
         namespace, spec = policy.metadata.namespace, policy.spec
-        if splits.at(ObjectKey(Service.KIND, namespace, spec.service)) is not policy:
+        if splits.effective(ObjectKey(Service.KIND, namespace, spec.service)) is not policy:
             continue  # an older TrafficSplit of the same root Service applies
         whole = sum(max(backend.weight, 0) for backend in spec.backends)
         for backend in spec.backends:

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import MtlsMode
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.traffic.flows import Counts
 from nginx_mesh.traffic.graph import Node, node_of
 from nginx_mesh.traffic.measure import Direction
@@ -23,9 +23,9 @@ _MOST_SILENT = 10
 Totals = Mapping[tuple[Node, Direction], Counts]
 
 
-def pods_by_node(pods: Iterable[Workload]) -> dict[Node, list[Workload]]:
+def pods_by_node(pods: Iterable[PodRecord]) -> dict[Node, list[PodRecord]]:
     """The pods of each workload."""
-    found: dict[Node, list[Workload]] = {}
+    found: dict[Node, list[PodRecord]] = {}
     for pod in pods:
         node = node_of(pod.metric_labels)
         if node is not None:
@@ -57,7 +57,7 @@ def totals(traffic: Traffic) -> Totals:
 
 def workload_summary(
     node: Node,
-    pods: Collection[Workload],
+    pods: Collection[PodRecord],
     replicas: int | None,
     mtls_modes: Mapping[ObjectKey, MtlsMode],
     totals: Totals,
@@ -72,7 +72,7 @@ def workload_summary(
         "kind": node.kind,
         "name": node.name,
         "pods": max(replicas or 0, len(pods)),
-        "ready": sum(pod.serving for pod in pods),
+        "ready": sum(pod.ready for pod in pods),
         "meshed": bool(pods) and all(pod.meshed for pod in pods),
         "mtls_modes": sorted({mtls_modes[pod.key] for pod in pods if pod.key in mtls_modes}),
         "in": request_document(totals.get((node, "from"))),
@@ -81,7 +81,7 @@ def workload_summary(
 
 
 def workload_summaries(
-    pods: Iterable[Workload],
+    pods: Iterable[PodRecord],
     replicas: Mapping[Node, int],
     mtls_modes: Mapping[ObjectKey, MtlsMode],
     traffic: Traffic,
@@ -95,7 +95,7 @@ def workload_summaries(
 
 
 def sidecar_summary(
-    pods: Iterable[Workload], live: int, silent: AbstractSet[str], objects: Sequence[Resource]
+    pods: Iterable[PodRecord], live: int, silent: AbstractSet[str], objects: Sequence[Resource]
 ) -> Resource:
     """How many sidecars there are, how many are `live`, and which were `silent` (uids of pods) at the last scrape.
 

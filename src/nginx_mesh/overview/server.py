@@ -24,7 +24,7 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.api.values import MtlsMode
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.control.operator import MeshParts
 from nginx_mesh.observe.responses import json_response
@@ -141,7 +141,7 @@ class Overview:
     def _replicas(self) -> dict[Node, int]:
         return replicas_by_node(item for kind in REPLICATED for item in self._parts.objects.list(kind))
 
-    def _mtls_modes(self, pods: Iterable[Workload]) -> dict[ObjectKey, MtlsMode]:
+    def _mtls_modes(self, pods: Iterable[PodRecord]) -> dict[ObjectKey, MtlsMode]:
         """The effective mTLS mode of each pod that has a sidecar."""
         found = {}
         for pod in pods:
@@ -154,7 +154,7 @@ class Overview:
         splits = splits_by_backend(self._parts.plane.catalog.policies.splits)
         return edge_documents(traffic, splits, circuits_by_edge(self._scraper.breakers.values(), self._topology))
 
-    def _pods(self, pods: Iterable[Workload], mtls_modes: dict[ObjectKey, MtlsMode]) -> list[Resource]:
+    def _pods(self, pods: Iterable[PodRecord], mtls_modes: dict[ObjectKey, MtlsMode]) -> list[Resource]:
         identities = {(identity["namespace"], identity["pod"]): identity for identity in self._identities()}
         found = []
         for pod in sorted(pods, key=lambda pod: pod.key):

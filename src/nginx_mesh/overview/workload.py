@@ -13,7 +13,7 @@ from nginx_mesh.api.smi import TrafficSplit, TrafficTarget
 from nginx_mesh.api.values import MtlsMode
 from nginx_mesh.api.workloadkinds import WORKLOADS
 from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.traffic.graph import Node
 
 _KINDS = {kind.lower(): kind for kind in WORKLOADS}
@@ -27,7 +27,7 @@ def key_of_node(node: Node) -> ObjectKey | None:
 
 
 def pod_document(
-    resource: Resource, pod: Workload, mtls_mode: MtlsMode | None, silent: str | None, identity: Resource
+    resource: Resource, pod: PodRecord, mtls_mode: MtlsMode | None, silent: str | None, identity: Resource
 ) -> Resource:
     """One pod, as it is stored and as the catalog has it.
 

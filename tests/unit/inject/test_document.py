@@ -89,7 +89,7 @@ def test_lists_are_kept() -> None:
     assert len(result.document["items"][1]["spec"]["template"]["spec"]["containers"]) == 2
 
 
-def test_items_of_typed_lists_need_not_say_what_they_are() -> None:
+def test_items_of_typed_lists_may_omit_kind_and_api_version() -> None:
     item = workload("Deployment")
     del item["apiVersion"], item["kind"]
     result = inject_document({"apiVersion": "apps/v1", "kind": "DeploymentList", "items": [item]}, SETTINGS)
@@ -120,13 +120,13 @@ def test_injecting_twice_is_injecting_once() -> None:
         ({"apiVersion": "v1", "kind": "List", "items": [{}, 5]}, "items[1]"),
     ],
 )
-def test_what_is_wrong_is_named_from_the_documents_root(document: Any, field: str) -> None:
+def test_errors_have_fields_from_the_documents_root(document: Any, field: str) -> None:
     with pytest.raises(FieldError) as caught:
         inject_document(document, SETTINGS)
     assert caught.value.field == field
 
 
-def test_why_a_pod_is_not_injected_is_told() -> None:
+def test_the_outcome_says_why_a_pod_is_not_injected() -> None:
     raw = workload("DaemonSet", template={**template(), "spec": {"hostNetwork": True, "containers": [{"name": "a"}]}})
     raw["spec"]["template"]["spec"]["containers"] = [{"name": "a"}]
     result = inject_document(raw, SETTINGS)

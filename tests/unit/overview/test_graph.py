@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nginx_mesh.api.values import MtlsMode
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.overview.edges import EdgeTraffic
 from nginx_mesh.overview.graph import (
     pods_by_node,
@@ -24,7 +24,7 @@ from tests.unit.compile.objects import pod, pod_key
 from .meshobjects import CLIENT, OBJECTS, WEB_V1, WEB_V2, owned, requests, traffic
 
 
-def pods(*more: Any) -> list[Workload]:
+def pods(*more: Any) -> list[PodRecord]:
     return list(catalog_of(*OBJECTS, *more).topology.pods())
 
 

@@ -1,11 +1,11 @@
-"""A journal answers exactly, or says that it cannot."""
+"""A change log gives exact answers, or None."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.compile.journal import Journal
+from nginx_mesh.compile.changelog import ChangeLog
 
 
 @given(
@@ -13,16 +13,16 @@ from nginx_mesh.compile.journal import Journal
     st.integers(1, 4),
     st.integers(0, 30),
 )
-def test_a_journal_knows_what_changed_since_a_version_or_says_that_it_forgot(
+def test_a_change_log_returns_all_changes_since_a_version_or_none_when_it_forgot_some(
     steps: list[tuple[int, int]], capacity: int, asked: int
 ) -> None:
-    journal: Journal[int] = Journal(5, capacity)
+    changelog: ChangeLog[int] = ChangeLog(5, capacity)
     version, history = 5, list[tuple[int, int]]()
     for later, key in steps:
         version += later
-        journal.record(key, version)
+        changelog.record(key, version)
         history.append((version, key))
-    answer = journal.since(asked)
+    answer = changelog.since(asked)
     expected = {key for changed, key in history if changed > asked}
     if answer is None:
         assert asked < 5 or len({key for _, key in history}) > capacity

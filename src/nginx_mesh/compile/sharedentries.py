@@ -1,4 +1,4 @@
-"""The outbound entries of one mTLS mode, compiled once for all sidecars of that mode."""
+"""The outbound entries that all sidecars of one mTLS mode share, compiled once for all of them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import msgspec
 
 from nginx_mesh.protocol.state import Cluster, Endpoint, State, StateEntry, cluster_key
 
-from .journal import Journal
+from .changelog import ChangeLog
 
-Touch = tuple[str, str | None]  # an entry's key and None, or a cluster's name and the endpoint that changed
+EntryChange = tuple[str, str | None]
+"""The key of a changed entry, and None; or the name of a cluster, and the address of its endpoint that changed."""
 
 
-class View:
-    """Entries with a journal of what changed in them: whole entries, or single endpoints of clusters.
+class SharedEntries:
+    """Entries, and a log of the entries and of the single endpoints of clusters that changed.
 
-    A change of one endpoint costs the same whatever the size of its cluster. Encoded entries are kept for the
-    sidecars that need them whole.
+    A change of one endpoint costs the same whatever the size of its cluster. The JSON of each entry is kept for all
+    sidecars that need it.
     """
 
     def __init__(self, entries: State, version: int, capacity: int) -> None:
         self._entries: dict[str, StateEntry] = dict(entries)
         self._encoded: dict[str, msgspec.Raw] = {}
-        self._journal: Journal[Touch] = Journal(version, capacity)
+        self._changelog: ChangeLog[EntryChange] = ChangeLog(version, capacity)
 
     def keys(self) -> set[str]:
-        """Keys of all entries."""
+        """The keys of all entries."""
         return set(self._entries)
 
     def encoded(self, key: str) -> msgspec.Raw | None:
@@ -34,7 +35,7 @@ class View:
             known = self._encoded[key] = msgspec.Raw(msgspec.json.encode(self._entries[key]))
         return known
 
-    def everything(self) -> dict[str, msgspec.Raw]:
+    def all_encoded(self) -> dict[str, msgspec.Raw]:
         """All entries as JSON."""
         return {key: entry for key in self._entries if (entry := self.encoded(key)) is not None}
 
@@ -44,7 +45,7 @@ class View:
         return cluster.endpoints.get(address) if isinstance(cluster, Cluster) else None
 
     def set(self, key: str, entry: StateEntry | None, version: int) -> bool:
-        """Put an entry or (None) take it away. Whether that changed anything."""
+        """Store an entry; None deletes it. Returns whether anything changed."""
         if self._entries.get(key) == entry:
             return False
         self._encoded.pop(key, None)
@@ -52,11 +53,11 @@ class View:
             del self._entries[key]
         else:
             self._entries[key] = entry
-        self._journal.record((key, None), version)
+        self._changelog.record((key, None), version)
         return True
 
     def set_endpoint(self, name: str, address: str, endpoint: Endpoint | None, version: int) -> bool:
-        """Put an endpoint or (None) take it away. Whether that changed anything: not where there is no such cluster."""
+        """Store an endpoint; None deletes it. Returns whether anything changed: nothing does without the cluster."""
         key = cluster_key(name)
         cluster = self._entries.get(key)
         if not isinstance(cluster, Cluster) or cluster.endpoints.get(address) == endpoint:
@@ -66,9 +67,9 @@ class View:
             del cluster.endpoints[address]
         else:
             cluster.endpoints[address] = endpoint
-        self._journal.record((name, address), version)
+        self._changelog.record((name, address), version)
         return True
 
-    def since(self, version: int) -> list[Touch] | None:
-        """What changed after a version, None when that is too long ago to tell."""
-        return self._journal.since(version)
+    def since(self, version: int) -> list[EntryChange] | None:
+        """The changes after a version; None when some of them may have been forgotten."""
+        return self._changelog.since(version)

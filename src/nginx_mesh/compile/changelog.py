@@ -1,4 +1,4 @@
-"""What changed since a version."""
+"""The keys that changed since a version."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class Journal(Generic[K]):
-    """The last version that changed each key, most recent last.
+class ChangeLog(Generic[K]):
+    """The last version that changed each key, the latest changes last.
 
-    It remembers at most `capacity` keys and answers only for versions since when it has forgotten nothing, at first
-    those from `version` on. Asking costs in proportion to the answer.
+    It holds at most `capacity` keys and forgets the oldest changes first. It answers only for versions since which it
+    has forgotten nothing, at first for `version` and later ones. A question costs in proportion to its answer.
     """
 
     __slots__ = ("_capacity", "_changed", "_since")
@@ -24,14 +24,14 @@ class Journal(Generic[K]):
         self._capacity = capacity
 
     def record(self, key: K, version: int) -> None:
-        """`key` changed in `version`, which is no less than any before."""
+        """Note that `key` changed in `version`, which must not be lower than any before."""
         self._changed[key] = version
         self._changed.move_to_end(key)
         if len(self._changed) > self._capacity:
             _, self._since = self._changed.popitem(last=False)
 
     def since(self, version: int) -> list[K] | None:
-        """The keys that changed after `version`, or None when that is too long ago to tell."""
+        """The keys that changed after `version`; None when changes after it may have been forgotten."""
         if version < self._since:
             return None
         keys: list[K] = []

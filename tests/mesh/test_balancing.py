@@ -60,6 +60,11 @@ def cut_off(pod: Pod, verdict: str) -> None:
     pod.output(*nft, f"add rule inet gone input tcp dport 8901 {verdict}")
 
 
+def answers_a_request(pod: Pod) -> bool:
+    """Whether a pod's application holds a connection of its sidecar."""
+    return bool(pod.output("ss", "-Htn", "state", "established", "sport", "=", ":8080").strip())
+
+
 def reconnect(pod: Pod) -> None:
     """Undo cut_off."""
     pod.output("chroot", str(pod.world.image), "nft", "delete table inet gone")
@@ -163,9 +168,9 @@ def test_only_idempotent_requests_are_repeated(mesh: Mesh, method: str, answers:
     """A sidecar that dies with the request in hand: GET and PUT are tried elsewhere, POST and PATCH are not."""
     mesh.serve()
     mesh.use("round_robin")
-    url = f"http://{mesh.web.vip}/slow?s=3"
+    url = f"http://{mesh.web.vip}/slow?s=6"
     processes = [mesh.client.start("http_client", "request", url, "--method", method) for _ in range(3)]
-    time.sleep(1)
+    wait_until(lambda: all(map(answers_a_request, mesh.servers)), "each server has one of the requests", 5)
     victim = mesh.servers[0]
     for pid in victim.workers:
         victim.output("kill", "-9", str(pid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -135,10 +136,11 @@ async def test_a_thousand_policies_leave_room_for_others(tmp_path: Path) -> None
     world = World(tmp_path, 1000)
     try:
         world.set(1, 3)
-        longest, last, loop = 0.0, asyncio.get_running_loop().time(), asyncio.get_running_loop()
+        # The processor's time, so that other processes of a busy machine do not count.
+        longest, last = 0.0, time.process_time()
         while len(world.written) < 1000:
             await asyncio.sleep(0)
-            longest, last = max(longest, loop.time() - last), loop.time()
+            longest, last = max(longest, time.process_time() - last), time.process_time()
         for updated in range(3):
             world.set(2, updated)
             await asyncio.sleep(0.03)

@@ -16,7 +16,7 @@ from nginx_mesh.api.values import format_duration
 from .failure import Failure
 
 if TYPE_CHECKING:
-    from nginx_mesh.identity.server.config import IdentityConfig
+    from nginx_mesh.identity.config import IdentityConfig
 
 RESTARTING = frozenset({"upstream_authority", "key_manager", "persistent_storage"})
 """Settings whose change needs another daemon."""
@@ -51,7 +51,7 @@ def wanted(flags: Mapping[str, tuple[str, Any]], file: Path | None) -> Wanted:
     given = {name: value for name, (_, value) in flags.items()}
     if file is None:
         return Wanted(given)
-    from nginx_mesh.identity.server import config as configuration
+    from nginx_mesh.identity import config as configuration
 
     try:
         config = configuration.read_config(file)
@@ -70,8 +70,8 @@ def check(wanted: Wanted, settings: MeshSettings, kept: bytes) -> None:
     """Raise Failure unless a daemon can start with these settings and `kept`, the configuration of identity."""
     if not wanted.identity and not RESTARTING & wanted.given.keys():
         return
-    from nginx_mesh.identity.server.config import IdentityConfig
-    from nginx_mesh.identity.server.config import check as check_config
+    from nginx_mesh.identity.config import IdentityConfig
+    from nginx_mesh.identity.config import check as check_config
 
     text = wanted.identity or kept
     config = msgspec.json.decode(text, type=IdentityConfig) if text else IdentityConfig()
@@ -83,7 +83,7 @@ def check(wanted: Wanted, settings: MeshSettings, kept: bytes) -> None:
 
 def _kept(config: IdentityConfig) -> bytes:
     """The file's own part: what it says of settings is kept with them."""
-    from nginx_mesh.identity.server.config import MtlsSection
+    from nginx_mesh.identity.config import MtlsSection
 
     return msgspec.json.encode(msgspec.structs.replace(config, mtls=MtlsSection()))
 

@@ -39,6 +39,3 @@ class InProcessClient:
     async def sign_jwt(self, entry_id: str, audience: Sequence[str]) -> JwtSvid:
         """See AuthorityClient."""
         return await self._authority.sign_jwt(self._agent_id, entry_id, audience)
-
-    async def close(self) -> None:
-        """The authority is its owner's."""

@@ -22,7 +22,7 @@ from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.identity.common import bundle as bundles
 from nginx_mesh.identity.common import tls, wire
-from nginx_mesh.identity.common.bundle import BundleError, TrustBundle
+from nginx_mesh.identity.common.bundle import BundleError, TrustBundle, merged
 from nginx_mesh.identity.common.client import (
     Announcement,
     RefusedError,
@@ -31,13 +31,11 @@ from nginx_mesh.identity.common.client import (
     SvidRequest,
     UnavailableError,
 )
+from nginx_mesh.identity.common.ids import server_spiffe_id
 from nginx_mesh.identity.common.keymanager import KeyManager, KeyManagerError
 from nginx_mesh.identity.common.keys import from_pem, generate_key, to_pem
 from nginx_mesh.identity.common.workload import JwtSvid, X509Svid
-from nginx_mesh.identity.common.x509svid import certificate_pem, request_svid, spiffe_id_of
-from nginx_mesh.identity.server.authority import issuer_id
-from nginx_mesh.identity.server.bundlekeeper import merged
-from nginx_mesh.identity.server.registrations import server_id
+from nginx_mesh.identity.common.x509svid import authority_key_id, certificates_pem, request_svid, spiffe_id_of
 
 T = TypeVar("T")
 
@@ -127,11 +125,6 @@ class RemoteClient:
         self._attesting = asyncio.Lock()
         self._load()
 
-    @property
-    def agent_id(self) -> SpiffeId | None:
-        """Who this agent is, None before the server said so."""
-        return None if self._own is None else self._own.svid.spiffe_id
-
     async def watch(self) -> AsyncGenerator[Announcement, None]:
         """See AuthorityClient."""
         await self._ensure_own()
@@ -173,9 +166,6 @@ class RemoteClient:
             return JwtSvid(SpiffeId.parse(found.spiffe_id), found.token, found.expires_at)
         except SpiffeIdError as error:
             raise UnavailableError(f"{self._address} answered with a malformed JWT-SVID: {error}") from None
-
-    async def close(self) -> None:
-        """See AuthorityClient. There is nothing to let go of: every request has a connection of its own."""
 
     async def _ensure_own(self) -> None:
         """Have an SVID to call with: the one at hand, a renewed one, or one for evidence. Raises UnavailableError."""
@@ -226,7 +216,7 @@ class RemoteClient:
         if own != self._bundle:
             self._bundle = own
             self._save()
-        if self._own is not None and issuer_id(self._own.svid.chain[0]) in announcement.retired:
+        if self._own is not None and authority_key_id(self._own.svid.chain[0]) in announcement.retired:
             self._own = replace(self._own, renew_at=self._clock())
 
     async def _call(self, method: str, path: str, message: object, answer: type[T]) -> T:
@@ -288,7 +278,7 @@ class RemoteClient:
         return merged(self._bundle, TrustBundle(self._trust_domain, tuple(self._bootstrap())), self._clock())
 
     def _authorise(self, peer: SpiffeId | None) -> str | None:
-        expected = server_id(self._trust_domain)
+        expected = server_spiffe_id(self._trust_domain)
         return None if peer == expected else f"an identity server is {expected}"
 
     def _load(self) -> None:
@@ -311,8 +301,8 @@ class RemoteClient:
         own = self._own
         if own is None:
             return
-        chain = "".join(certificate_pem(certificate) for certificate in own.svid.chain)
-        kept = _Kept(chain, to_pem(own.svid.key), bundles.encode(self._bundle, expiries=True), own.registrar)
+        bundle = bundles.encode(self._bundle, expiries=True)
+        kept = _Kept(certificates_pem(own.svid.chain), to_pem(own.svid.key), bundle, own.registrar)
         try:
             self._keep.put(_KEPT, msgspec.json.encode(kept))
         except KeyManagerError as error:

@@ -10,12 +10,12 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
@@ -132,6 +132,38 @@ def decode(trust_domain: str, document: bytes) -> TrustBundle:
         _integer(members, "spiffe_sequence", "spiffe_sequence"),
         _integer(members, "spiffe_refresh_hint", "spiffe_refresh_hint"),
     )
+
+
+def merged(one: TrustBundle, other: TrustBundle, now: float) -> TrustBundle:
+    """The authorities of both bundles that have not expired at `now` (Unix seconds).
+
+    Sequence number and refresh hint are those of `one`. The authorities are sorted by age and by nothing else, so that
+    two servers which merge the same authorities get equal bundles.
+    """
+    certificates = {
+        each.fingerprint(hashes.SHA256()): each for each in (*one.x509_authorities, *other.x509_authorities)
+    }
+    keys = {each.key_id: each for each in (*one.jwt_authorities, *other.jwt_authorities)}
+    return replace(
+        one,
+        x509_authorities=tuple(
+            sorted(
+                (each for each in certificates.values() if now <= each.not_valid_after_utc.timestamp()),
+                key=lambda each: (each.not_valid_before_utc, each.serial_number),
+            )
+        ),
+        jwt_authorities=tuple(
+            sorted(
+                (each for each in keys.values() if not each.expires_at or now <= each.expires_at),
+                key=lambda each: (each.expires_at, each.key_id),
+            )
+        ),
+    )
+
+
+def same_authorities(one: TrustBundle, other: TrustBundle) -> bool:
+    """Whether two bundles have the same authorities, whatever their sequence numbers."""
+    return (one.x509_authorities, one.jwt_authorities) == (other.x509_authorities, other.jwt_authorities)
 
 
 def _dump(document: Mapping[str, object]) -> bytes:

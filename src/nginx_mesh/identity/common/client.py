@@ -78,6 +78,3 @@ class AuthorityClient(Protocol):
 
     async def sign_jwt(self, entry_id: str, audience: Sequence[str]) -> JwtSvid:
         """A JWT-SVID for a workload of this agent."""
-
-    async def close(self) -> None:
-        """Let go of connections."""

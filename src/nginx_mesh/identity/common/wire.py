@@ -20,10 +20,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from nginx_mesh.identity.server.datastore.base import RegistrationEntry
-
 from . import bundle as bundles
 from .client import Announcement, Registration, SvidAnswer, SvidRequest
+from .entry import RegistrationEntry
 
 T = TypeVar("T")
 

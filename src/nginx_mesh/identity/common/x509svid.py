@@ -6,7 +6,7 @@ Pure: keys, serials and times are arguments. Times are Unix seconds; certificate
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -190,8 +190,39 @@ def check_dns_names(names: Sequence[str]) -> None:
 
 
 def certificate_pem(certificate: x509.Certificate) -> str:
-    """The certificate as PEM."""
+    """The certificate as PEM (RFC 7468)."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def certificates_pem(certificates: Iterable[x509.Certificate]) -> str:
+    """Certificates as PEM, one after the other."""
+    return "".join(map(certificate_pem, certificates))
+
+
+def certificate_der(certificate: x509.Certificate) -> bytes:
+    """The certificate as DER."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def subject_key_id(certificate: x509.Certificate) -> str:
+    """The subject key identifier (RFC 5280, 4.2.1.2) in hexadecimal.
+
+    For a certificate without one, which only others make, it is the SHA-1 of the public key as that section has it.
+    """
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        found = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+    return found.digest.hex()
+
+
+def authority_key_id(certificate: x509.Certificate) -> str:
+    """The authority key identifier (RFC 5280, 4.2.1.1) in hexadecimal, "" without one. It names the issuer's key."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return ""
+    return (found or b"").hex()
 
 
 def _authority_name(serial: int) -> x509.Name:

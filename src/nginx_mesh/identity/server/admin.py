@@ -28,15 +28,17 @@ from cryptography.x509.oid import NameOID
 from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.identity.common import bundle as bundles
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
+from nginx_mesh.identity.common.ids import K8S_PREFIX, agent_spiffe_id
 from nginx_mesh.identity.common.wire import Message
-from nginx_mesh.identity.common.x509svid import SvidError, certificate_pem
+from nginx_mesh.identity.common.x509svid import SvidError, authority_key_id, certificates_pem, subject_key_id
 
 from .attestation import JoinTokens
-from .authority import Authority, check_audience, issuer_id, public_key_of
-from .ca import Ca, key_identifier
+from .authority import Authority, check_audience
+from .ca import Ca
+from .csr import public_key_of
 from .datastore.base import AttestedNode, DatastoreError, FederationRelationship
 from .federation.client import FederationError, check_relationship
-from .registrations import K8S_PREFIX, agent_id
+from .settings import JWT_TTL
 from .upstream.base import UpstreamError
 
 log = logging.getLogger(__name__)
@@ -164,9 +166,9 @@ class AdminApi:
                     "trust_domain": name,
                     "own": bundle is keeper.own,
                     "document": bundles.encode(bundle).decode(),
-                    "pem": "".join(certificate_pem(root) for root in bundle.x509_authorities),
+                    "pem": certificates_pem(bundle.x509_authorities),
                     "authorities": [
-                        {"id": key_identifier(root), "not_after": root.not_valid_after_utc.timestamp()}
+                        {"id": subject_key_id(root), "not_after": root.not_valid_after_utc.timestamp()}
                         for root in bundle.x509_authorities
                     ],
                     "jwt_authorities": [key.key_id for key in bundle.jwt_authorities],
@@ -185,15 +187,15 @@ class AdminApi:
         own = self._authority.bundles.own
         return _json(
             {
-                "chain": "".join(certificate_pem(certificate) for certificate in chain),
-                "bundle": "".join(certificate_pem(root) for root in own.x509_authorities),
+                "chain": certificates_pem(chain),
+                "bundle": certificates_pem(own.x509_authorities),
                 "not_after": chain[0].not_valid_after_utc.timestamp(),
             }
         )
 
     async def _mint_jwt(self, request: web.Request) -> web.Response:
         wanted = await _body(request, MintJwt)
-        spiffe_id, ttl = self._own_id(wanted.spiffe_id), _ttl(wanted.ttl or self._authority.settings.jwt_ttl)
+        spiffe_id, ttl = self._own_id(wanted.spiffe_id), _ttl(wanted.ttl or JWT_TTL)
         check_audience(wanted.audience)
         svid = self._authority.issue_jwt(spiffe_id, wanted.audience, ttl)
         log.warning("an operator minted a JWT-SVID for %s, valid for %d s", spiffe_id, ttl)
@@ -212,7 +214,7 @@ class AdminApi:
         if wanted.name.startswith(K8S_PREFIX):
             raise RefusedError(f"name: those that begin with {K8S_PREFIX!r} are of nodes that Kubernetes vouches for")
         try:
-            agent = agent_id(self._authority.settings.trust_domain, wanted.name)
+            agent = agent_spiffe_id(self._authority.settings.trust_domain, wanted.name)
             token = await asyncio.to_thread(self._tokens.make, str(agent), wanted.ttl, registrar=wanted.registrar)
         except ValueError as error:
             raise RefusedError(str(error)) from None
@@ -289,7 +291,7 @@ class AdminApi:
     async def _node(self, request: web.Request) -> AttestedNode:
         name = request.match_info["name"]
         try:
-            wanted = str(agent_id(self._authority.settings.trust_domain, name))
+            wanted = str(agent_spiffe_id(self._authority.settings.trust_domain, name))
         except SpiffeIdError as error:
             raise RefusedError(str(error)) from None
         node = await asyncio.to_thread(self._authority.datastore.node, wanted)
@@ -324,7 +326,7 @@ def _about_ca(state: str, ca: Ca) -> dict[str, Any]:
         "id": ca.ca_id,
         "key_type": ca.settings.key_type,
         "issuer": str(issuer[0].value) if issuer and ca.chain else "self",
-        "issuer_id": issuer_id(ca.certificate) if ca.chain else ca.ca_id,
+        "issuer_id": authority_key_id(ca.certificate) if ca.chain else ca.ca_id,
         "not_after": ca.not_after,
         "activate_at": ca.activate_at,
         "prepare_next_at": ca.prepare_next_at,

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from prometheus_client import Counter
 
 from nginx_mesh.api.spiffe import SpiffeId
@@ -25,28 +24,28 @@ from nginx_mesh.identity.common.client import (
     SvidRequest,
     UnavailableError,
 )
+from nginx_mesh.identity.common.entry import RegistrationEntry
 from nginx_mesh.identity.common.keymanager import KeyManager, KeyManagerError
-from nginx_mesh.identity.common.keys import KeyType, PublicKey, key_id_of, key_type_of
+from nginx_mesh.identity.common.keys import PublicKey, key_id_of
 from nginx_mesh.identity.common.latest import Latest
 from nginx_mesh.identity.common.workload import JwtSvid
-from nginx_mesh.identity.common.x509svid import CLOCK_SKEW, SvidError, issue_svid
+from nginx_mesh.identity.common.x509svid import CLOCK_SKEW, SvidError, authority_key_id, certificate_der, issue_svid
 
-from .attestation.base import Attested
 from .bundlekeeper import BundleKeeper
-from .ca import Ca, CaSettings, Retired, usable
+from .ca import Ca, Retired, usable
 from .camanager import CaManager
-from .datastore.base import AttestedNode, Changes, Datastore, DatastoreError, RegistrationEntry
-from .registrations import entry_of, is_agent, is_entry_id
+from .csr import public_key_of
+from .datastore.base import Changes, Datastore, DatastoreError, available
+from .registrations import entry_of, is_entry_id
+from .settings import JWT_TTL, IdentitySettings
 from .upstream.base import UpstreamAuthority, UpstreamError
 
 log = logging.getLogger(__name__)
 
-MIN_SVID_TTL = 2
 MAX_BATCH = 500
 """How many SVIDs one request may ask for."""
 
 _TURN_SECONDS = 1.0
-_MAX_CSR = 8192
 _MAX_AUDIENCE = 20
 # How many issued SVIDs are remembered, to be shown.
 _MAX_ISSUED = 50_000
@@ -57,31 +56,6 @@ _svids = Counter("nginx_mesh_svids_issued_total", "SVIDs that were issued, whoev
 for _kind in ("x509", "jwt"):
     _svids.labels(_kind)
 _refusals = Counter("nginx_mesh_svids_refused_total", "X.509-SVIDs that agents asked for and were refused.")
-
-
-@dataclass(frozen=True)
-class IdentitySettings:
-    """Settings of identity (mtls.trustDomain, svidTTL, caTTL, caKeyType). TTLs are seconds. Raises ValueError.
-
-    `upstream` tells one configuration of an upstream authority from another, "" for none (CaSettings).
-    """
-
-    trust_domain: str
-    svid_ttl: int = 3600
-    ca_ttl: int = 720 * 3600
-    ca_key_type: KeyType = "ec-p256"
-    upstream: str = ""
-    jwt_ttl: int = 300
-    agent_ttl: int = 24 * 3600
-
-    def __post_init__(self) -> None:
-        self.ca_settings()
-        if self.svid_ttl < MIN_SVID_TTL:
-            raise ValueError(f"SVID TTL of {self.svid_ttl} s is shorter than {MIN_SVID_TTL} s")
-
-    def ca_settings(self) -> CaSettings:
-        """The part that is about the CA."""
-        return CaSettings(self.trust_domain, self.ca_key_type, self.ca_ttl, self.upstream)
 
 
 @dataclass(frozen=True)
@@ -233,12 +207,12 @@ class Authority:
         def store() -> None:
             self._store(agent, [entry_of(each, agent, trust_domain, now) for each in registrations], exactly)
 
-        with _available():
+        with available():
             await asyncio.to_thread(store)
 
     async def unregister(self, agent: str, entry_ids: Sequence[str]) -> None:
         """Forget workloads of the agent. Raises UnavailableError."""
-        with _available():
+        with available():
             known = await asyncio.to_thread(self.datastore.entries_by_id, entry_ids)
             own = [entry.entry_id for entry in known if entry.parent_id == agent]
             await asyncio.to_thread(self.datastore.delete_entries, own)
@@ -247,7 +221,7 @@ class Authority:
 
     async def entries(self, agent: str, cursor: int) -> tuple[Changes, list[RegistrationEntry]]:
         """What concerns an agent since a cursor (0: everything): the changes, and its entries among them."""
-        with _available():
+        with available():
             changes = await asyncio.to_thread(self.datastore.changes, cursor)
             if cursor == 0 or not changes.complete:
                 return changes, await asyncio.to_thread(self.datastore.entries, agent)
@@ -274,7 +248,7 @@ class Authority:
         entry = (await self._known([entry_id])).get(entry_id)
         if entry is None or entry.parent_id != agent:
             raise RefusedError(f"entry {entry_id[:200]}: {_NOT_REGISTERED}")
-        return self.issue_jwt(SpiffeId.parse(entry.spiffe_id), audience, entry.jwt_ttl or self.settings.jwt_ttl)
+        return self.issue_jwt(SpiffeId.parse(entry.spiffe_id), audience, entry.jwt_ttl or JWT_TTL)
 
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: int) -> JwtSvid:
         """A JWT-SVID, whoever it is for. Raises UnavailableError, RefusedError."""
@@ -297,66 +271,10 @@ class Authority:
         _svids.labels("x509").inc()
         return (leaf, *ca.chain)
 
-    async def attest_agent(self, attested: Attested, kind: str, csr: bytes) -> tuple[x509.Certificate, ...]:
-        """The first SVID of an agent that proved where it runs; what an earlier one of its name held is void.
-
-        Raises RefusedError, UnavailableError.
-        """
-        with _available():
-            known = await asyncio.to_thread(self.datastore.node, attested.agent_id)
-        if known is not None and known.banned:
-            raise RefusedError(f"{attested.agent_id} is banned")
-        spiffe_id = SpiffeId.parse(attested.agent_id)
-        chain = self._issue_agent(spiffe_id, csr)
-        serial, not_after = _serial(chain), int(chain[0].not_valid_after_utc.timestamp())
-        with _available():
-            node = AttestedNode(attested.agent_id, kind, serial, not_after, attested.registrar)
-            await asyncio.to_thread(self.datastore.put_node, node)
-        return chain
-
-    async def renew_agent(self, node: AttestedNode, csr: bytes) -> tuple[x509.Certificate, ...]:
-        """The next SVID of an agent that `admit` let in. Raises RefusedError, UnavailableError."""
-        await self.ensure_ca()
-        chain = self._issue_agent(SpiffeId.parse(node.spiffe_id), csr)
-        # What it came with stays good until the new one is used: the answer may be lost.
-        serials = f"{node.serial} {_serial(chain)}"
-        await self._renewed(node, serials, int(chain[0].not_valid_after_utc.timestamp()))
-        return chain
-
-    async def admit(self, spiffe_id: SpiffeId, serial: int) -> AttestedNode:
-        """The agent that presents this SVID, and has no other from now on.
-
-        Raises UnavailableError, and RefusedError unless it is attested and this is the SVID that it was given last, or
-        the one before while that was never used.
-        """
-        with _available():
-            node = await asyncio.to_thread(self.datastore.node, str(spiffe_id)) if is_agent(spiffe_id) else None
-        if node is None:
-            raise RefusedError(f"{spiffe_id} is not an attested agent")
-        if node.banned:
-            raise RefusedError(f"{spiffe_id} is banned")
-        serials, presented = node.serial.split(), str(serial)
-        if presented not in serials:
-            raise RefusedError(f"its SVID is not the one that {spiffe_id} was given last")
-        if presented != serials[0]:
-            await self._renewed(node, presented, node.not_after)
-        return replace(node, serial=presented)
-
-    def _issue_agent(self, spiffe_id: SpiffeId, csr: bytes) -> tuple[x509.Certificate, ...]:
-        try:
-            return self.issue(public_key_of(csr, spiffe_id, ()), spiffe_id, (), self.settings.agent_ttl)
-        except SvidError as error:
-            raise RefusedError(f"{spiffe_id}: {error}") from None
-
-    async def _renewed(self, node: AttestedNode, serials: str, not_after: int) -> None:
-        with _available():
-            if not await asyncio.to_thread(self.datastore.renew_node, node.spiffe_id, serials, not_after):
-                raise RefusedError(f"{node.spiffe_id} was banned or evicted just now")
-
     async def _known(self, entry_ids: Iterable[str]) -> dict[str, RegistrationEntry]:
         """Those of these entries that exist."""
         sound = [entry_id for entry_id in entry_ids if is_entry_id(entry_id)]
-        with _available():
+        with available():
             found = await asyncio.to_thread(self.datastore.entries_by_id, sound)
         return {entry.entry_id: entry for entry in found}
 
@@ -382,8 +300,8 @@ class Authority:
         chain = self.issue(public_key, spiffe_id, entry.dns_names, entry.x509_ttl or self.settings.svid_ttl)
         leaf = chain[0]
         not_after = leaf.not_valid_after_utc.timestamp()
-        issued = Issued(entry.spiffe_id, leaf.serial_number, issuer_id(leaf), not_after)
-        return SvidAnswer(entry.entry_id, tuple(der(certificate) for certificate in chain)), issued
+        issued = Issued(entry.spiffe_id, leaf.serial_number, authority_key_id(leaf), not_after)
+        return SvidAnswer(entry.entry_id, tuple(certificate_der(certificate) for certificate in chain)), issued
 
     def _remember(self, entry_id: str, issued: Issued) -> None:
         self.issued[entry_id] = issued
@@ -457,62 +375,10 @@ class Authority:
             log.error("%s", error)
 
 
-def public_key_of(csr: bytes, spiffe_id: SpiffeId, dns_names: Sequence[str]) -> PublicKey:
-    """The key of a CSR that its sender proves to hold. Raises RefusedError, also when it asks for other names."""
-    if len(csr) > _MAX_CSR:
-        raise RefusedError(f"csr: {len(csr)} bytes; the limit is {_MAX_CSR}")
-    try:
-        request = x509.load_der_x509_csr(csr)
-        valid = request.is_signature_valid
-        public_key = request.public_key()
-        key_type_of(public_key)
-        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = x509.SubjectAlternativeName([])
-    except Exception as error:  # the parser has many
-        raise RefusedError(f"csr: {error or type(error).__name__}") from None
-    if not valid:
-        raise RefusedError("csr: its signature is not of its key")
-    allowed = {x509.UniformResourceIdentifier(str(spiffe_id)), *(x509.DNSName(name) for name in dns_names)}
-    for name in names:
-        if name not in allowed:
-            raise RefusedError(f"csr: it asks for the name {str(name.value)[:200]!r}, which is not registered")
-    assert isinstance(public_key, PublicKey)  # noqa: S101 - what key_type_of established
-    return public_key
-
-
 def check_audience(audience: Sequence[str]) -> None:
     """Raise RefusedError unless it is a sound audience of a JWT-SVID."""
     if not audience or len(audience) > _MAX_AUDIENCE or not all(0 < len(each) <= 1000 for each in audience):
         raise RefusedError(f"audience: 1 to {_MAX_AUDIENCE} names of at most 1000 characters")
-
-
-def issuer_id(certificate: x509.Certificate) -> str:
-    """The key identifier of a certificate's issuer, hexadecimal; "" where a certificate (of a stranger) has none."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except x509.ExtensionNotFound:
-        return ""
-    return (found or b"").hex()
-
-
-def der(certificate: x509.Certificate) -> bytes:
-    """The certificate as DER."""
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
-class _available:  # noqa: N801 - reads as a statement
-    """Says of a datastore that fails that the server is unavailable."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DatastoreError):
-            raise UnavailableError(str(error)) from None
-
-
-def _serial(chain: Sequence[x509.Certificate]) -> str:
-    return str(chain[0].serial_number)
 
 
 def _same(entry: RegistrationEntry, known: RegistrationEntry | None) -> bool:

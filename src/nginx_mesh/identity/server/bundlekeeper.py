@@ -10,47 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from nginx_mesh.identity.common import bundle as bundles
-from nginx_mesh.identity.common.bundle import JwtAuthority, TrustBundle
+from nginx_mesh.identity.common.bundle import JwtAuthority, TrustBundle, merged, same_authorities
 
 from .datastore.base import Datastore, DatastoreError
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
-
-
-def merged(one: TrustBundle, other: TrustBundle, now: float) -> TrustBundle:
-    """The authorities of both that are not over at `now` (Unix seconds), oldest first; sequence and hint of `one`.
-
-    The order depends on nothing but the authorities, so that the same ones are the same bundle.
-    """
-    certificates = {
-        each.fingerprint(hashes.SHA256()): each for each in (*one.x509_authorities, *other.x509_authorities)
-    }
-    keys = {each.key_id: each for each in (*one.jwt_authorities, *other.jwt_authorities)}
-    return replace(
-        one,
-        x509_authorities=tuple(
-            sorted(
-                (each for each in certificates.values() if now <= each.not_valid_after_utc.timestamp()),
-                key=lambda each: (each.not_valid_before_utc, each.serial_number),
-            )
-        ),
-        jwt_authorities=tuple(
-            sorted(
-                (each for each in keys.values() if not each.expires_at or now <= each.expires_at),
-                key=lambda each: (each.expires_at, each.key_id),
-            )
-        ),
-    )
-
-
-def same_authorities(one: TrustBundle, other: TrustBundle) -> bool:
-    """Whether two bundles trust the same, whatever their sequence numbers."""
-    return (one.x509_authorities, one.jwt_authorities) == (other.x509_authorities, other.jwt_authorities)
 
 
 class BundleKeeper:

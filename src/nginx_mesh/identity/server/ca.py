@@ -20,7 +20,7 @@ from cryptography import x509
 
 from nginx_mesh.api.spiffe import SpiffeId
 from nginx_mesh.identity.common.keys import KEY_TYPES, KeyType, PrivateKey, key_type_of
-from nginx_mesh.identity.common.x509svid import Signer, spiffe_id_of
+from nginx_mesh.identity.common.x509svid import Signer, spiffe_id_of, subject_key_id
 
 _DAY = 24 * 3600
 _PREPARE_AT_MOST = 30 * _DAY
@@ -72,7 +72,7 @@ class Ca:
     @cached_property
     def ca_id(self) -> str:
         """The subject key identifier, hexadecimal: what SVIDs name their issuer by."""
-        return key_identifier(self.certificate)
+        return subject_key_id(self.certificate)
 
     @cached_property
     def chain(self) -> tuple[x509.Certificate, ...]:
@@ -199,22 +199,6 @@ def activation(cas: CaSet, settings: CaSettings, now: float) -> float:
     if current.settings.upstream != settings.upstream:
         return current.soonest_handover(now)
     return current.successor_activates_at(now)
-
-
-def next_event(cas: CaSet, settings: CaSettings, now: float) -> float:
-    """When `next_step` has something to do next; at or before `now` if it has right now."""
-    if next_step(cas, settings, now) is not None or cas.current is None:
-        return now
-    return min(cas.current.not_after, cas.current.prepare_next_at if cas.next is None else cas.next.activate_at)
-
-
-def key_identifier(certificate: x509.Certificate) -> str:
-    """The subject key identifier, hexadecimal; the customary one where a certificate (of a stranger) has none."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        found = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
-    return found.digest.hex()
 
 
 def _outdated(upcoming: Ca, wanted: CaSettings, now: float) -> bool:

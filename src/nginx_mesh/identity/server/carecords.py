@@ -15,7 +15,7 @@ import msgspec
 from cryptography import x509
 
 from nginx_mesh.identity.common.keys import KeyType, PrivateKey, key_id_of
-from nginx_mesh.identity.common.x509svid import certificate_pem, spiffe_id_of
+from nginx_mesh.identity.common.x509svid import certificates_pem, spiffe_id_of
 
 from .ca import Ca, CaSet, CaSettings, Retired
 
@@ -99,7 +99,7 @@ def _entry(state: str, ca: Ca) -> _Entry:
     key, jwt_key = key_names(ca)
     return _Entry(
         "current" if state == "current" else "next",
-        "".join(certificate_pem(certificate) for certificate in (ca.certificate, *ca.intermediates)),
+        certificates_pem((ca.certificate, *ca.intermediates)),
         key,
         jwt_key,
         ca.settings.key_type,

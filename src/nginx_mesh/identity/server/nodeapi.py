@@ -13,9 +13,11 @@ from prometheus_client import Counter, Gauge
 from nginx_mesh.identity.common import wire
 from nginx_mesh.identity.common.client import Announcement, RefusedError, UnavailableError
 from nginx_mesh.identity.common.tls import peer_id
+from nginx_mesh.identity.common.x509svid import certificate_der
 
+from .admission import Admission
 from .attestation import NodeAttestor
-from .authority import Authority, der
+from .authority import Authority
 from .datastore.base import AttestedNode
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class NodeApi:
 
     def __init__(self, authority: Authority, attestors: Mapping[str, NodeAttestor]) -> None:
         self._authority = authority
+        self._admission = Admission(authority)
         self._attestors = attestors
         self._watches: set[asyncio.Task[object]] = set()
         self.app = web.Application(client_max_size=wire.MAX_BODY, middlewares=[self._guard])
@@ -75,7 +78,7 @@ class NodeApi:
             raise web.HTTPUnauthorized(text="an SVID of an agent is needed")
         proved = request.get_extra_info("ssl_object").getpeercert(binary_form=True)
         try:
-            return await self._authority.admit(spiffe_id, x509.load_der_x509_certificate(proved).serial_number)
+            return await self._admission.admit(spiffe_id, x509.load_der_x509_certificate(proved).serial_number)
         except RefusedError as error:
             raise web.HTTPUnauthorized(text=str(error)) from None
 
@@ -93,18 +96,18 @@ class NodeApi:
         await self._authority.ensure_ca()  # evidence that is good once must not be spent on nothing
         with _attestations.labels("refused").count_exceptions(RefusedError):
             attested = await attestor.attest(evidence.payload)
-            chain = await self._authority.attest_agent(attested, evidence.attestation, evidence.csr)
+            chain = await self._admission.attest(attested, evidence.attestation, evidence.csr)
         _attestations.labels("admitted").inc()
         return self._issued(attested.agent_id, chain, attested.registrar)
 
     async def _renew(self, request: web.Request) -> web.StreamResponse:
         node = request[_NODE]
-        chain = await self._authority.renew_agent(node, wire.decode(wire.Csr, await request.read()).csr)
+        chain = await self._admission.renew(node, wire.decode(wire.Csr, await request.read()).csr)
         return self._issued(node.spiffe_id, chain, node.registrar)
 
     def _issued(self, agent: str, chain: tuple[x509.Certificate, ...], registrar: bool) -> web.Response:
         log.info("%s has an SVID until %s", agent, chain[0].not_valid_after_utc)
-        return _answer(wire.AgentSvid([der(certificate) for certificate in chain], registrar))
+        return _answer(wire.AgentSvid([certificate_der(certificate) for certificate in chain], registrar))
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})

@@ -9,9 +9,9 @@ from nginx_mesh.api.spiffe import SpiffeId
 from nginx_mesh.identity.common.client import UnavailableError
 from nginx_mesh.identity.common.keys import generate_key
 from nginx_mesh.identity.common.workload import X509Svid
-from nginx_mesh.identity.common.x509svid import SvidError
+from nginx_mesh.identity.common.x509svid import SvidError, authority_key_id
 
-from .authority import Authority, issuer_id
+from .authority import Authority
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class OwnSvid:
         now = self._authority.clock()
         svid = self._svid
         retired = {each.ca_id for each in self._authority.retired}
-        if svid is not None and self._from <= now < self._renew_at and issuer_id(svid.chain[0]) not in retired:
+        if svid is not None and self._from <= now < self._renew_at and authority_key_id(svid.chain[0]) not in retired:
             return svid
         key = generate_key("ec-p256")
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.api.values import parse_host_port
-from nginx_mesh.identity.server.config import SpireSection
+from nginx_mesh.identity.agent.config import SpireSection
 
 from .channel import ServerChannel, TcpServer, UnixServer
 from .entries import Selector

@@ -7,8 +7,8 @@ import hashlib
 import secrets
 from collections.abc import Callable
 
-from nginx_mesh.identity.common.client import RefusedError, UnavailableError
-from nginx_mesh.identity.server.datastore.base import Datastore, DatastoreError, JoinToken
+from nginx_mesh.identity.common.client import RefusedError
+from nginx_mesh.identity.server.datastore.base import Datastore, JoinToken, available
 
 from .base import Attested
 
@@ -33,10 +33,8 @@ class JoinTokens:
 
     async def attest(self, payload: str) -> Attested:
         """See NodeAttestor."""
-        try:
+        with available():
             found = await asyncio.to_thread(self._datastore.take_join_token, _digest(payload), int(self._clock()))
-        except DatastoreError as error:
-            raise UnavailableError(str(error)) from None
         if found is None:
             raise RefusedError("the join token is unknown, used or expired")
         return Attested(found.agent_id, found.registrar)

@@ -14,7 +14,7 @@ import kubernetes.client
 import msgspec
 
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
-from nginx_mesh.identity.server.registrations import K8S_PREFIX, agent_id
+from nginx_mesh.identity.common.ids import K8S_PREFIX, agent_spiffe_id
 from nginx_mesh.identity.server.upstream.base import UpstreamError
 from nginx_mesh.identity.server.upstream.calls import BlockingCalls, quoted
 from nginx_mesh.identity.server.upstream.cluster import TIMEOUT, cluster
@@ -102,7 +102,7 @@ class ProjectedTokens:
             raise UnavailableError(str(error)) from None
         if refusals:
             raise refusals[0]
-        return Attested(str(agent_id(self._trust_domain, f"{K8S_PREFIX}{node}")))
+        return Attested(str(agent_spiffe_id(self._trust_domain, f"{K8S_PREFIX}{node}")))
 
     def _node(self, token: str) -> str:
         """The node that the token's holder runs on. Raises RefusedError, UpstreamError."""

@@ -5,31 +5,26 @@ Times are Unix seconds. Records are immutable; each method is one transaction. M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from nginx_mesh.identity.common.client import UnavailableError
+from nginx_mesh.identity.common.entry import RegistrationEntry
 
 
 class DatastoreError(Exception):
     """The datastore cannot be opened, read or written. The message says which and why, without credentials."""
 
 
-@dataclass(frozen=True)
-class RegistrationEntry:
-    """A workload that shall have an identity.
-
-    `entry_id` is chosen by who registers (a pod's uid). `parent_id` is the SPIFFE ID of the agent that may obtain it.
-    TTLs are seconds, 0 for the server's default.
-    """
-
-    entry_id: str
-    spiffe_id: str
-    parent_id: str
-    selectors: tuple[str, ...] = ()
-    dns_names: tuple[str, ...] = ()
-    x509_ttl: int = 0
-    jwt_ttl: int = 0
-    created_at: int = 0
+@contextmanager
+def available() -> Iterator[None]:
+    """Within, a datastore that fails makes the server unavailable: DatastoreError becomes UnavailableError."""
+    try:
+        yield
+    except DatastoreError as error:
+        raise UnavailableError(str(error)) from None
 
 
 @dataclass(frozen=True)

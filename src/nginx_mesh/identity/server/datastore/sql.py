@@ -27,8 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
+from nginx_mesh.identity.common.entry import RegistrationEntry
+
 from . import schema
-from .base import AttestedNode, Changes, DatastoreError, FederationRelationship, JoinToken, RegistrationEntry
+from .base import AttestedNode, Changes, DatastoreError, FederationRelationship, JoinToken
 from .config import DatastoreConfig
 from .engine import opening
 from .migrate import migrate

@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 
+from nginx_mesh.identity.common.entry import RegistrationEntry
 from nginx_mesh.identity.server.datastore import IN_MEMORY, Datastore, DatastoreConfig, DatastoreError
 from nginx_mesh.identity.server.datastore.base import (
     AttestedNode,
     Changes,
     FederationRelationship,
     JoinToken,
-    RegistrationEntry,
 )
 
 from .conftest import Clock, Opener

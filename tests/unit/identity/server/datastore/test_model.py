@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from nginx_mesh.identity.common.entry import RegistrationEntry
 from nginx_mesh.identity.server.datastore import IN_MEMORY, DatastoreConfig, open_datastore
 from nginx_mesh.identity.server.datastore.base import (
     AttestedNode,
     FederationRelationship,
     JoinToken,
-    RegistrationEntry,
 )
 
 # Few names, so that calls meet; such as a careless comparison would confuse.

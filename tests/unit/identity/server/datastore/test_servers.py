@@ -45,7 +45,7 @@ SERVER = """
 import json, sys, time
 from pathlib import Path
 from nginx_mesh.identity.server.datastore import DatastoreConfig, open_datastore
-from nginx_mesh.identity.server.datastore.base import RegistrationEntry
+from nginx_mesh.identity.common.entry import RegistrationEntry
 name, config, directory = json.load(sys.stdin)
 import nginx_mesh.identity.server.datastore.sql
 print("ready", flush=True)

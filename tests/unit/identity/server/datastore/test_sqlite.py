@@ -25,7 +25,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from nginx_mesh.identity.server.datastore import DatastoreConfig, open_datastore
-from nginx_mesh.identity.server.datastore.base import RegistrationEntry
+from nginx_mesh.identity.common.entry import RegistrationEntry
 store = open_datastore(DatastoreConfig(), Path(sys.argv[1]))
 first = int(sys.argv[2])
 for number in range(first, first + 100_000):

@@ -60,9 +60,8 @@ _refusals = Counter("nginx_mesh_svids_refused_total", "X.509-SVIDs that agents a
 
 @dataclass(frozen=True)
 class Issued:
-    """An SVID that this process issued. Times are Unix seconds."""
+    """What is remembered of an SVID that this process issued. `issuer` is a key identifier, times are Unix seconds."""
 
-    spiffe_id: str
     serial: int
     issuer: str
     not_after: float
@@ -110,13 +109,13 @@ class Authority:
     async def start(self) -> None:
         """Take up what an earlier process left. An upstream authority that is down does not keep it from starting.
 
-        Raises DatastoreError, KeyManagerError, JournalError, BundleError.
+        Raises DatastoreError, KeyManagerError, CaRecordsError, BundleError.
         """
         self._cursor = (await asyncio.to_thread(self.datastore.changes, 0)).cursor
         await self.bundles.load()
         await self._cas.load()
         try:
-            await self._turn()
+            await self.turn()
         except UpstreamError as error:
             log.error("there is no CA yet, and nothing is issued: %s", error)
 
@@ -128,7 +127,7 @@ class Authority:
         while True:
             self._wake.clear()
             try:
-                await self._turn()
+                await self.turn()
             except (UpstreamError, DatastoreError, KeyManagerError) as error:
                 self._complain(error)
             except Exception:
@@ -139,8 +138,14 @@ class Authority:
                     await self._wake.wait()
 
     async def turn(self) -> None:
-        """One round of `run`, at once. Raises what `run` would complain of."""
-        await self._turn()
+        """Do all that is due now. Raises UpstreamError, DatastoreError, KeyManagerError when no CA is usable after it."""
+        async with self._turning:
+            try:
+                await self._follow_datastore()
+                self.bundles.prune()
+                await self._cas.turn()
+            finally:
+                self._announced.set(self._announcement())
 
     async def close(self) -> None:
         """Let go of the datastore and the upstream authority."""
@@ -300,7 +305,7 @@ class Authority:
         chain = self.issue(public_key, spiffe_id, entry.dns_names, entry.x509_ttl or self.settings.svid_ttl)
         leaf = chain[0]
         not_after = leaf.not_valid_after_utc.timestamp()
-        issued = Issued(entry.spiffe_id, leaf.serial_number, authority_key_id(leaf), not_after)
+        issued = Issued(leaf.serial_number, authority_key_id(leaf), not_after)
         return SvidAnswer(entry.entry_id, tuple(certificate_der(certificate) for certificate in chain)), issued
 
     def _remember(self, entry_id: str, issued: Issued) -> None:
@@ -330,7 +335,7 @@ class Authority:
         """
         if not self.issues:
             try:
-                await self._turn()
+                await self.turn()
             except (UpstreamError, DatastoreError, KeyManagerError) as error:
                 raise UnavailableError(f"there is no valid CA to issue from: {error}") from None
             self._signing_ca()
@@ -340,15 +345,6 @@ class Authority:
         if current is None or not usable(current, self.settings.ca_settings(), self.clock()):
             raise UnavailableError("there is no valid CA to issue from")
         return current
-
-    async def _turn(self) -> None:
-        async with self._turning:
-            try:
-                await self._follow_datastore()
-                self.bundles.prune()
-                await self._cas.turn()
-            finally:
-                self._announced.set(self._announcement())
 
     async def _follow_datastore(self) -> None:
         """Take in what others wrote."""

@@ -14,7 +14,7 @@ from nginx_mesh.identity.common.keymanager import KeyManager, KeyManagerError
 from nginx_mesh.identity.common.keys import PrivateKey, from_pem, generate_key, key_id_of, to_pem
 from nginx_mesh.identity.common.x509svid import CLOCK_SKEW, issue_authority, request_authority
 
-from . import carecords as journal
+from . import carecords
 from .bundlekeeper import BundleKeeper
 from .ca import Ca, CaSet, CaSettings, Step, activated, activation, next_step, usable
 from .datastore.base import Datastore, DatastoreError
@@ -76,19 +76,19 @@ class CaManager:
     async def load(self) -> None:
         """Take up the CAs of an earlier process.
 
-        Raises DatastoreError, KeyManagerError or JournalError: what is damaged is left as it is.
+        Raises DatastoreError, KeyManagerError or CaRecordsError: what is damaged is left as it is.
         """
-        kept = await asyncio.to_thread(self._datastore.journal, self._server_id)
+        kept = await asyncio.to_thread(self._datastore.ca_records, self._server_id)
         if kept is None:
             return
         try:
-            self.cas = await asyncio.to_thread(journal.decode, kept, self._load_key)
-        except journal.JournalError as error:
-            raise journal.JournalError(f"{self._datastore}: CA journal of {self._server_id}: {error}") from None
+            self.cas = await asyncio.to_thread(carecords.decode, kept, self._load_key)
+        except carecords.CaRecordsError as error:
+            raise carecords.CaRecordsError(f"{self._datastore}: CA records of {self._server_id}: {error}") from None
         if self.cas.current is None:
             log.warning("the keys of the former CA are gone (%s): a new CA is made", self._key_manager)
         for ca in (self.cas.current, self.cas.next):
-            if ca is not None:  # a bundle that was lost, or is of another time than the journal, may lack them
+            if ca is not None:  # a bundle that was lost, or is of another time than the CA records, may lack them
                 await self._bundles.add(() if ca.chain else (ca.certificate,), (_jwt_authority(ca),))
 
     @property
@@ -238,7 +238,7 @@ class CaManager:
         self._unsaved = True
 
     async def _save(self) -> None:
-        """Keep keys and journal; what is not kept yet is tried again on every turn."""
+        """Keep the keys and the CA records. Every turn tries again until they are kept."""
         if not self._unsaved and self._bundles.saved:
             return
         cas = self.cas
@@ -257,15 +257,15 @@ class CaManager:
         self._obsolete.clear()
 
     def _put(self, cas: CaSet) -> None:
-        names = {name for ca in (cas.current, cas.next) if ca is not None for name in journal.key_names(ca)}
+        names = {name for ca in (cas.current, cas.next) if ca is not None for name in carecords.key_names(ca)}
         for ca in (cas.current, cas.next):
             if ca is not None:
-                for name, key in zip(journal.key_names(ca), (ca.key, ca.jwt_key), strict=True):
+                for name, key in zip(carecords.key_names(ca), (ca.key, ca.jwt_key), strict=True):
                     if self._key_manager.get(name) is None:
                         self._key_manager.put(name, to_pem(key).encode())
-        self._datastore.put_journal(self._server_id, journal.encode(cas))
+        self._datastore.put_ca_records(self._server_id, carecords.encode(cas))
         for ca in self._obsolete:
-            for name in set(journal.key_names(ca)) - names:
+            for name in set(carecords.key_names(ca)) - names:
                 self._key_manager.delete(name)
 
     def _load_key(self, name: str) -> PrivateKey | None:

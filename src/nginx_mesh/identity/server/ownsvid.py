@@ -1,9 +1,8 @@
-"""The SVIDs of an identity server itself, and of what runs in its process."""
+"""The SVID that an identity server presents itself."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from nginx_mesh.api.spiffe import SpiffeId
 from nginx_mesh.identity.common.client import UnavailableError
@@ -17,12 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class OwnSvid:
-    """An SVID that its own authority issues, renewed at half its life when somebody asks for it. Calling gives it."""
+    """An SvidSource whose SVIDs an authority in the same process issues. They are renewed at half of their life."""
 
-    def __init__(self, authority: Authority, spiffe_id: SpiffeId, dns_names: Sequence[str] = ()) -> None:
+    def __init__(self, authority: Authority, spiffe_id: SpiffeId) -> None:
         self._authority = authority
         self._spiffe_id = spiffe_id
-        self._dns_names = tuple(dns_names)
         self._svid: X509Svid | None = None
         self._from = self._renew_at = 0.0
 
@@ -35,9 +33,7 @@ class OwnSvid:
             return svid
         key = generate_key("ec-p256")
         try:
-            chain = self._authority.issue(
-                key.public_key(), self._spiffe_id, self._dns_names, self._authority.settings.svid_ttl
-            )
+            chain = self._authority.issue(key.public_key(), self._spiffe_id, (), self._authority.settings.svid_ttl)
         except (UnavailableError, SvidError) as error:
             log.warning("the SVID of %s is not renewed: %s", self._spiffe_id, error)
             return svid

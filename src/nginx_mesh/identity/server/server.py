@@ -26,7 +26,7 @@ from nginx_mesh.observe import listen as serve_health
 from .admin import AdminApi, errors
 from .attestation import JoinTokens, NodeAttestor
 from .authority import Authority
-from .carecords import JournalError
+from .carecords import CaRecordsError
 from .config import ServerConfig, datastore_config, parse_health_address
 from .datastore import DatastoreError, open_datastore
 from .federation.service import Federation
@@ -157,7 +157,7 @@ class IdentityServer:
 
     async def _datastore(self) -> str:
         try:
-            await asyncio.to_thread(self.authority.datastore.journal, self.authority.server_id)
+            await asyncio.to_thread(self.authority.datastore.ca_records, self.authority.server_id)
         except DatastoreError as error:
             return str(error)
         return ""
@@ -203,5 +203,5 @@ def _written(path: Path, text: str) -> bool:
     return True
 
 
-START_ERRORS = (FieldError, DatastoreError, KeyManagerError, JournalError, BundleError, OSError)
+START_ERRORS = (FieldError, DatastoreError, KeyManagerError, CaRecordsError, BundleError, OSError)
 """What can be wrong when a server starts: said to whoever started it, without a traceback."""

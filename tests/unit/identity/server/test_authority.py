@@ -27,7 +27,7 @@ from nginx_mesh.identity.common.x509svid import spiffe_id_of
 from nginx_mesh.identity.server.admission import Admission
 from nginx_mesh.identity.server.attestation import Attested
 from nginx_mesh.identity.server.authority import MAX_BATCH, Authority
-from nginx_mesh.identity.server.carecords import JournalError
+from nginx_mesh.identity.server.carecords import CaRecordsError
 from nginx_mesh.identity.server.csr import public_key_of
 from nginx_mesh.identity.server.datastore import Datastore, DatastoreError
 from nginx_mesh.identity.server.ownsvid import OwnSvid
@@ -165,11 +165,11 @@ async def test_keys_in_memory_make_a_new_ca_and_the_bundle_keeps_the_old_root(tm
         assert Verifier(roots(after)).spiffe_id(chain[0], clock.now) == str(WEB)
 
 
-async def test_a_bundle_that_was_lost_has_the_ca_of_the_journal_again(tmp_path: Path) -> None:
+async def test_a_bundle_that_was_lost_has_the_ca_of_the_records_again(tmp_path: Path) -> None:
     clock, keys = FakeClock(), MemoryKeyManager()
     async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))) as before:
         bundle = before.bundles.own
-        before.datastore.delete_bundle("example.org")
+        before.datastore.delete_relationship("example.org")
     async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))) as after:
         assert after.bundles.own.x509_authorities == bundle.x509_authorities
         assert after.bundles.own.jwt_authorities == bundle.jwt_authorities
@@ -224,24 +224,24 @@ async def test_damaged_keys_are_reported_and_left_as_they_are(tmp_path: Path) ->
     other = next(each for each in directory.iterdir() if each.name.startswith("jwt-"))
     path.write_bytes(other.read_bytes())
     swapped = authority(clock, keys=DiskKeyManager(directory), datastore=sqlite(tmp_path / "data", clock))
-    with pytest.raises(JournalError, match=r"CA journal of server: authorities\[0\]: the key x509-.* is not that of"):
+    with pytest.raises(CaRecordsError, match=r"CA records of server: authorities\[0\]: the key x509-.* is not that of"):
         async with started(swapped):
             pass
     assert path.read_bytes() == other.read_bytes()
 
 
-async def test_a_damaged_journal_or_bundle_is_reported_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_damaged_ca_records_or_bundles_are_reported_and_left_as_they_are(tmp_path: Path) -> None:
     clock, keys = FakeClock(), MemoryKeyManager()
     async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))) as server:
-        journal = server.datastore.journal("server")
-        assert journal is not None
-        server.datastore.put_journal("server", journal[:-1])
-    with pytest.raises(JournalError, match=r"sqlite3 datastore .*: CA journal of server: "):
+        records = server.datastore.ca_records("server")
+        assert records is not None
+        server.datastore.put_ca_records("server", records[:-1])
+    with pytest.raises(CaRecordsError, match=r"sqlite3 datastore .*: CA records of server: "):
         async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))):
             pass
     with closing(sqlite(tmp_path, clock)) as store:
-        assert store.journal("server") == journal[:-1]
-        store.put_journal("server", journal)
+        assert store.ca_records("server") == records[:-1]
+        store.put_ca_records("server", records)
         bundle = store.bundle("example.org")
         store.put_bundle("example.org", b"{}", bundle)
     with pytest.raises(BundleError):
@@ -682,13 +682,12 @@ async def test_jwt_svids_are_for_the_audience_that_was_asked_for_and_bounded() -
 async def test_the_servers_own_svid_is_renewed_at_half_life_when_its_ca_is_retired_and_when_the_clock_is_set() -> None:
     clock = FakeClock()
     async with started(authority(clock)) as server:
-        own = OwnSvid(server, server_spiffe_id("example.org"), ["identity.nginx-mesh"])
+        own = OwnSvid(server, server_spiffe_id("example.org"))
 
         def serial() -> int:
             svid = own()
             assert svid is not None
             assert spiffe_id_of(svid.chain[0]) == server_spiffe_id("example.org")
-            assert names_of(svid.chain[0]) == ["identity.nginx-mesh"]
             return svid.chain[0].serial_number
 
         first = serial()

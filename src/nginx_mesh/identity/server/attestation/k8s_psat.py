@@ -23,7 +23,6 @@ from .base import Attested
 
 T = TypeVar("T")
 
-DEFAULT_AUDIENCE = "nginx-mesh-identity"
 _MAX_TOKEN = 16 << 10
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 _USER = re.compile(r"system:serviceaccount:([a-z0-9.-]{1,253}):([a-z0-9.-]{1,253})")
@@ -73,7 +72,7 @@ class ProjectedTokens:
         trust_domain: str,
         service_accounts: Sequence[str],
         *,
-        audience: str = DEFAULT_AUDIENCE,
+        audience: str,
         kube_config_file: str | None = None,
     ) -> None:
         self._trust_domain = trust_domain

@@ -129,9 +129,6 @@ class Datastore(Protocol):
     def put_bundle(self, trust_domain: str, document: bytes, expected: bytes | None) -> bool:
         """Replace a bundle if it still is `expected` (None: absent); whether it was."""
 
-    def delete_bundle(self, trust_domain: str) -> None:
-        """Forget a bundle."""
-
     def relationships(self) -> list[FederationRelationship]:
         """All federation relationships."""
 
@@ -141,11 +138,11 @@ class Datastore(Protocol):
     def delete_relationship(self, trust_domain: str) -> None:
         """Remove a relationship and that trust domain's bundle."""
 
-    def journal(self, server_id: str) -> bytes | None:
-        """The CA journal of one server. It holds no keys."""
+    def ca_records(self, server_id: str) -> bytes | None:
+        """The records of one server's CAs, None when there are none. They hold no keys."""
 
-    def put_journal(self, server_id: str, journal: bytes) -> None:
-        """Replace the CA journal of one server."""
+    def put_ca_records(self, server_id: str, records: bytes) -> None:
+        """Replace the records of one server's CAs."""
 
     def close(self) -> None:
         """Let go of files and connections."""

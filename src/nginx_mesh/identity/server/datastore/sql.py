@@ -190,11 +190,6 @@ class SqlDatastore:
             changing.bundle(trust_domain)
         return True
 
-    def delete_bundle(self, trust_domain: str) -> None:
-        """See Datastore."""
-        with self._changing() as changing:
-            changing.delete_bundle(trust_domain)
-
     def relationships(self) -> list[FederationRelationship]:
         """See Datastore."""
         query = _select(schema.relationships, FederationRelationship)
@@ -213,15 +208,15 @@ class SqlDatastore:
             changing.connection.execute(delete(table).where(table.c.trust_domain == trust_domain))
             changing.delete_bundle(trust_domain)
 
-    def journal(self, server_id: str) -> bytes | None:
+    def ca_records(self, server_id: str) -> bytes | None:
         """See Datastore."""
-        table = schema.journals
+        table = schema.ca_records
         return self._document(select(table.c.journal).where(table.c.server_id == server_id))
 
-    def put_journal(self, server_id: str, journal: bytes) -> None:
+    def put_ca_records(self, server_id: str, records: bytes) -> None:
         """See Datastore."""
         with self._writing() as connection:
-            connection.execute(self._upsert(schema.journals), {"server_id": server_id, "journal": journal})
+            connection.execute(self._upsert(schema.ca_records), {"server_id": server_id, "journal": records})
 
     def _update_node(self, which: ColumnElement[bool], **values: object) -> bool:
         with self._writing() as connection:

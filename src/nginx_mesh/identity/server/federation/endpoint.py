@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from nginx_mesh.identity.common.bundle import TrustBundle, encode
-from nginx_mesh.identity.common.tls import Identity, LiveContext, harden, server_context
+from nginx_mesh.identity.common.tls import LiveContext, SvidSource, harden, server_context
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ CONNECTION_SECONDS = 30.0
 """How long a connection lives at most."""
 
 
-def spiffe_context(identity: Identity, bundle: Callable[[], TrustBundle]) -> ssl.SSLContext:
+def spiffe_context(svid_source: SvidSource, bundle: Callable[[], TrustBundle]) -> ssl.SSLContext:
     """TLS of the profile https_spiffe: the server's own SVID, no client certificates."""
-    return server_context(identity, bundle, lambda _: None, client_certificate="none")
+    return server_context(svid_source, bundle, lambda _: None, client_certificate="none")
 
 
 def web_context(certificate: Path, key: Path) -> ssl.SSLContext:

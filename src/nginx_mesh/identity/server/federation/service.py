@@ -10,7 +10,7 @@ from pathlib import Path
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.values import parse_host_port
 from nginx_mesh.identity.common.bundle import TrustBundle
-from nginx_mesh.identity.common.tls import Identity
+from nginx_mesh.identity.common.tls import SvidSource
 from nginx_mesh.identity.server.config import FederationSection
 from nginx_mesh.identity.server.datastore.base import Datastore
 
@@ -24,7 +24,7 @@ class Federation:
     """`own` gives this server's SVID and `bundle` the trust domain's bundle, as they are at the time."""
 
     def __init__(
-        self, section: FederationSection, datastore: Datastore, own: Identity, bundle: Callable[[], TrustBundle]
+        self, section: FederationSection, datastore: Datastore, own: SvidSource, bundle: Callable[[], TrustBundle]
     ) -> None:
         self._section = section
         web_ca = None if section.web_ca_file is None else Path(section.web_ca_file)

@@ -17,7 +17,7 @@ from nginx_mesh.identity.server.attestation import Attested
 from nginx_mesh.identity.server.attestation.k8s_psat import ProjectedTokens
 from tests.mesh.identityserver import IdentityProcess
 
-from .api_server import ApiServer, api_server
+from .api_server import AUDIENCE, ApiServer, api_server
 
 ALLOWED = ["nginx-mesh:agent", "other:agent"]
 
@@ -29,7 +29,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[ApiServer]:
 
 
 def attestor(cluster: ApiServer) -> ProjectedTokens:
-    return ProjectedTokens("example.org", ALLOWED, kube_config_file=str(cluster.kubeconfig))
+    return ProjectedTokens("example.org", ALLOWED, audience=AUDIENCE, kube_config_file=str(cluster.kubeconfig))
 
 
 async def test_a_token_of_an_agents_pod_admits_the_agent_of_its_node_again_and_again(cluster: ApiServer) -> None:
@@ -110,7 +110,7 @@ async def test_a_cluster_that_cannot_judge_is_told_from_one_that_refuses(
     cluster: ApiServer, status: int, answer: bytes, reason: str
 ) -> None:
     token = cluster.token()
-    cluster.status, cluster.answer = status, answer
+    cluster.answer_status, cluster.answer = status, answer
     with pytest.raises(UnavailableError, match=reason) as failure:
         await attestor(cluster).attest(token)
     assert token not in str(failure.value)
@@ -139,7 +139,7 @@ async def test_a_cluster_that_is_down_makes_nothing_but_a_delay(tmp_path: Path) 
     cluster.kubeconfig.write_text("[")
     with pytest.raises(UnavailableError, match="is not a kubeconfig"):
         await one.attest(token)
-    nowhere = ProjectedTokens("example.org", ALLOWED)
+    nowhere = ProjectedTokens("example.org", ALLOWED, audience=AUDIENCE)
     with pytest.raises(UnavailableError, match=r"there is no config.kubeConfigFile, and this is no pod"):
         await nowhere.attest(token)
 

@@ -10,7 +10,7 @@ from .server.authority import Authority
 
 
 class InProcessClient:
-    """An AuthorityClient of an Authority on the same event loop, as the agent with this SPIFFE ID."""
+    """An AuthorityClient that calls an Authority on the same event loop, as the agent with this SPIFFE ID."""
 
     def __init__(self, authority: Authority, agent_id: str) -> None:
         self._authority = authority

@@ -1,4 +1,4 @@
-"""The core of an identity server: what it knows, issues and announces, without sockets."""
+"""The core of an identity server, which knows, issues and announces without any socket."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MAX_BATCH = 500
 
 _TURN_SECONDS = 1.0
 _MAX_AUDIENCE = 20
-# How many issued SVIDs are remembered, to be shown.
+# How many issued SVIDs are remembered, for operators to see.
 _MAX_ISSUED = 50_000
 _COMPLAINT_INTERVAL = 60.0
 _NOT_REGISTERED = "it is not registered for this agent"
@@ -68,9 +68,10 @@ class Issued:
 
 
 class Authority:
-    """Signs what is registered. `clock` is the wall clock in Unix seconds; it may be set while we run.
+    """Signs the SVIDs of registered workloads. One event loop owns it.
 
-    One event loop owns it. `upstream` None is a CA that signs itself.
+    `clock` is the wall clock in Unix seconds, which may be set while the server runs. Without `upstream`, the CA signs
+    itself.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Authority:
         self._announced = Latest(self._announcement())
 
     async def start(self) -> None:
-        """Take up what an earlier process left. An upstream authority that is down does not keep it from starting.
+        """Take up what an earlier process left. The server starts even while its upstream authority is down.
 
         Raises DatastoreError, KeyManagerError, CaRecordsError, BundleError.
         """
@@ -120,9 +121,9 @@ class Authority:
             log.error("there is no CA yet, and nothing is issued: %s", error)
 
     async def run(self) -> None:
-        """Until cancelled: do what is due, each second, and at once after `reconfigure`.
+        """Do what is due, each second and at once after `reconfigure`, until cancelled.
 
-        No sleep is longer, however far away the next event: the wall clock may be set meanwhile.
+        No sleep is longer, however far away the next event is, because the wall clock may be set at any time.
         """
         while True:
             self._wake.clear()
@@ -133,12 +134,12 @@ class Authority:
             except Exception:
                 log.exception("a turn of the authority failed")
             with suppress(TimeoutError):
-                # wait_for of Python 3.11 may lose a cancellation.
+                # Not wait_for: that of Python 3.11 may lose a cancellation.
                 async with asyncio.timeout(_TURN_SECONDS):
                     await self._wake.wait()
 
     async def turn(self) -> None:
-        """Do all that is due now. Raises UpstreamError, DatastoreError, KeyManagerError when no CA is usable after it."""
+        """Do all that is due now. Raises the errors of CaManager.turn."""
         async with self._turning:
             try:
                 await self._follow_datastore()
@@ -154,9 +155,9 @@ class Authority:
         await asyncio.to_thread(self.datastore.close)
 
     def reconfigure(self, settings: IdentitySettings) -> None:
-        """Apply new settings. The trust domain and the upstream authority cannot change: ValueError.
+        """Apply new settings. Raises ValueError if the trust domain or the upstream authority is another.
 
-        A new CA key type or TTL applies to the next CA, a new SVID TTL at once where it is shorter.
+        A new key type or TTL of the CA applies to the next CA. A shorter TTL of SVIDs applies to those that exist, too.
         """
         fixed = (self.settings.trust_domain, self.settings.upstream)
         if (settings.trust_domain, settings.upstream) != fixed:
@@ -167,7 +168,7 @@ class Authority:
 
     @property
     def current(self) -> Ca | None:
-        """The CA that signs."""
+        """The CA that signs, None before there is one."""
         return self._cas.cas.current
 
     @property
@@ -177,12 +178,12 @@ class Authority:
 
     @property
     def upcoming(self) -> Ca | None:
-        """The CA that is prepared."""
+        """The CA that is prepared and does not sign yet."""
         return self._cas.cas.next
 
     @property
     def problem(self) -> str:
-        """What keeps the next CA from being made, "" for nothing."""
+        """What keeps the next CA from being made, "" if nothing does."""
         return self._cas.problem
 
     @property
@@ -191,7 +192,7 @@ class Authority:
         return self._cas.cas.retired
 
     async def rotate(self, overlap: float) -> Ca:
-        """Have a new CA sign in `overlap` seconds, and all SVIDs replaced then. Raises UpstreamError."""
+        """Have a new CA sign in `overlap` seconds, and all SVIDs replaced from then on. Raises UpstreamError."""
         async with self._turning:
             ca = await self._cas.rotate(overlap)
             self._announced.set(self._announcement())
@@ -199,11 +200,11 @@ class Authority:
         return ca
 
     def watch(self) -> AsyncGenerator[Announcement, None]:
-        """The announcement, then anew at every change."""
+        """The announcement as it is now, then again after every change."""
         return self._announced.values()
 
     async def register(self, agent: str, registrations: Sequence[Registration], *, exactly: bool = False) -> None:
-        """Make the agent's workloads known; with `exactly`, forget its others. All or none.
+        """Register all of these workloads of an agent, or none of them. With `exactly`, forget its others.
 
         Raises RefusedError, UnavailableError.
         """
@@ -225,7 +226,10 @@ class Authority:
             self.issued.pop(entry_id, None)
 
     async def entries(self, agent: str, cursor: int) -> tuple[Changes, list[RegistrationEntry]]:
-        """What concerns an agent since a cursor (0: everything): the changes, and its entries among them."""
+        """The changes since a cursor (0 is before everything), and the agent's entries that changed.
+
+        Raises UnavailableError.
+        """
         with available():
             changes = await asyncio.to_thread(self.datastore.changes, cursor)
             if cursor == 0 or not changes.complete:
@@ -234,7 +238,10 @@ class Authority:
         return changes, [entry for entry in found if entry.parent_id == agent]
 
     async def sign(self, agent: str, requests: Sequence[SvidRequest]) -> list[SvidAnswer]:
-        """SVIDs for workloads of the agent. Refusals are logged. Raises UnavailableError, RefusedError."""
+        """X.509-SVIDs for workloads of the agent, in the order of the requests. Refusals are logged, too.
+
+        Raises UnavailableError, and RefusedError for too many requests.
+        """
         if len(requests) > MAX_BATCH:
             raise RefusedError(f"{len(requests)} requests at once; the limit is {MAX_BATCH}")
         await self.ensure_ca()
@@ -256,7 +263,7 @@ class Authority:
         return self.issue_jwt(SpiffeId.parse(entry.spiffe_id), audience, entry.jwt_ttl or JWT_TTL)
 
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: int) -> JwtSvid:
-        """A JWT-SVID, whoever it is for. Raises UnavailableError, RefusedError."""
+        """A JWT-SVID for any SPIFFE ID; `ttl` is seconds. Raises UnavailableError, RefusedError."""
         ca, now = self._signing_ca(), self.clock()
         expires_at = int(min(now + ttl, ca.not_after))
         try:
@@ -269,7 +276,10 @@ class Authority:
     def issue(
         self, public_key: PublicKey, spiffe_id: SpiffeId, dns_names: Sequence[str], ttl: int
     ) -> tuple[x509.Certificate, ...]:
-        """An SVID, whoever it is for: its chain, leaf first. Raises SvidError, UnavailableError."""
+        """The chain of a new X.509-SVID for any SPIFFE ID, leaf first; `ttl` is seconds.
+
+        Raises SvidError, UnavailableError.
+        """
         ca, now = self._signing_ca(), self.clock()
         serial = x509.random_serial_number()
         leaf = issue_svid(ca.signer, public_key, spiffe_id, dns_names, now - CLOCK_SKEW, now + ttl, serial)
@@ -277,7 +287,7 @@ class Authority:
         return (leaf, *ca.chain)
 
     async def _known(self, entry_ids: Iterable[str]) -> dict[str, RegistrationEntry]:
-        """Those of these entries that exist."""
+        """The entries with these IDs, as far as they exist, by ID."""
         sound = [entry_id for entry_id in entry_ids if is_entry_id(entry_id)]
         with available():
             found = await asyncio.to_thread(self.datastore.entries_by_id, sound)
@@ -315,7 +325,7 @@ class Authority:
             self.issued.popitem(last=False)
 
     def _store(self, agent: str, wanted: list[RegistrationEntry], exactly: bool) -> None:
-        """Write what differs. Raises RefusedError for a name that is another agent's."""
+        """Write the entries that differ from those known. Raises RefusedError for a name that is another agent's."""
         names = [entry.entry_id for entry in wanted]
         known = {entry.entry_id: entry for entry in self.datastore.entries_by_id(names)}
         for entry in known.values():
@@ -329,7 +339,7 @@ class Authority:
             self.datastore.delete_entries(gone)
 
     async def ensure_ca(self) -> None:
-        """Have a CA to issue from. The clock may have been set, and `run` not come round to it yet.
+        """Make sure that there is a CA to issue from: the clock may have been set since `run` saw to it.
 
         Raises UnavailableError.
         """
@@ -347,7 +357,7 @@ class Authority:
         return current
 
     async def _follow_datastore(self) -> None:
-        """Take in what others wrote."""
+        """Take in what other servers wrote to the datastore."""
         try:
             changes = await asyncio.to_thread(self.datastore.changes, self._cursor)
             if not changes.complete:
@@ -355,7 +365,7 @@ class Authority:
             elif changes.bundles:
                 await self.bundles.follow(changes.bundles)
         except (DatastoreError, BundleError) as error:
-            self._complain(error)  # what is in memory serves on
+            self._complain(error)  # the bundles in memory remain in use
             return
         self._cursor = changes.cursor
 
@@ -382,5 +392,5 @@ def _same(entry: RegistrationEntry, known: RegistrationEntry | None) -> bool:
 
 
 def _refresh_hint(settings: IdentitySettings) -> int:
-    """How often, in seconds, others should look for a changed bundle: well within the time it is published ahead."""
+    """How often others should fetch the bundle, in seconds: often enough to know a CA before it signs."""
     return max(1, min(300, settings.ca_ttl // 60))

@@ -1,5 +1,7 @@
-"""The bundles that a server hands out: its own trust domain's, which servers that share a datastore write together, and
-those of trust domains that it federates with.
+"""The bundles that a server hands out.
+
+Servers that share a datastore write the bundle of their trust domain together. The bundles of federated trust domains
+are only read here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ _ATTEMPTS = 20
 
 
 class BundleKeeper:
-    """Keeps bundles in memory and in the datastore. Not thread-safe: one event loop."""
+    """Keeps bundles in memory and in the datastore. One event loop owns it.
+
+    `saved` says whether all of `own` is in the datastore.
+    """
 
     def __init__(
         self, datastore: Datastore, trust_domain: str, clock: Callable[[], float], refresh_hint: int = 0
@@ -47,7 +52,7 @@ class BundleKeeper:
             self._take_federated(trust_domain, document)
 
     async def follow(self, trust_domains: Iterable[str]) -> None:
-        """Read those bundles anew that somebody changed. Raises DatastoreError."""
+        """Read the bundles again that another server changed. Raises DatastoreError."""
         for trust_domain in trust_domains:
             document = await asyncio.to_thread(self._datastore.bundle, trust_domain)
             if trust_domain != self.own.trust_domain:
@@ -58,16 +63,16 @@ class BundleKeeper:
                 self._take_own(document)
 
     async def add(self, roots: Sequence[x509.Certificate], keys: Sequence[JwtAuthority]) -> None:
-        """Trust these from now on. `save` makes it known to others."""
+        """Trust these roots and JWT keys from now on. `save` makes them known to others."""
         addition = TrustBundle(self.own.trust_domain, tuple(roots), tuple(keys))
         self._replace(merged(self.own, addition, self._clock()))
 
     def prune(self) -> None:
-        """Drop authorities that are over."""
+        """Drop authorities that have expired."""
         self._replace(merged(self.own, TrustBundle(self.own.trust_domain), self._clock()))
 
     async def save(self) -> None:
-        """Store what is not stored yet, together with what other servers stored meanwhile. Raises DatastoreError."""
+        """Store what is not stored yet, merged with what other servers have stored. Raises DatastoreError."""
         for _ in range(_ATTEMPTS):
             if self.saved:
                 return

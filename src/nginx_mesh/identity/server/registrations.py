@@ -1,4 +1,4 @@
-"""Which registrations an identity server accepts. Pure."""
+"""Which registrations of workloads an identity server accepts. Pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ _MAX_SELECTOR = 1000
 
 
 def is_entry_id(text: str) -> bool:
-    """Whether a registration may have this name."""
+    """Whether a registration may have this ID: 1 to 200 letters, digits, dots, underscores, colons and dashes."""
     return _ENTRY_ID.fullmatch(text) is not None
 
 
 def entry_of(registration: Registration, parent: str, trust_domain: str, now: float) -> RegistrationEntry:
-    """The entry that a registration by the agent `parent` makes. Raises RefusedError, which names field and reason."""
+    """The registration entry that a registration by the agent `parent` (a SPIFFE ID) makes at `now` (Unix seconds).
+
+    Raises RefusedError, which names the entry, the field and the reason.
+    """
     found = registration
     if not is_entry_id(found.entry_id):
         raise RefusedError(f"entry_id {found.entry_id[:80]!r}: 1 to 200 letters, digits, '.', '_', ':' and '-'")

@@ -1,4 +1,4 @@
-"""An authority with all that serves it: agents, operators, other trust domains. Embedded, or a process of its own."""
+"""An identity server: an authority, and the APIs that serve it to agents, operators and other trust domains."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _WRITE_AGAIN_SECONDS = 10.0
 def open_authority(
     config: ServerConfig, settings: MeshSettings, directory: Path, clock: Callable[[], float] = time.time
 ) -> Authority:
-    """The authority that a configuration describes; relative paths and secrets are in `directory`. Blocks.
+    """The authority that a configuration describes. Blocks. Relative paths begin in `directory`, where keys are kept.
 
     Raises FieldError, DatastoreError, KeyManagerError.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells all that it does
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # by default it logs every step
     upstream = None
     if settings.upstream_authority is not None:
         from .upstream import open_upstream  # clients of clouds are heavy
@@ -68,7 +68,7 @@ def open_authority(
 
 
 class IdentityServer:
-    """Runs an authority and its APIs. `admin` is an application for operators, for whoever has a socket for it."""
+    """Runs an authority and its APIs. `admin` is the HTTP application for operators, which its owner may serve, too."""
 
     def __init__(self, authority: Authority, config: ServerConfig) -> None:
         self.authority = authority
@@ -82,7 +82,7 @@ class IdentityServer:
         self._listening = False
 
     async def start(self) -> None:
-        """Take up what an earlier process left, and go on with it. Raises as Authority.start, and FieldError."""
+        """Take up what an earlier process left. Raises the errors of Authority.start, and FieldError."""
         await self.authority.start()
         self._spawn(self.authority.run())
         await self._federation.start()
@@ -96,7 +96,7 @@ class IdentityServer:
         return {"ca": self._ca, "datastore": self._datastore}
 
     async def listen(self) -> None:
-        """Serve agents. Raises FieldError when the address is not to be had."""
+        """Serve agents. Raises FieldError when the address cannot be listened at."""
         address = parse_address(self._config.listen, "identity.listen")
         runner = web.AppRunner(NodeApi(self.authority, self._attestors()).app, access_log=None, shutdown_timeout=1.0)
         self._runners.append(runner)
@@ -131,7 +131,7 @@ class IdentityServer:
             os.umask(old)
 
     async def listen_health(self, text: str) -> None:
-        """Serve /metrics, /healthz and /readyz at an address. Raises FieldError when that is not to be had."""
+        """Serve /metrics, /healthz and /readyz at an address. Raises FieldError when it cannot be used."""
         address = parse_health_address(text)
         parts = {**self.parts(), "agents": lambda: "" if self._listening else "agents are not served yet"}
         try:
@@ -140,7 +140,7 @@ class IdentityServer:
             raise FieldError("identity.healthAddress", f"{address}: {error.strerror or error}") from None
 
     async def close(self) -> None:
-        """Stop. What was issued stays good until it expires."""
+        """Stop serving. SVIDs that were issued stay valid until they expire."""
         await self._federation.close()
         for runner in self._runners:
             await runner.cleanup()
@@ -177,7 +177,7 @@ class IdentityServer:
         return attestors
 
     async def _write_bundles(self, path: Path) -> None:
-        """Keep a file at the newest bundle."""
+        """Write every new bundle to a file, until cancelled."""
         async for announcement in self.authority.watch():
             own = announcement.bundles[announcement.trust_domain]
             pem = certificates_pem(own.x509_authorities)
@@ -191,7 +191,7 @@ class IdentityServer:
 
 
 def _written(path: Path, text: str) -> bool:
-    """Replace a file that everybody may read; whether that worked, which is logged if not."""
+    """Replace a file that everybody may read. Returns whether that worked; a failure is logged."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         temporary.write_text(text)
@@ -204,4 +204,4 @@ def _written(path: Path, text: str) -> bool:
 
 
 START_ERRORS = (FieldError, DatastoreError, KeyManagerError, CaRecordsError, BundleError, OSError)
-"""What can be wrong when a server starts: said to whoever started it, without a traceback."""
+"""The errors of a server's start, which its process prints without a traceback."""

@@ -1,7 +1,7 @@
 """The identities of the workloads on one machine, from SPIRE: entries at its server, SVIDs from its agent.
 
-We are one workload of the agent, entitled to the identity of every service account that runs here; what it hands us we
-pass on to the pods. Private keys are made by the agent.
+To SPIRE's agent we are one workload, entitled to the identity of every service account that runs here, and we pass on
+to the pods what it gives us. SPIRE's agent makes the private keys.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .workload import WorkloadClient
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 60.0
-"""How long an entry stays that nobody needs: after a start pods come back, in a rollout one follows the other."""
+"""For how long an entry stays that nobody needs: pods come back after a start, and follow each other in a rollout."""
 
 _RESYNC_SECONDS = 300.0
 _FIRST_RETRY = 0.2
@@ -48,10 +48,10 @@ class _Workload:
 
 
 class SpireProvider:
-    """An IdentityProvider before SPIRE.
+    """An IdentityProvider whose identities come from SPIRE.
 
-    Workloads of one SPIFFE ID share an entry and its SVID. What SPIRE gave stays while its server or agent is away;
-    what the agent takes away is gone.
+    Workloads of one SPIFFE ID share an entry and its SVID. They keep what SPIRE gave while its server or agent does not
+    answer, and lose what the agent takes away. `linger` and `resync` are seconds.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SpireProvider:
         self._changes = Latest(0)
 
     def reconfigure(self, svid_ttl: int) -> None:
-        """SVIDs shall live this many seconds."""
+        """Have SVIDs live for `svid_ttl` seconds."""
         self._settings = replace(self._settings, svid_ttl=svid_ttl)
         self._stale.set()
 
@@ -171,7 +171,7 @@ class SpireProvider:
         self._changes.set(self._changes.value + 1)
 
     def _taken(self, context: WorkloadContext) -> None:
-        """The agent said something."""
+        """Take in what SPIRE's agent gives us now."""
         pems = {name: certificates_pem(bundle.x509_authorities) for name, bundle in context.bundles.items()}
         self._context = context
         self._server.use(context)
@@ -215,7 +215,7 @@ class SpireProvider:
             log.exception("workload %s: its new identity was not taken", name)
 
     async def _keep_entries(self) -> None:
-        """Until cancelled: let SPIRE's server have the entries that are needed, and no others of ours."""
+        """Keep our entries at SPIRE's server at those that are needed, until cancelled."""
         retry, away = _FIRST_RETRY, False
         while True:
             self._stale.clear()
@@ -234,12 +234,12 @@ class SpireProvider:
                 log.info("SPIRE server: answers again")
             retry, away, self._server_problem = _FIRST_RETRY, False, ""
             with suppress(TimeoutError):
-                # wait_for of Python 3.11 may lose a cancellation.
+                # Not wait_for: that of Python 3.11 may lose a cancellation.
                 async with asyncio.timeout(pause):
                     await self._stale.wait()
 
     async def _reconcile(self) -> float:
-        """Bring the server's entries in line; answers after how many seconds to look again. Raises SpireError."""
+        """Change the server's entries where need be. Returns the seconds until the next look. Raises SpireError."""
         settings = self._settings
         entries = wanted(settings, ((known.spiffe_id, known.dns_names) for known in self._workloads.values()))
         async with self._server.open() as channel:
@@ -262,7 +262,7 @@ class SpireProvider:
         return max(0.0, min([self._resync, *pauses, *([_REFUSED_RETRY] if refused else [])]))
 
     def _complain(self, complaints: dict[str, str]) -> None:
-        """Log what was not logged the last time."""
+        """Log the complaints that are new since the last time."""
         for name, complaint in complaints.items():
             if self._complaints.get(name) != complaint:
                 log.warning("entry %s %s", name, complaint)

@@ -1,4 +1,4 @@
-"""Join tokens: secrets that admit one agent, once. For single machines, where nobody else vouches for them."""
+"""Join tokens: secrets that admit one agent, once. They are for machines that no cluster vouches for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class JoinTokens:
         self._clock = clock
 
     def make(self, agent_id: str, ttl: int, *, registrar: bool) -> str:
-        """A token for the agent with this ID, good for `ttl` seconds. Blocks. Raises ValueError, DatastoreError."""
+        """A token for the agent with this SPIFFE ID, valid for `ttl` seconds. Blocks.
+
+        Raises ValueError for a TTL out of bounds, DatastoreError.
+        """
         if not 1 <= ttl <= MAX_TTL:
             raise ValueError(f"a life of {ttl} s is not between 1 s and {MAX_TTL} s")
         token = secrets.token_urlsafe(32)

@@ -1,7 +1,8 @@
-"""Projected service-account tokens: the Kubernetes API server says which pod holds one, and on which node that runs.
+"""Attestation by projected service-account tokens.
 
-A node's agent is `…/nginx-mesh/agent/k8s.NODE`: names of agents are one path segment. A token is good for as often as
-its life allows, so that an agent which lost its SVID comes back by itself; what an earlier one held is void then.
+The Kubernetes API server says which pod holds a token, and on which node that pod runs. The agent of a node has the
+SPIFFE ID `spiffe://TRUST-DOMAIN/nginx-mesh/agent/k8s.NODE`. A token may be used again while it is valid, so that an
+agent which lost its SVID comes back by itself; the SVID that it had is void then.
 """
 
 from __future__ import annotations

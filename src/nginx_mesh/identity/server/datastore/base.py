@@ -31,7 +31,8 @@ def available() -> Iterator[None]:
 class AttestedNode:
     """An agent that proved where it runs.
 
-    `serial` is that of its present SVID, decimal; until that one is used, the serial before it and a space precede it.
+    `serial` is the decimal serial number of its newest SVID. Until the agent uses that SVID, the serial number of the
+    one before and a space come first. `not_after` is Unix seconds.
     """
 
     spiffe_id: str
@@ -44,7 +45,7 @@ class AttestedNode:
 
 @dataclass(frozen=True)
 class JoinToken:
-    """A secret that admits one agent, once. Only its SHA-256 (hexadecimal) is kept."""
+    """A secret that admits one agent, once. `digest` is its SHA-256 in hexadecimal; the secret itself is not kept."""
 
     digest: str
     agent_id: str
@@ -54,7 +55,7 @@ class JoinToken:
 
 @dataclass(frozen=True)
 class FederationRelationship:
-    """Where another trust domain publishes its bundle. `endpoint_spiffe_id` only with the profile https_spiffe."""
+    """Where another trust domain publishes its bundle. Only the profile https_spiffe has an `endpoint_spiffe_id`."""
 
     trust_domain: str
     endpoint_url: str
@@ -64,9 +65,9 @@ class FederationRelationship:
 
 @dataclass(frozen=True)
 class Changes:
-    """What was touched after a cursor, each once: entry IDs and trust domains of bundles, and the cursor to go on from.
+    """The entry IDs and the trust domains of bundles that changed after a cursor, each once, and the next cursor.
 
-    `complete` False: the cursor is too old (or from elsewhere) to tell; read everything anew.
+    Unless it is `complete`, the cursor was too old or from another datastore: everything has to be read again.
     """
 
     cursor: int
@@ -76,9 +77,10 @@ class Changes:
 
 
 class Datastore(Protocol):
-    """Every method raises DatastoreError when the store cannot be used. Thread-safe. `str()` says which, for messages.
+    """Keeps what a server must not forget. Thread-safe. `str()` names the datastore, for messages.
 
-    Several servers may share one; what one commits, the others find by `changes`.
+    Every method raises DatastoreError when the datastore cannot be used. Several servers may share one: by `changes`
+    they find what another committed.
     """
 
     def entries(self, parent_id: str | None = None) -> list[RegistrationEntry]:
@@ -94,7 +96,7 @@ class Datastore(Protocol):
         """Remove entries; unknown ones are passed over."""
 
     def changes(self, cursor: int) -> Changes:
-        """What was touched since `cursor`; 0 is before everything. What is older than a day may be forgotten."""
+        """What changed since `cursor`; 0 is before everything. Changes that are older than a day may be forgotten."""
 
     def nodes(self) -> list[AttestedNode]:
         """All attested nodes."""
@@ -103,22 +105,22 @@ class Datastore(Protocol):
         """One attested node."""
 
     def put_node(self, node: AttestedNode) -> None:
-        """Create or replace a node. Whether one that exists is banned stays."""
+        """Create or replace a node. A node that is banned remains so."""
 
     def renew_node(self, spiffe_id: str, serial: str, not_after: int) -> bool:
-        """The SVID that a node has now; False for one that is not there or is banned, and stays so."""
+        """Record the new SVID of a node. Returns False, and changes nothing, for a node that is unknown or banned."""
 
     def ban_node(self, spiffe_id: str, banned: bool) -> bool:
-        """Ban or readmit a node; whether it is there."""
+        """Ban a node, or end its ban. Returns whether the node exists."""
 
     def delete_node(self, spiffe_id: str) -> None:
         """Remove a node and the entries below it."""
 
     def put_join_token(self, token: JoinToken) -> None:
-        """Remember a token; also forgets those that expired before the newest was made."""
+        """Remember a token, and forget all that have expired."""
 
     def take_join_token(self, digest: str, now: int) -> JoinToken | None:
-        """Consume a token: whoever asks first has it, also of several servers; None: there is none, or it expired."""
+        """Consume a token. Of several servers that ask, one gets it. None when it is unknown, used or expired."""
 
     def bundle(self, trust_domain: str) -> bytes | None:
         """A bundle's document (SPIFFE bundle format), None when unknown."""
@@ -127,7 +129,7 @@ class Datastore(Protocol):
         """Every bundle's document by trust domain."""
 
     def put_bundle(self, trust_domain: str, document: bytes, expected: bytes | None) -> bool:
-        """Replace a bundle if it still is `expected` (None: absent); whether it was."""
+        """Replace a bundle if it still is `expected` (None for absent). Returns whether it was."""
 
     def relationships(self) -> list[FederationRelationship]:
         """All federation relationships."""

@@ -18,11 +18,11 @@ from .schema import VERSION_TABLE
 
 _LOCK = "nginx_mesh_schema"
 _WAIT = 60  # seconds
-_alembic = threading.Lock()  # its context is one for the process
+_alembic = threading.Lock()  # Alembic has one context for the whole process
 
 
 def migrate(engine: Engine, where: str) -> None:
-    """Raises DatastoreError when the schema is newer than what this program knows."""
+    """Bring the schema up to date. Raises DatastoreError when it is newer than what this program knows."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     script = ScriptDirectory.from_config(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 
@@ -34,8 +34,8 @@ class _Request:
     """The keys of the next CA and the CSR for upstream. They are kept over attempts, as an approval may take long."""
 
     settings: CaSettings
-    key: PrivateKey
-    jwt_key: PrivateKey
+    key: PrivateKey = field(repr=False)
+    jwt_key: PrivateKey = field(repr=False)
     csr: x509.CertificateSigningRequest
 
 

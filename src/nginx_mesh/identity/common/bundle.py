@@ -34,7 +34,7 @@ _RSA_BITS = range(2048, 8192 + 1)
 _CURVES = ("P-256", "P-384", "P-521")
 _X509_USE = "x509-svid"
 _JWT_USE = "jwt-svid"
-# Only documents that we store for ourselves have this member. Other readers ignore members that they do not know.
+# Only documents that we store or send to our agents have this. Other readers ignore members that they do not know.
 _EXPIRY = "nginx_mesh_expires_at"
 # The errors of a certificate whose encoding is sound.
 _X509_ERRORS = (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)

@@ -50,7 +50,7 @@ MAX_OVERLAP = 7 * 24 * 3600
 
 
 class Mint(wire.Message, frozen=True):
-    """A wish for an X.509-SVID. `csr` is DER; `ttl` is seconds, 0 for the server's default."""
+    """A request for an X.509-SVID. `csr` is DER; `ttl` is seconds, 0 for the server's default."""
 
     spiffe_id: str
     csr: bytes
@@ -59,7 +59,7 @@ class Mint(wire.Message, frozen=True):
 
 
 class MintJwt(wire.Message, frozen=True):
-    """A wish for a JWT-SVID. `ttl` is seconds, 0 for the server's default."""
+    """A request for a JWT-SVID. `ttl` is seconds, 0 for the server's default."""
 
     spiffe_id: str
     audience: list[str]

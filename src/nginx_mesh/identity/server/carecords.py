@@ -79,7 +79,7 @@ def decode(records: bytes, load: Callable[[str], PrivateKey | None]) -> CaSet:
         raise CaRecordsError(str(error)) from None
     found: dict[str, Ca] = {}
     for number, record in enumerate(decoded.authorities):
-        if record.state in [other.state for other in decoded.authorities[:number]]:
+        if [other.state for other in decoded.authorities].count(record.state) > 1:
             raise CaRecordsError(f"more than one CA is {record.state}")
         try:
             ca = _ca(record, load)

@@ -22,7 +22,13 @@ async def main(name: str, root: str) -> None:
         if status.ready:
             ready.add(key)
 
-    kubelet = Kubelet(MeshPaths(name, Path(root)), images={}, lookup=lambda _: None, on_status=on_status)
+    kubelet = Kubelet(
+        MeshPaths(name, Path(root)),
+        images={},
+        lookup=lambda _: None,
+        on_status=on_status,
+        on_probe_failure=lambda *_: None,
+    )
     await kubelet.start(pods)
     for pod in pods:
         await kubelet.run_pod(pod)

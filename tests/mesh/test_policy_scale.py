@@ -20,7 +20,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.compile.engine import Compiler, Touched
+from nginx_mesh.compile.engine import ChangedSidecars, Compiler
 from nginx_mesh.node.overlay import IdentityOverlay
 from tests.unit.compile import objects
 
@@ -72,7 +72,7 @@ class Scale:
     version: int
     caller: subprocess.Popen[str]
 
-    def change(self, obj: Object | Delete) -> Touched:
+    def change(self, obj: Object | Delete) -> ChangedSidecars:
         return self.compiler.apply(self.catalog.apply(obj if isinstance(obj, Delete) else Upsert(obj)))
 
     def push(self) -> None:
@@ -121,17 +121,17 @@ def scale() -> Iterator[Scale]:
 def test_a_change_of_a_policy_touches_the_sidecars_it_is_about_and_no_other(scale: Scale) -> None:
     for number in (5, 299, 640, 999):
         gone = scale.change(Delete(target(number).key))
-        assert (gone.pods, gone.views) == ({pod_of(number % SERVICES)}, set())
+        assert (gone.pods, gone.modes) == ({pod_of(number % SERVICES)}, set())
         assert scale.change(target(number)) == gone
     for number in (0, 11, 199):
-        assert scale.change(limit(number, "2000r/s")) == Touched(pods={pod_of(number)})
-        assert scale.change(limit(number)) == Touched(pods={pod_of(number)})
+        assert scale.change(limit(number, "2000r/s")) == ChangedSidecars(pods={pod_of(number)})
+        assert scale.change(limit(number)) == ChangedSidecars(pods={pod_of(number)})
     for number in (3, 110):
         about = {pod_of(at % SERVICES) for at in range(TARGETS) if at % GROUPS == number}
         about |= {pod_of(number)} if number % 2 else set()
-        assert scale.change(group(number, "^/other/")) == Touched(pods=about)
-        assert scale.change(group(number, f"^/v{number}/")) == Touched(pods=about)
-    assert scale.change(target(5)) == Touched(), "nothing changed"
+        assert scale.change(group(number, "^/other/")) == ChangedSidecars(pods=about)
+        assert scale.change(group(number, f"^/v{number}/")) == ChangedSidecars(pods=about)
+    assert scale.change(target(5)) == ChangedSidecars(), "nothing changed"
     scale.push()
 
 

@@ -1,8 +1,8 @@
-"""Whether a traffic policy may be stored. Pure: the local API server and the Kubernetes webhook call the same."""
+"""Decides whether a traffic policy may be stored, without I/O, for the local API server and Kubernetes webhooks."""
 
 from __future__ import annotations
 
-from .review import POLICIES, OtherObjects, Review, review, review_resource
+from .review import POLICY_KINDS, OtherObjects, Review, review, review_resource
 from .stored import StoredObjects
 
-__all__ = ["POLICIES", "OtherObjects", "Review", "StoredObjects", "review", "review_resource"]
+__all__ = ["POLICY_KINDS", "OtherObjects", "Review", "StoredObjects", "review", "review_resource"]

@@ -1,6 +1,6 @@
-"""One object in the light of the one that it replaces and of all others.
+"""Reviews an object, given the object that it replaces and all others.
 
-What names something that is not there is let in with a warning, as objects may come in any order.
+A reference to an object that does not exist is a warning and no error, because objects may be stored in any order.
 """
 
 from __future__ import annotations
@@ -20,74 +20,74 @@ from nginx_mesh.catalog.policies import limited_destination, limited_sources
 
 from .references import missing
 
-POLICIES = frozenset(
+POLICY_KINDS = frozenset(
     kind.KIND for kind in (TrafficTarget, HTTPRouteGroup, TCPRoute, TrafficSplit, RateLimit, CircuitBreaker)
 )
-"""The kinds that `review` has something to say about."""
+"""The kinds of objects that are reviewed."""
 
 
 class OtherObjects(Protocol):
-    """All objects; that which is judged may be among them."""
+    """All stored objects; the one that is reviewed may be among them."""
 
     def get(self, key: ObjectKey) -> Object | None:
         """The object of this key."""
 
     def limits_of(self, destination: ObjectKey) -> Iterable[RateLimit]:
-        """The RateLimits whose destination this is."""
+        """The RateLimits with this destination."""
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """Why an object is refused (`errors`), and what in it speaks of nothing (`warnings`); by field."""
+    """Why an object is refused (`errors`), and what it refers to in vain (`warnings`), by field."""
 
     errors: list[FieldError] = field(default_factory=list)
     warnings: list[FieldError] = field(default_factory=list)
 
 
 def review_resource(resource: Resource, stored: Resource | None, others: OtherObjects) -> Review:
-    """Judge a policy that is to be stored in place of `stored`. Raises FieldError when it cannot be decoded."""
+    """Review a policy that is to replace `stored`. Raises FieldError when it cannot be decoded."""
     return review(kinds.decode(resource), None if stored is None else kinds.decode(stored), others)
 
 
 def review(obj: Object, old: Object | None, others: OtherObjects) -> Review:
-    """Judge an object that is to be stored in place of `old`.
+    """Review an object that is to replace `old`.
 
-    What was wrong with `old` already is no reason to refuse a change of something else: conflicts that nobody saw
-    coming can be mended one by one.
+    A conflict that `old` had already is no reason to refuse the new object: so of several conflicts, users can resolve
+    one at a time.
     """
     errors = validate(obj)
     if errors:
         return Review(errors)
     if isinstance(obj, RateLimit):
-        errors = list(_taken(obj, old if isinstance(old, RateLimit) else None, others))
+        errors = list(_limit_conflicts(obj, old if isinstance(old, RateLimit) else None, others))
     elif isinstance(obj, CircuitBreaker) and not (isinstance(old, CircuitBreaker) and old.spec == obj.spec):
-        errors = list(_wrong_fallback(obj))
+        errors = list(_fallback_errors(obj))
     return Review(errors, list(missing(obj, others.get)))
 
 
-def _taken(limit: RateLimit, old: RateLimit | None, others: OtherObjects) -> Iterator[FieldError]:
+def _limit_conflicts(limit: RateLimit, old: RateLimit | None, others: OtherObjects) -> Iterator[FieldError]:
     destination = limited_destination(limit)
-    kept = _callers(old) if old is not None and limited_destination(old) == destination else {}
-    new = {caller: field for caller, field in _callers(limit).items() if caller not in kept}
+    unchanged = _callers(old) if old is not None and limited_destination(old) == destination else {}
+    new = {caller: field for caller, field in _callers(limit).items() if caller not in unchanged}
     for other in sorted(others.limits_of(destination), key=lambda other: other.key):
         if other.key == limit.key:
             continue
-        theirs = _callers(other)
+        others_callers = _callers(other)
         for caller, where in new.items():
-            if caller in theirs:
+            if caller in others_callers:
                 whom = "callers that no policy names" if caller is None else str(caller)
                 yield FieldError(where, f"{other.key} limits {whom} at {destination} already")
 
 
 def _callers(limit: RateLimit) -> dict[ObjectKey | None, str]:
-    """Whom a RateLimit names, None for those that none does, with the field that says so."""
+    """The callers that a RateLimit limits, with the field for each; None stands for callers that no RateLimit names."""
     sources = limited_sources(limit)
     if not sources:
         return {None: "spec.destination"}
     return {source: f"spec.sources[{index}]" for index, source in enumerate(sources)}
 
 
-def _wrong_fallback(breaker: CircuitBreaker) -> Iterator[FieldError]:
+def _fallback_errors(breaker: CircuitBreaker) -> Iterator[FieldError]:
     destination, fallback = breaker.spec.destination, breaker.spec.fallback
     if fallback is None:
         return

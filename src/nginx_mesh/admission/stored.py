@@ -1,4 +1,4 @@
-"""All other objects, as the judgement of one needs them."""
+"""Gives reviews access to the stored objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nginx_mesh.catalog.policies import limited_destination
 
 
 class StoredObjects:
-    """The objects that a reader has now: to be made anew after they have changed."""
+    """The objects that a reader has at this time. After a change a new instance is needed."""
 
     def __init__(self, objects: ObjectReader) -> None:
         self._objects = objects
@@ -24,7 +24,7 @@ class StoredObjects:
         return None if resource is None else kinds.decode(resource)
 
     def limits_of(self, destination: ObjectKey) -> list[RateLimit]:
-        """The RateLimits whose destination this is."""
+        """The RateLimits with this destination."""
         if self._limits is None:
             decoded = [kinds.decode(resource) for resource in self._objects.list(RateLimit.KIND)]
             self._limits = {limit.key: limit for limit in decoded if isinstance(limit, RateLimit)}

@@ -25,6 +25,11 @@ class ManifestError:
 
 
 @dataclass(frozen=True, slots=True)
+class DuplicateError(ManifestError):
+    """An object that an earlier document contains already."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedObject:
     """An object, typed and as it was written (nulls left out, namespace filled in), and where it came from."""
 
@@ -41,3 +46,13 @@ class LoadedObject:
     def error(self, error: FieldError) -> ManifestError:
         """What is wrong with a field of this object."""
         return ManifestError(self.file, self.document, str(self.object.key), error.field, error.reason)
+
+
+def described(value: Any) -> str:
+    """ "Kind namespace/name" of something that may not be an object at all."""
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return ""
+    metadata = value.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    names = [part for part in (metadata.get("namespace"), metadata.get("name")) if isinstance(part, str)]
+    return " ".join(part for part in (value["kind"], "/".join(names)) if part)

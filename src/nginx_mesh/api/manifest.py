@@ -5,7 +5,7 @@ What is sound comes out as typed objects; what is not, as errors that name file,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,8 +15,12 @@ from .decoding import without_nulls
 from .documents import read
 from .errors import FieldError
 from .kinds import decode
+from .listing import with_implied_kind
+from .loaded import DuplicateError as DuplicateError
 from .loaded import LoadedObject as LoadedObject
 from .loaded import ManifestError as ManifestError
+from .loaded import described
+from .meta import ObjectKey
 from .validate import validate
 
 MAX_OBJECTS = 5000
@@ -24,7 +28,7 @@ MAX_OBJECTS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Objects of a file in its order, and what is wrong with those that are not among them."""
+    """The sound objects of files in their order, and the errors in all others."""
 
     objects: list[LoadedObject] = field(default_factory=list)
     errors: list[ManifestError] = field(default_factory=list)
@@ -61,11 +65,28 @@ def load(data: bytes, source: str, *, namespace: str = "default") -> Manifest:
     return manifest
 
 
+def load_all(files: Iterable[tuple[str, bytes]], *, namespace: str = "default") -> Manifest:
+    """Read manifests, given as (source, data), that belong together: no object may be in them twice. Never raises."""
+    result = Manifest()
+    seen: dict[ObjectKey, LoadedObject] = {}
+    for source, data in files:
+        manifest = load(data, source, namespace=namespace)
+        result.errors.extend(manifest.errors)
+        for loaded in manifest.objects:
+            first = seen.setdefault(loaded.object.key, loaded)
+            if first is loaded:
+                result.objects.append(loaded)
+            else:
+                key, reason = str(loaded.object.key), f"the same object is in {first.source}"
+                result.errors.append(DuplicateError(loaded.file, loaded.document, key, "metadata.name", reason))
+    return result
+
+
 def _load_object(value: Any, file: str, document: int, namespace: str) -> LoadedObject | list[ManifestError]:
     try:
         obj = decode(value)
     except FieldError as error:
-        return [ManifestError(file, document, _described(value), error.field, error.reason)]
+        return [ManifestError(file, document, described(value), error.field, error.reason)]
     raw = without_nulls(value)
     if obj.NAMESPACED and not obj.metadata.namespace:
         raw["metadata"]["namespace"] = namespace
@@ -76,7 +97,7 @@ def _load_object(value: Any, file: str, document: int, namespace: str) -> Loaded
 
 def _flatten(value: Any) -> Iterator[_Item]:
     """The items of lists, of `kind: List` and of lists of one kind; what is no list is itself."""
-    kind, version = (value.get("kind"), value.get("apiVersion")) if isinstance(value, dict) else (None, None)
+    kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or not kind.endswith("List") or "items" not in value:
         yield _Item(value)
         return
@@ -85,16 +106,4 @@ def _flatten(value: Any) -> Iterator[_Item]:
         yield _Item(None, FieldError("items", "must be a list"))
         return
     for item in items or ():
-        if kind != "List" and isinstance(item, dict):
-            item = {"apiVersion": version, "kind": kind.removesuffix("List"), **item}
-        yield from _flatten(item)
-
-
-def _described(value: Any) -> str:
-    """ "Kind namespace/name" of something that may not be an object at all."""
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        return ""
-    metadata = value.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    names = [part for part in (metadata.get("namespace"), metadata.get("name")) if isinstance(part, str)]
-    return " ".join(part for part in (value["kind"], "/".join(names)) if part)
+        yield from _flatten(with_implied_kind(item, value) if isinstance(item, dict) else item)

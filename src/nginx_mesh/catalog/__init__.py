@@ -1,1 +1,1 @@
-"""The mesh as facts: an index of Kubernetes objects, fed by events."""
+"""An index of the mesh's Kubernetes objects, kept up to date by events."""

@@ -1,4 +1,4 @@
-"""IP addresses as the mesh writes them."""
+"""The text form of IP addresses in the mesh."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=65536)
 def canonical(address: str) -> str | None:
-    """The one spelling of an IPv4 or IPv6 address (RFC 5952); None when it is not one, or only within a zone."""
+    """The canonical text of an IPv4 or IPv6 address (RFC 5952); None for other text and for an address with a zone."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -22,5 +22,5 @@ def family(address: str) -> int:
 
 
 def socket_address(address: str, port: int) -> str:
-    """`ip:port`, an IPv6 address in brackets."""
+    """`ip:port`, with an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,24 +1,28 @@
-"""Events that feed the catalog, and what it says they touched."""
+"""The events that update the catalog, and the changes that the catalog reports for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nginx_mesh.api.meta import Object, ObjectKey
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+D = TypeVar("D", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
-    """The object is new, or has changed to this."""
+    """An object was created or updated."""
 
     obj: Object
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The object is gone."""
+    """An object was deleted."""
 
     key: ObjectKey
 
@@ -41,7 +45,7 @@ class ServicePort(NamedTuple):
 
 
 class EndpointAddress(NamedTuple):
-    """An address and port (`ip`, `target`), a pod's as a rule, behind a port of a Service."""
+    """An endpoint of a Service's port: an address (`ip`) and the port there (`target`), as a rule those of a pod."""
 
     service: ObjectKey
     port: int
@@ -49,21 +53,26 @@ class EndpointAddress(NamedTuple):
     target: int
 
     @property
+    def address(self) -> Address:
+        """Where the endpoint listens."""
+        return Address(self.ip, self.target)
+
+    @property
     def service_port(self) -> ServicePort:
-        """The port of the Service that it stands behind."""
+        """The Service's port that this is an endpoint of."""
         return ServicePort(self.service, self.port)
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The facts that events touched. Each may have come, gone or changed: the catalog tells which.
+    """What may have been created, updated or deleted by events. The catalog has the present values.
 
-    `pods`: facts of a pod that its own sidecar acts on. `addresses`: what dialling an address means.
-    `services`: ports of a Service with everything behind them. `endpoints`: single endpoints.
-    `references`: Services, workloads and pods, as policies name them, whose members, or their accounts or addresses,
-    changed.
-    `splits`, `breakers`: ports of a Service at which a split or a breaker may be another.
-    `objects`: objects whose soundness is to be looked at again, for themselves or for what they refer to.
+    `pods`: pods whose own sidecars are affected. `addresses`: addresses at which dialling leads to something else.
+    `services`: ports of Services, each with all of its endpoints. `endpoints`: single endpoints.
+    `references`: Services, workloads and pods that policies can refer to, when their pods, or the accounts or
+    addresses of their pods, changed.
+    `splits`, `breakers`: ports of Services to which another TrafficSplit or CircuitBreaker may apply.
+    `objects`: objects to be checked again, because they or objects that they refer to changed.
     """
 
     pods: frozenset[ObjectKey] = frozenset()
@@ -75,20 +84,14 @@ class Changes:
     breakers: frozenset[ServicePort] = frozenset()
     objects: frozenset[ObjectKey] = frozenset()
 
-    @classmethod
-    def of(cls, parts: Iterable[Changes]) -> Changes:
-        """All that several changes touched."""
-        parts = tuple(parts)
-        return cls(
-            pods=frozenset().union(*(part.pods for part in parts)),
-            addresses=frozenset().union(*(part.addresses for part in parts)),
-            services=frozenset().union(*(part.services for part in parts)),
-            endpoints=frozenset().union(*(part.endpoints for part in parts)),
-            references=frozenset().union(*(part.references for part in parts)),
-            splits=frozenset().union(*(part.splits for part in parts)),
-            breakers=frozenset().union(*(part.breakers for part in parts)),
-            objects=frozenset().union(*(part.objects for part in parts)),
-        )
-
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) for field in fields(self))
+
+
+def union(first: D, *others: D) -> D:
+    """A dataclass whose fields are the unions of the fields of all given ones. All fields must be frozensets."""
+    merged: dict[str, frozenset[Any]] = {
+        field.name: getattr(first, field.name).union(*(getattr(other, field.name) for other in others))
+        for field in fields(first)
+    }
+    return type(first)(**merged)

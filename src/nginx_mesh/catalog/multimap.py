@@ -1,4 +1,4 @@
-"""A mapping from a key to a set of values that holds no empty sets."""
+"""A mapping from keys to sets of values that keeps no empty sets."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class MultiMap(Generic[K, V]):
         self._sets: dict[K, set[V]] = {}
 
     def add(self, key: K, value: V) -> None:
-        """Put `value` among those of `key`."""
+        """Add `value` to the set of `key`."""
         self._sets.setdefault(key, set()).add(value)
 
     def discard(self, key: K, value: V) -> None:
-        """Take `value` from those of `key`; nothing happens when it is not there."""
+        """Remove `value` from the set of `key`, if it is in it."""
         values = self._sets.get(key)
         if values is not None:
             values.discard(value)
@@ -31,7 +31,7 @@ class MultiMap(Generic[K, V]):
                 del self._sets[key]
 
     def get(self, key: K) -> AbstractSet[V]:
-        """The values of `key`, empty when it has none."""
+        """The set of `key`, empty when the key has no values."""
         return self._sets.get(key, frozenset())
 
     def __iter__(self) -> Iterator[K]:

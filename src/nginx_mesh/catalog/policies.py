@@ -1,8 +1,7 @@
-"""Traffic policies, indexed by what they apply to and what they refer to."""
+"""Traffic policies, indexed by the pods and Services that they apply to and by the objects that they refer to."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
 
+from .changes import union
 from .multimap import MultiMap
-from .routing import Diversions, Ends, breaker_ends, seniority, split_ends
+from .references import referenced_key
+from .routing import RoutedServices, RoutingPolicies, breaker_services, precedence, split_services
 
 Account = tuple[str, str]  # namespace, ServiceAccount
 _Policy = TrafficTarget | RateLimit
@@ -20,11 +21,14 @@ _Route = HTTPRouteGroup | TCPRoute
 
 
 @dataclass(frozen=True, slots=True)
-class Affected:
-    """Whom a policy's change concerns: pods by account, by reference; sources of rate limits; objects to check.
+class PolicyChanges:
+    """What a change of a policy affects.
 
-    `splits` and `breakers` are Services at which one that counts may be another now; `starts` and `targets` Services
-    that were, or were not, at that end of a split or breaker before.
+    `accounts`: accounts whose pods have TrafficTargets that changed. `destinations`: Services, workloads and pods whose
+    rate limits changed. `sources`: those that RateLimits name, or named, as sources.
+    `splits`, `breakers`: Services to which another TrafficSplit or CircuitBreaker may apply. `roots`, `backends`:
+    Services that a TrafficSplit or CircuitBreaker has newly got, or has no longer, as its root or as a backend.
+    `objects`: objects to be checked again.
     """
 
     accounts: frozenset[Account] = frozenset()
@@ -32,17 +36,17 @@ class Affected:
     sources: frozenset[ObjectKey] = frozenset()
     splits: frozenset[ObjectKey] = frozenset()
     breakers: frozenset[ObjectKey] = frozenset()
-    starts: frozenset[ObjectKey] = frozenset()
-    targets: frozenset[ObjectKey] = frozenset()
+    roots: frozenset[ObjectKey] = frozenset()
+    backends: frozenset[ObjectKey] = frozenset()
     objects: frozenset[ObjectKey] = frozenset()
 
 
 class Policies:
-    """TrafficTargets, RateLimits, `splits` and `breakers`, and the routes they name."""
+    """TrafficTargets, RateLimits, TrafficSplits (`splits`), CircuitBreakers (`breakers`), and the routes they name."""
 
     def __init__(self) -> None:
-        self.splits: Diversions[TrafficSplit] = Diversions(split_ends)
-        self.breakers: Diversions[CircuitBreaker] = Diversions(breaker_ends)
+        self.splits: RoutingPolicies[TrafficSplit] = RoutingPolicies(split_services)
+        self.breakers: RoutingPolicies[CircuitBreaker] = RoutingPolicies(breaker_services)
         self._targets: dict[ObjectKey, TrafficTarget] = {}
         self._limits: dict[ObjectKey, RateLimit] = {}
         self._routes: dict[ObjectKey, _Route] = {}
@@ -52,7 +56,7 @@ class Policies:
         self._policies_by_route: MultiMap[ObjectKey, ObjectKey] = MultiMap()
 
     def keys(self) -> set[ObjectKey]:
-        """Keys of everything here."""
+        """The keys of all policies and routes."""
         return {*self._targets, *self._limits, *self._routes, *self.splits.keys(), *self.breakers.keys()}
 
     def target(self, key: ObjectKey) -> TrafficTarget | None:
@@ -68,33 +72,33 @@ class Policies:
         return self._routes.get(key)
 
     def naming(self, route: ObjectKey) -> AbstractSet[ObjectKey]:
-        """The policies that name a route, whether it is there or not."""
+        """The policies that name a route, whether the route exists or not."""
         return self._policies_by_route.get(route)
 
     def targets_of(self, account: Account) -> list[TrafficTarget]:
-        """TrafficTargets whose destination is this account, the oldest first, then by name."""
-        return sorted((self._targets[key] for key in self._targets_of.get(account)), key=seniority)
+        """The TrafficTargets whose destination is this account, in order of precedence."""
+        return sorted((self._targets[key] for key in self._targets_of.get(account)), key=precedence)
 
     def limits_of(self, references: Iterable[ObjectKey]) -> list[RateLimit]:
-        """RateLimits whose destination is any of these, the oldest first, then by name."""
+        """The RateLimits whose destination is any of these, in order of precedence."""
         keys = {key for reference in references for key in self._limits_of.get(reference)}
-        return sorted((self._limits[key] for key in keys), key=seniority)
+        return sorted((self._limits[key] for key in keys), key=precedence)
 
-    def limited_by_source(self, reference: ObjectKey) -> bool:
+    def is_limited_source(self, reference: ObjectKey) -> bool:
         """Whether any RateLimit names this as a source."""
         return bool(self._limits_by_source.get(reference))
 
-    def affected_by_source(self, reference: ObjectKey) -> Affected:
-        """Whom it concerns that the pods of a source have changed."""
-        return _merged(self._affected(key) for key in self._limits_by_source.get(reference))
+    def affected_by_source(self, reference: ObjectKey) -> PolicyChanges:
+        """What is affected when the pods behind a source of RateLimits change."""
+        return union(PolicyChanges(), *map(self._affected, self._limits_by_source.get(reference)))
 
-    def set(self, key: ObjectKey, policy: Object | None) -> Affected:
-        """A policy or route has come, changed or (None) gone. Other kinds concern nobody."""
+    def set(self, key: ObjectKey, policy: Object | None) -> PolicyChanges:
+        """Store a new or updated policy or route; None deletes it. Objects of other kinds affect nothing."""
         if key.kind in (HTTPRouteGroup.KIND, TCPRoute.KIND):
             return self._set_route(key, policy if isinstance(policy, _Route) else None)
         if key.kind not in (TrafficTarget.KIND, RateLimit.KIND, TrafficSplit.KIND, CircuitBreaker.KIND):
-            return Affected()
-        before, ends = self._affected(key), self._ends(key)
+            return PolicyChanges()
+        before, routed_before = self._affected(key), self._routed_services(key)
         self._remove(key)
         if isinstance(policy, TrafficTarget):
             self._targets[key] = policy
@@ -110,18 +114,19 @@ class Policies:
             self.breakers.set(key, policy)
         for route in routes_of(policy):
             self._policies_by_route.add(route, key)
-        itself = Affected(objects=frozenset((key,)))
-        return _merged((before, self._affected(key), _moved(ends, self._ends(key)), itself))
+        itself = PolicyChanges(objects=frozenset((key,)))
+        rerouted = _rerouted(routed_before, self._routed_services(key))
+        return union(before, self._affected(key), rerouted, itself)
 
-    def _set_route(self, key: ObjectKey, route: _Route | None) -> Affected:
+    def _set_route(self, key: ObjectKey, route: _Route | None) -> PolicyChanges:
         if self._routes.get(key) == route:
-            return Affected()
+            return PolicyChanges()
         if route is None:
             del self._routes[key]
         else:
             self._routes[key] = route
         policies = self._policies_by_route.get(key)
-        return _merged((*map(self._affected, policies), Affected(objects=frozenset((key, *policies)))))
+        return union(PolicyChanges(objects=frozenset((key, *policies))), *map(self._affected, policies))
 
     def _remove(self, key: ObjectKey) -> None:
         target, limit, split = self._targets.pop(key, None), self._limits.pop(key, None), self.splits.get(key)
@@ -136,60 +141,44 @@ class Policies:
         for route in routes_of(target or limit or split):
             self._policies_by_route.discard(route, key)
 
-    def _ends(self, key: ObjectKey) -> Ends | None:
-        return self.splits.ends(key) or self.breakers.ends(key)
+    def _routed_services(self, key: ObjectKey) -> RoutedServices | None:
+        return self.splits.services(key) or self.breakers.services(key)
 
-    def _affected(self, key: ObjectKey) -> Affected:
+    def _affected(self, key: ObjectKey) -> PolicyChanges:
         target, limit = self._targets.get(key), self._limits.get(key)
         if target is not None:
-            return Affected(accounts=frozenset((destination_account(target),)))
+            return PolicyChanges(accounts=frozenset((destination_account(target),)))
         if limit is not None:
             destination = limited_destination(limit)
-            return Affected(
+            return PolicyChanges(
                 destinations=frozenset((destination,)),
                 sources=frozenset(limited_sources(limit)),
                 objects=frozenset(self._limits_of.get(destination)),
             )
-        split, breaker = self.splits.ends(key), self.breakers.ends(key)
+        split, breaker = self.splits.services(key), self.breakers.services(key)
         if split is not None:
-            return Affected(splits=frozenset((split.start,)), objects=frozenset(self.splits.rivals(split.start)))
+            return PolicyChanges(splits=frozenset((split.root,)), objects=frozenset(self.splits.with_root(split.root)))
         if breaker is not None:
-            return Affected(
-                breakers=frozenset((breaker.start,)), objects=frozenset(self.breakers.rivals(breaker.start))
+            return PolicyChanges(
+                breakers=frozenset((breaker.root,)), objects=frozenset(self.breakers.with_root(breaker.root))
             )
-        return Affected()
+        return PolicyChanges()
 
 
 def destination_account(target: TrafficTarget) -> Account:
     """The account whose pods a TrafficTarget protects."""
-    destination = target.spec.destination
-    return destination.namespace or target.metadata.namespace, destination.name
+    key = referenced_key(target, target.spec.destination)
+    return key.namespace, key.name
 
 
 def limited_destination(limit: RateLimit) -> ObjectKey:
-    """What a RateLimit protects."""
-    destination = limit.spec.destination
-    return ObjectKey(destination.kind, destination.namespace or limit.metadata.namespace, destination.name)
+    """The Service, workload or pod that a RateLimit protects."""
+    return referenced_key(limit, limit.spec.destination)
 
 
 def limited_sources(limit: RateLimit) -> list[ObjectKey]:
-    """Whom a RateLimit names, each once, in its order."""
-    sources = (
-        ObjectKey(source.kind, source.namespace or limit.metadata.namespace, source.name)
-        for source in limit.spec.sources
-    )
-    return list(dict.fromkeys(sources))
-
-
-def _moved(before: Ends | None, after: Ends | None) -> Affected:
-    ends = [each for each in (before, after) if each is not None]
-    starts = Counter(each.start for each in ends)
-    targets = Counter(target for each in ends for target in each.targets)
-    return Affected(starts=_once(starts), targets=_once(targets))
-
-
-def _once(counted: Counter[ObjectKey]) -> frozenset[ObjectKey]:
-    return frozenset(key for key, times in counted.items() if times == 1)
+    """The sources that a RateLimit names, in its order, each once."""
+    return list(dict.fromkeys(referenced_key(limit, source) for source in limit.spec.sources))
 
 
 def routes_of(policy: Object | None) -> set[ObjectKey]:
@@ -201,15 +190,14 @@ def routes_of(policy: Object | None) -> set[ObjectKey]:
     return {ObjectKey(rule.kind, policy.metadata.namespace, rule.name) for rule in policy.spec.rules}
 
 
-def _merged(parts: Iterable[Affected]) -> Affected:
-    parts = tuple(parts)
-    return Affected(
-        accounts=frozenset().union(*(part.accounts for part in parts)),
-        destinations=frozenset().union(*(part.destinations for part in parts)),
-        sources=frozenset().union(*(part.sources for part in parts)),
-        splits=frozenset().union(*(part.splits for part in parts)),
-        breakers=frozenset().union(*(part.breakers for part in parts)),
-        starts=frozenset().union(*(part.starts for part in parts)),
-        targets=frozenset().union(*(part.targets for part in parts)),
-        objects=frozenset().union(*(part.objects for part in parts)),
-    )
+def _rerouted(before: RoutedServices | None, after: RoutedServices | None) -> PolicyChanges:
+    """The Services that only one of the two names as its root, or as a backend."""
+    return PolicyChanges(roots=_roots(before) ^ _roots(after), backends=_backends(before) ^ _backends(after))
+
+
+def _roots(services: RoutedServices | None) -> frozenset[ObjectKey]:
+    return frozenset() if services is None else frozenset((services.root,))
+
+
+def _backends(services: RoutedServices | None) -> frozenset[ObjectKey]:
+    return frozenset() if services is None else services.backends

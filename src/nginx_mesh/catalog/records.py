@@ -1,50 +1,50 @@
-"""What the mesh keeps of a Pod, of a Service and of an EndpointSlice.
+"""Records: the parts of Pods, Services and EndpointSlices that the mesh acts on.
 
-A record holds only what the mesh acts on, so that two objects with equal records are the same to it: most updates
-of a Pod's status end here.
+An update of an object that leaves its record equal changes nothing: most updates of a Pod's status end here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nginx_mesh.api.annotations import OWNER_PREFIX, PEER_SPIFFE_ID, SIDECAR_CONTAINER, is_injected
 from nginx_mesh.api.core import ContainerPort, EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.names import port_number
+from nginx_mesh.api.owners import OWNER_KINDS, TEMPLATE_HASH, controller
 from nginx_mesh.api.portprotocol import PortProtocol, protocol_of
 
 from .addresses import canonical, family
+from .changes import ServicePort
 
-_OWNER_KINDS = ("deployment", "daemonset", "statefulset", "replicaset", "replicationcontroller", "job")
-_OWNER_KIND_NAMES = {
-    "deployment": "Deployment",
-    "daemonset": "DaemonSet",
-    "statefulset": "StatefulSet",
-    "replicaset": "ReplicaSet",
-    "replicationcontroller": "ReplicationController",
-    "job": "Job",
-}
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
-_TEMPLATE_HASH = "pod-template-hash"
 _MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
-_OF_PODS = "endpointslice-controller.k8s.io"
+_KUBERNETES_CONTROLLER = "endpointslice-controller.k8s.io"
+
+
+class Caller(NamedTuple):
+    """How servers can recognise a pod that calls them: by its account (namespace, ServiceAccount) or its addresses."""
+
+    account: tuple[str, str]
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class PodRecord:
     """A Pod. `addresses` is empty while it has none and once it has finished.
 
-    `ports` are the declared TCP ports, number to name; `owner` is (lower-case kind, name) of what made the pod, a
-    Deployment rather than its ReplicaSet. `serving` is what Kubernetes calls ready: the Ready condition, not deleting.
+    `ports` are the declared TCP ports, number to name. `owner` is (lower-case kind, name) of the workload that the pod
+    belongs to, a Deployment rather than its ReplicaSet. `ready` is as in EndpointSlices: the Ready condition is true
+    and the pod is not being deleted.
     """
 
     key: ObjectKey
     created: str
     addresses: tuple[str, ...]
     account: str
-    serving: bool
+    ready: bool
     meshed: bool
     ports: Mapping[int, str]
     labels: Mapping[str, str]
@@ -54,15 +54,15 @@ class Workload:
 
     @property
     def references(self) -> tuple[ObjectKey, ...]:
-        """Keys under which a policy may name this pod, other than the Services that select it."""
+        """The keys by which a policy may refer to this pod, apart from the Services that select it."""
         if self.owner is None:
             return (self.key,)
         kind, name = self.owner
-        return (self.key, ObjectKey(_OWNER_KIND_NAMES[kind], self.key.namespace, name))
+        return (self.key, ObjectKey(OWNER_KINDS[kind], self.key.namespace, name))
 
     @property
     def metric_labels(self) -> dict[str, str]:
-        """pod, namespace, deployment|…, pod_template_hash; those that are known."""
+        """The labels pod, namespace, deployment (or another kind of owner) and pod_template_hash, as far as known."""
         labels = {"pod": self.key.name, "namespace": self.key.namespace}
         if self.owner is not None:
             labels[self.owner[0]] = self.owner[1]
@@ -70,9 +70,14 @@ class Workload:
             labels["pod_template_hash"] = self.template_hash
         return labels
 
+    @property
+    def caller(self) -> Caller:
+        """The pod as a caller."""
+        return Caller((self.key.namespace, self.account), self.addresses)
+
     def port_named(self, name: str) -> int | None:
         """The number of the declared TCP port with this name."""
-        return next((number for number, its_name in self.ports.items() if its_name == name), None)
+        return next((number for number, port_name in self.ports.items() if port_name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +91,27 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Balanced:
-    """A Service whose endpoints the mesh knows: the pods that it selects, or, where it is `remote`, what slices list.
+class PortUse:
+    """How a TCP port of a pod is used.
 
-    `vips` are its cluster addresses in the Service's order, empty when it is headless; `families` (4, 6) those of its
-    endpoints, the preferred first; `ports` its TCP ports by number.
+    `protocols` are those that the Services targeting the port give it, sorted; its own when no Service targets it. More
+    than one means that Services disagree. `service` is one that targets it, for metrics: the first by name, headless
+    ones before others; None when there is none. `declared`: the port is among the containers' ports. `headless` are the
+    ports of headless Services that target it, sorted: a caller that dials the pod may have resolved any of them.
+    """
+
+    protocols: tuple[PortProtocol, ...]
+    service: ObjectKey | None
+    declared: bool
+    headless: tuple[ServicePort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRecord:
+    """A Service whose endpoints the mesh knows: the pods that it selects or, for a remote one, those in EndpointSlices.
+
+    `vips` are its cluster IPs in the Service's order, none when it is headless. `families` are the IP families (4, 6)
+    of its endpoints, the preferred one first. `ports` are its TCP ports by number.
     """
 
     key: ObjectKey
@@ -104,19 +125,19 @@ class Balanced:
 
     @property
     def remote(self) -> bool:
-        """Whether it has no selector; an annotation names the SPIFFE ID that its endpoints prove then."""
+        """Whether it has no selector. An annotation then names the SPIFFE ID of its endpoints."""
         return not self.selector
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether a pod of the Service's namespace with these labels belongs to it."""
         return not self.remote and all(labels.get(name) == value for name, value in self.selector.items())
 
-    def address_of(self, pod: Workload) -> str | None:
-        """The one address at which this Service reaches the pod.
+    def address_of(self, pod: PodRecord) -> str | None:
+        """The one address at which this Service reaches the pod, None when the pod has none of the Service's families.
 
-        A pod is one endpoint of a cluster whichever VIP was dialled: as two it would count double for every method
-        that counts requests, and an application that listens on one family would fail on half of its endpoints. The
-        Service's families decide in their order, as in Kubernetes; a pod with none of them is no endpoint.
+        A pod is one endpoint, whichever VIP was dialled. As two endpoints it would count twice in load balancing
+        methods that count requests, and an application that listens on one IP family would fail half of its requests.
+        The order of the Service's families decides, as in Kubernetes.
         """
         for wanted in self.families:
             for address in pod.addresses:
@@ -124,49 +145,49 @@ class Balanced:
                     return address
         return None
 
-    def target_of(self, port: Port, pod: Workload) -> int | None:
-        """The pod's port behind a port of this Service; None when it is named and the pod has no such name."""
+    def target_of(self, port: Port, pod: PodRecord) -> int | None:
+        """The pod's port for a port of this Service; None when the target is a name that the pod does not declare."""
         return port.target if isinstance(port.target, int) else pod.port_named(port.target)
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """An EndpointSlice of a Service without a selector: addresses and whether they are ready; TCP ports by name."""
+class SliceRecord:
+    """An EndpointSlice of a remote Service: `addresses` with whether they are ready, and its TCP `ports` by name."""
 
     service: ObjectKey
     addresses: Mapping[str, bool]
     ports: Mapping[str, int]
 
 
-def workload(pod: Pod) -> Workload:
+def pod_record(pod: Pod) -> PodRecord:
     """The record of a Pod."""
     status = pod.status
     finished = status.phase in ("Succeeded", "Failed")
     own = [container for container in pod.spec.containers if container.name != SIDECAR_CONTAINER]
-    return Workload(
+    return PodRecord(
         key=pod.key,
         created=pod.metadata.creation_timestamp,
         addresses=() if finished else _addresses(status.ips),
         account=pod.spec.service_account_name or "default",
-        serving=status.ready and not finished and pod.metadata.deletion_timestamp is None,
-        # The annotation alone is a claim that anybody can write.
+        ready=status.ready and not finished and pod.metadata.deletion_timestamp is None,
+        # The annotation alone proves nothing: anybody can write it.
         meshed=is_injected(pod.metadata.annotations) and len(own) < len(pod.spec.containers),
-        ports=_declared(port for container in own for port in container.ports),
+        ports=_declared_ports(port for container in own for port in container.ports),
         labels=pod.metadata.labels,
-        annotations=_ours(pod.metadata.annotations),
+        annotations=_mesh_annotations(pod.metadata.annotations),
         owner=_owner(pod),
-        template_hash=pod.metadata.labels.get(_TEMPLATE_HASH, ""),
+        template_hash=pod.metadata.labels.get(TEMPLATE_HASH, ""),
     )
 
 
-def balanced(service: Service) -> Balanced | None:
-    """The record of a Service, None for one whose endpoints the mesh does not know."""
+def service_record(service: Service) -> ServiceRecord | None:
+    """The record of a Service, None when the mesh does not know the Service's endpoints."""
     spec = service.spec
     known = bool(spec.selector) or PEER_SPIFFE_ID in service.metadata.annotations
     if not known or spec.type == "ExternalName":
         return None
     vips = () if spec.headless else _addresses(spec.cluster_ips or [spec.cluster_ip])
-    return Balanced(
+    return ServiceRecord(
         key=service.key,
         vips=vips,
         families=tuple(dict.fromkeys(map(family, vips)))
@@ -182,20 +203,20 @@ def balanced(service: Service) -> Balanced | None:
                 target=port.target_port or port.port,
             )
             for port in spec.ports
-            if port.protocol == "TCP" and _exists(port.port) and _exists(port.target_port or port.port)
+            if port.protocol == "TCP" and _is_valid_port(port.port) and _is_valid_port(port.target_port or port.port)
         },
         publish_not_ready=spec.publish_not_ready_addresses,
-        annotations=_ours(service.metadata.annotations),
+        annotations=_mesh_annotations(service.metadata.annotations),
     )
 
 
-def endpoint_slice(slice_: EndpointSlice) -> Slice | None:
-    """The record of an EndpointSlice, None for one of no Service, and for those that Kubernetes makes of pods."""
+def slice_record(slice_: EndpointSlice) -> SliceRecord | None:
+    """The record of an EndpointSlice, None when it names no Service or when Kubernetes makes it from a selector."""
     labels = slice_.metadata.labels
     name = labels.get(EndpointSlice.SERVICE_NAME)
-    if not name or labels.get(_MANAGED_BY) == _OF_PODS:
+    if not name or labels.get(_MANAGED_BY) == _KUBERNETES_CONTROLLER:
         return None
-    return Slice(
+    return SliceRecord(
         service=ObjectKey(Service.KIND, slice_.metadata.namespace, name),
         addresses={
             address: endpoint.conditions.ready is not False
@@ -205,7 +226,7 @@ def endpoint_slice(slice_: EndpointSlice) -> Slice | None:
         ports={
             port.name: port.port
             for port in slice_.ports
-            if port.protocol == "TCP" and port.port is not None and _exists(port.port)
+            if port.protocol == "TCP" and port.port is not None and _is_valid_port(port.port)
         },
     )
 
@@ -214,35 +235,28 @@ def _addresses(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found for address in addresses if (found := canonical(address)) is not None))
 
 
-def _declared(ports: Iterable[ContainerPort]) -> dict[int, str]:
+def _declared_ports(ports: Iterable[ContainerPort]) -> dict[int, str]:
     declared: dict[int, str] = {}
     for port in ports:
-        if port.protocol == "TCP" and _exists(port.container_port) and not declared.get(port.container_port):
+        if port.protocol == "TCP" and _is_valid_port(port.container_port) and not declared.get(port.container_port):
             declared[port.container_port] = port.name
     return declared
 
 
-def _exists(port: int | str) -> bool:
-    """Whether a port can be dialled. One that cannot would make sidecars refuse all of their state."""
+def _is_valid_port(port: int | str) -> bool:
+    """Whether a port is a name or a valid number. Sidecars would refuse their whole state for an invalid one."""
     return isinstance(port, str) or port_number(port) is None
 
 
-def _ours(annotations: Mapping[str, str]) -> dict[str, str]:
+def _mesh_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in annotations.items() if OWNER_PREFIX in name}
 
 
 def _owner(pod: Pod) -> tuple[str, str] | None:
-    labels = pod.metadata.labels
-    for kind in _OWNER_KINDS:
-        name = labels.get(OWNER_PREFIX + kind)
+    """(lower-case kind, name), by the label that injection adds, else by the pod's ownerReferences."""
+    for kind in OWNER_KINDS:
+        name = pod.metadata.labels.get(OWNER_PREFIX + kind)
         if name:
             return kind, name
-    for reference in pod.metadata.owner_references:
-        kind = reference.kind.lower()
-        if not reference.controller or kind not in _OWNER_KINDS:
-            continue
-        template_hash = labels.get(_TEMPLATE_HASH)
-        if kind == "replicaset" and template_hash and reference.name.endswith("-" + template_hash):
-            return "deployment", reference.name.removesuffix("-" + template_hash)
-        return kind, reference.name
-    return None
+    owner = controller(pod.metadata)
+    return (owner[0].lower(), owner[1]) if owner is not None and owner[0].lower() in OWNER_KINDS else None

@@ -1,6 +1,7 @@
-"""Endpoints that EndpointSlices list for Services whose annotation names the SPIFFE ID that they prove.
+"""The endpoints of remote Services: those without a selector, whose annotation names the SPIFFE ID of the endpoints.
 
-Slices and Services come in any order. An event costs in proportion to its slice, or to its Service's slices.
+EndpointSlices list them. Slices and Services may arrive in any order. The cost of an event is in proportion to the size
+of its slice, or of its Service's slices.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from nginx_mesh.api.meta import ObjectKey
 from .addresses import family
 from .changes import Address, EndpointAddress, ServicePort
 from .multimap import MultiMap
-from .records import Balanced, Slice
+from .records import ServiceRecord, SliceRecord
 
 
-class Remotes:
-    """Slices, and the endpoints that they are of the remote Services there are."""
+class RemoteEndpoints:
+    """EndpointSlices, and the endpoints that they list for the remote Services in the catalog."""
 
     def __init__(self) -> None:
-        self._slices: dict[ObjectKey, Slice] = {}
+        self._slices: dict[ObjectKey, SliceRecord] = {}
         self._slices_of: MultiMap[ObjectKey, ObjectKey] = MultiMap()
-        # How many slices list an endpoint: Kubernetes may move one from slice to slice.
+        # How many slices list an endpoint. More than one may do so while Kubernetes moves it to another slice.
         self._listed: Counter[EndpointAddress] = Counter()
         self._of_port: MultiMap[ServicePort, EndpointAddress] = MultiMap()
         self._at: MultiMap[Address, EndpointAddress] = MultiMap()
@@ -31,68 +32,68 @@ class Remotes:
     def __contains__(self, endpoint: EndpointAddress) -> bool:
         return endpoint in self._listed
 
-    def of(self, port: ServicePort) -> AbstractSet[EndpointAddress]:
-        """The endpoints of a port of a Service."""
+    def of_port(self, port: ServicePort) -> AbstractSet[EndpointAddress]:
+        """The endpoints of a Service's port."""
         return self._of_port.get(port)
 
     def at(self, address: Address) -> EndpointAddress | None:
-        """An endpoint that has this address; the first by Service and port should several."""
+        """The endpoint at this address; when there are several, the first by Service and port."""
         return min(self._at.get(address), default=None)
 
     def addresses(self) -> Iterator[Address]:
-        """Every address that an endpoint has."""
+        """The addresses of all endpoints."""
         return iter(self._at)
 
     def set_slice(
-        self, key: ObjectKey, new: Slice | None, service_of: Callable[[ObjectKey], Balanced | None]
+        self, key: ObjectKey, new: SliceRecord | None, service_of: Callable[[ObjectKey], ServiceRecord | None]
     ) -> set[EndpointAddress]:
-        """The slice has come, changed or (None) gone: the endpoints that came or went with it.
+        """Store a new or updated slice; None deletes it. Returns the endpoints that this added or removed.
 
-        `service_of` gives the remote Service of a key, if there is one.
+        `service_of` returns the remote Service of a key, if the catalog has one.
         """
         old = self._slices.get(key)
         if old == new:
             return set()
-        touched: set[EndpointAddress] = set()
+        changed: set[EndpointAddress] = set()
         if old is not None:
             del self._slices[key]
             self._slices_of.discard(old.service, key)
             service = service_of(old.service)
-            touched ^= self._unlist(service, old) if service is not None else set()
+            changed ^= self._unlist(service, old) if service is not None else set()
         if new is not None:
             self._slices[key] = new
             self._slices_of.add(new.service, key)
             service = service_of(new.service)
-            touched ^= self._list(service, new) if service is not None else set()
-        return touched
+            changed ^= self._list(service, new) if service is not None else set()
+        return changed
 
-    def link(self, service: Balanced) -> None:
-        """A remote Service has come."""
+    def add_service(self, service: ServiceRecord) -> None:
+        """Add the endpoints of a new remote Service."""
         for key in self._slices_of.get(service.key):
             self._list(service, self._slices[key])
 
-    def unlink(self, service: Balanced) -> None:
-        """A remote Service has gone."""
+    def remove_service(self, service: ServiceRecord) -> None:
+        """Remove the endpoints of a remote Service that was deleted."""
         for key in self._slices_of.get(service.key):
             self._unlist(service, self._slices[key])
 
-    def endpoints(self, service: Balanced) -> set[EndpointAddress]:
-        """All endpoints of a Service, none when it is not remote."""
-        return {endpoint for port in service.ports for endpoint in self.of(ServicePort(service.key, port))}
+    def of_service(self, service: ServiceRecord) -> set[EndpointAddress]:
+        """All endpoints of a Service; none when it is not remote."""
+        return {endpoint for port in service.ports for endpoint in self.of_port(ServicePort(service.key, port))}
 
-    def _list(self, service: Balanced, slice_: Slice) -> set[EndpointAddress]:
-        """What is an endpoint only now."""
+    def _list(self, service: ServiceRecord, slice_: SliceRecord) -> set[EndpointAddress]:
+        """Count the slice's endpoints. Returns those that no other slice lists."""
         new = set()
         for endpoint in _endpoints(service, slice_):
             self._listed[endpoint] += 1
             if self._listed[endpoint] == 1:
                 new.add(endpoint)
                 self._of_port.add(endpoint.service_port, endpoint)
-                self._at.add(Address(endpoint.ip, endpoint.target), endpoint)
+                self._at.add(endpoint.address, endpoint)
         return new
 
-    def _unlist(self, service: Balanced, slice_: Slice) -> set[EndpointAddress]:
-        """What is no endpoint any more."""
+    def _unlist(self, service: ServiceRecord, slice_: SliceRecord) -> set[EndpointAddress]:
+        """Take the slice's endpoints from the count. Returns those that no other slice lists."""
         gone = set()
         for endpoint in _endpoints(service, slice_):
             self._listed[endpoint] -= 1
@@ -100,11 +101,11 @@ class Remotes:
                 gone.add(endpoint)
                 del self._listed[endpoint]
                 self._of_port.discard(endpoint.service_port, endpoint)
-                self._at.discard(Address(endpoint.ip, endpoint.target), endpoint)
+                self._at.discard(endpoint.address, endpoint)
         return gone
 
 
-def _endpoints(service: Balanced, slice_: Slice) -> Iterator[EndpointAddress]:
+def _endpoints(service: ServiceRecord, slice_: SliceRecord) -> Iterator[EndpointAddress]:
     families = {family(vip) for vip in service.vips} or {4, 6}
     for port in service.ports.values():
         target = slice_.ports.get(port.name)

@@ -1,1 +1,1 @@
-"""Pure functions from the catalog to sidecar state. No I/O, no clock."""
+"""Computes the state of sidecars from the catalog, without I/O and without a clock."""

@@ -1,4 +1,4 @@
-"""What is wrong with objects that the mesh reads and cannot act on as they are."""
+"""Warnings about objects in the catalog that do not do all that they say."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.policies import limited_destination
 
 from .breakers import breaker_problems
-from .limits import claims
+from .limits import limited_pairs
 from .routes import resolve
 from .splits import split_problems
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectWarning:
-    """A field of an object that counts as absent, or grants or limits nothing, and why."""
+    """A field of an object that is ignored or has no effect, and why."""
 
     object: ObjectKey
     field: str
@@ -33,7 +33,7 @@ class ObjectWarning:
 
 
 def check(catalog: Catalog, key: ObjectKey) -> tuple[ObjectWarning, ...]:
-    """What is wrong with one object; nothing when there is none."""
+    """The warnings about one object; none when it does not exist."""
     return tuple(ObjectWarning(key, field, reason) for field, reason in _problems(catalog, key))
 
 
@@ -81,6 +81,6 @@ def _limit_problems(catalog: Catalog, limit: RateLimit) -> Iterator[tuple[str, s
     for other in catalog.policies.limits_of((limited_destination(limit),)):
         if other.key == limit.key:
             return
-        for destination, source in sorted(claims(limit) & claims(other), key=str):
+        for destination, source in sorted(limited_pairs(limit) & limited_pairs(other), key=str):
             whom = "other callers" if source is None else str(source)
             yield "spec.sources", f"{other.key} limits {whom} at {destination} already"

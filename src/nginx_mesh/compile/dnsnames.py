@@ -1,4 +1,4 @@
-"""The DNS names of workloads: those of the Services that select them, for certificates that name them."""
+"""The DNS names of pods, for their certificates: those of the Services that select them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nginx_mesh.catalog.multimap import MultiMap
 
 
 class DnsNames:
-    """Follows a catalog for the pods it is asked about. A change costs in proportion to the pods it concerns."""
+    """Follows a catalog for chosen pods. The cost of a change is in proportion to the pods that it affects."""
 
     def __init__(self, catalog: Catalog, cluster_domain: str = "cluster.local") -> None:
         self._catalog = catalog
@@ -20,26 +20,26 @@ class DnsNames:
         self._pods: MultiMap[ObjectKey, ObjectKey] = MultiMap()
 
     def follow(self, pod: ObjectKey) -> tuple[str, ...]:
-        """The pod's names now; `changed` tells of it from now on."""
+        """Start to follow a pod: from now on `changed` reports it. Returns its present names."""
         services = frozenset(self._catalog.topology.services_of(pod))
         self._set(pod, services)
         return tuple(name for service in sorted(services) for name in self._names(service))
 
     def forget(self, pod: ObjectKey) -> None:
-        """Tell of this pod no more."""
+        """Stop following a pod."""
         self._set(pod, frozenset())
         self._services.pop(pod, None)
 
     def changed(self, changes: Changes) -> set[ObjectKey]:
-        """The followed pods whose names are others now."""
-        concerned = {key for key in changes.pods if key in self._services}
+        """The followed pods whose names differ from those that `follow` returned."""
+        candidates = {key for key in changes.pods if key in self._services}
         for reference in changes.references:
             if reference.kind == "Service":
-                concerned.update(self._pods.get(reference))
-                concerned.update(self._catalog.topology.pods_behind(reference))
+                candidates.update(self._pods.get(reference))
+                candidates.update(self._catalog.topology.pods_behind(reference))
         return {
             pod
-            for pod in concerned & self._services.keys()
+            for pod in candidates & self._services.keys()
             if self._services[pod] != frozenset(self._catalog.topology.services_of(pod))
         }
 

@@ -1,9 +1,9 @@
-"""Compilation that follows changes: the state of every sidecar, and what of it changed since any version.
+"""Incremental compilation: the state of every sidecar, and how it differs from any recent version.
 
-Identities are no part of it: they never leave the node of their pod, which lays them over (node/overlay.py).
+The state holds no identities (SVIDs): those never leave the node of their pod, which adds them (node/overlay.py).
 
-A change of the catalog is compiled once per view (see `outbound`) and once per sidecar whose own entries it touches;
-a sidecar's update is put together from what its view and its own entries recorded since the version it has.
+A change of the catalog is compiled once for each mTLS mode (see `outbound`) and once for each sidecar whose own entries
+it affects. A sidecar's update consists of the shared entries and own entries that changed since the version it has.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.addresses import socket_address
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Changes
-from nginx_mesh.compile.keys import breaker_key, cluster_name, destination_key, split_key
+from nginx_mesh.compile.keys import breaker_key, cluster_name, split_key
 from nginx_mesh.protocol.state import Endpoint, MtlsMode, State, StateEntry, Update, cluster_key
 
-from .annotated import effective_mode
 from .breakers import breaker
+from .changelog import ChangeLog
 from .check import ObjectWarning, check
+from .effective import effective_mode
 from .inbound import ProbeReader, no_probes, own_entries
-from .journal import Journal
-from .outbound import destination, outbound, pod_cluster, service_cluster, service_endpoint
+from .outbound import address_entries, outbound, service_cluster, service_endpoint
+from .sharedentries import EntryChange, SharedEntries
 from .splits import split
-from .view import Touch, View
 
 
 def compile_state(
@@ -38,48 +38,48 @@ def compile_state(
     pod: ObjectKey,
     probes: ProbeReader = no_probes,
 ) -> State | None:
-    """The whole state of one sidecar but its identity, None when there is no such meshed pod."""
-    workload = catalog.topology.pod(pod)
-    if workload is None or not workload.meshed:
+    """The whole state of one sidecar except its identity; None when there is no such pod or it is not meshed."""
+    record = catalog.topology.pod(pod)
+    if record is None or not record.meshed:
         return None
-    state = outbound(catalog, settings, effective_mode(settings, workload))
-    state.update(own_entries(catalog, settings, workload, probes))
+    state = outbound(catalog, settings, effective_mode(settings, record))
+    state.update(own_entries(catalog, settings, record, probes))
     return state
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
-    """Whose state changed: `pods` for entries of their own, and every sidecar of `views`."""
+class ChangedSidecars:
+    """The sidecars whose state changed: in own entries those of `pods`, in shared entries all of the mTLS `modes`."""
 
     pods: AbstractSet[ObjectKey] = frozenset()
-    views: AbstractSet[MtlsMode] = frozenset()
+    modes: AbstractSet[MtlsMode] = frozenset()
 
 
 class _Sidecar:
-    """A sidecar's own entries, from its first state or its last change to another view on."""
+    """A sidecar's own entries. Its log begins with its first state, or with its last change of mode."""
 
-    __slots__ = ("entries", "journal", "mode")
+    __slots__ = ("changelog", "entries", "mode")
 
     def __init__(self, mode: MtlsMode, version: int, capacity: int) -> None:
         self.mode = mode
         self.entries: dict[str, StateEntry] = {}
-        self.journal: Journal[str] = Journal(version, capacity)
+        self.changelog: ChangeLog[str] = ChangeLog(version, capacity)
 
     def replace(self, entries: Mapping[str, StateEntry], version: int) -> bool:
-        """Put these in place of all others. Whether that changed anything."""
+        """Replace all entries. Returns whether any of them changed."""
         changed = [key for key in self.entries.keys() | entries.keys() if self.entries.get(key) != entries.get(key)]
         self.entries = dict(entries)
         for key in changed:
-            self.journal.record(key, version)
+            self.changelog.record(key, version)
         return bool(changed)
 
 
 class Compiler:
     """Follows a catalog and the mesh's settings. Every change of the catalog must be given to `apply`, in order.
 
-    `first_version` must be greater than any version an earlier run used; milliseconds of the wall clock will do. It
-    only helps people who compare logs: no update ever builds on a version that this compiler did not hand out itself.
-    `memory` is how many changed entries each view remembers; who is further behind gets a full state.
+    `first_version` should be greater than any version of an earlier run, such as milliseconds of the wall clock. This
+    only helps people who compare logs: updates build only on versions that this compiler has issued itself.
+    `changelog_capacity` is how many changed entries each log holds; a sidecar that is further behind gets a full state.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class Compiler:
         settings: MeshSettings,
         *,
         first_version: int,
-        memory: int = 16384,
+        changelog_capacity: int = 16384,
         probes: ProbeReader = no_probes,
     ) -> None:
         self._catalog = catalog
         self._settings = settings
         self._version = first_version
-        self._memory = memory
+        self._changelog_capacity = changelog_capacity
         self._probes = probes
-        self._views: dict[MtlsMode, View] = {}
+        self._shared: dict[MtlsMode, SharedEntries] = {}
         self._sidecars: dict[ObjectKey, _Sidecar] = {}
-        self._in_view: dict[MtlsMode, set[ObjectKey]] = {"off": set(), "permissive": set(), "strict": set()}
+        self._pods_by_mode: dict[MtlsMode, set[ObjectKey]] = {"off": set(), "permissive": set(), "strict": set()}
         self._warnings: dict[ObjectKey, tuple[ObjectWarning, ...]] = {}
         self._compiled = 0
-        self.apply(catalog.everything())
+        self.apply(catalog.initial_changes())
 
     @property
     def version(self) -> int:
@@ -110,150 +110,155 @@ class Compiler:
 
     @property
     def compiled(self) -> int:
-        """How many entries and endpoints were compiled so far: the work done, for metrics and tests."""
+        """How many entries and endpoints were compiled so far: a measure of the work done."""
         return self._compiled
 
     @property
     def warnings(self) -> Mapping[ObjectKey, tuple[ObjectWarning, ...]]:
-        """What is wrong with objects that the mesh read; an object that is sound has no entry."""
+        """The warnings about each object; an object without warnings is not in it."""
         return self._warnings
 
-    def sidecars(self, touched: Touched | None = None) -> set[ObjectKey]:
-        """Pods that have a sidecar; with `touched`, those whose state it changed."""
-        if touched is None:
+    def sidecars(self, changed: ChangedSidecars | None = None) -> set[ObjectKey]:
+        """The pods that have a sidecar; with `changed`, those whose sidecar's state changed."""
+        if changed is None:
             return set(self._sidecars)
-        return set(touched.pods).union(*(self._in_view[mode] for mode in touched.views))
+        return set(changed.pods).union(*(self._pods_by_mode[mode] for mode in changed.modes))
 
     def entries(self, pod: ObjectKey) -> Mapping[str, StateEntry]:
-        """The entries that are a sidecar's own; none where there is no sidecar."""
+        """A sidecar's own entries; none when the pod has no sidecar."""
         sidecar = self._sidecars.get(pod)
         return {} if sidecar is None else sidecar.entries
 
     def unchanged_since(self, pod: ObjectKey, version: int) -> bool:
-        """Whether the newest state of a sidecar is that of an earlier version; not where that is too long ago."""
+        """Whether a sidecar's state is still that of `version`; False when the logs do not reach back so far."""
         sidecar = self._sidecars.get(pod)
         if sidecar is None:
             return False
-        return sidecar.journal.since(version) == [] and self._views[sidecar.mode].since(version) == []
+        return sidecar.changelog.since(version) == [] and self._shared[sidecar.mode].since(version) == []
 
-    def apply(self, changes: Changes) -> Touched:
-        """Compile what the catalog says was touched."""
+    def apply(self, changes: Changes) -> ChangedSidecars:
+        """Compile what changed in the catalog."""
         self._version += 1
-        views = self._follow_outbound(changes)
+        modes = {mode for mode, shared in self._shared.items() if self._update_shared(mode, shared, changes)}
         pods = {pod for pod in changes.pods if self._compile_sidecar(pod)}
-        self._drop_unused_views()
+        self._drop_unused_modes()
         for key in changes.objects:
             self._check(key)
-        return Touched(pods=pods, views=views)
+        return ChangedSidecars(pods=pods, modes=modes)
 
-    def configure(self, settings: MeshSettings) -> Touched:
-        """Compile everything for these settings of the mesh; only what differs is touched."""
+    def configure(self, settings: MeshSettings) -> ChangedSidecars:
+        """Compile everything again with these settings of the mesh."""
         if settings == self._settings:
-            return Touched()
+            return ChangedSidecars()
         self._settings = settings
         self._version += 1
-        views = {mode for mode, view in self._views.items() if self._recompile(mode, view)}
+        modes = {mode for mode, shared in self._shared.items() if self._recompile_shared(mode, shared)}
         pods = {pod for pod in tuple(self._sidecars) if self._compile_sidecar(pod)}
-        self._drop_unused_views()
-        return Touched(pods=pods, views=views & self._views.keys())
+        self._drop_unused_modes()
+        return ChangedSidecars(pods=pods, modes=modes & self._shared.keys())
 
     def update_for(self, pod: ObjectKey, base: int | None) -> Update | None:
-        """What takes a sidecar that has version `base` to the newest; all of it when that cannot be told.
+        """The update that brings a sidecar from version `base` to the newest version.
 
-        None when there is no such sidecar. A sidecar that has the newest version gets an update that changes nothing.
+        It is a full state when `base` is None or when the logs do not reach back so far. None when there is no such
+        sidecar. For a sidecar that has the newest version, the update changes nothing.
         """
         sidecar = self._sidecars.get(pod)
         if sidecar is None:
             return None
-        view = self._views[sidecar.mode]
+        shared = self._shared[sidecar.mode]
         if base is not None and base <= self._version:
-            own, shared = sidecar.journal.since(base), view.since(base)
-            if own is not None and shared is not None:
-                return self._difference(base, sidecar, own, view, shared)
-        return Update(base=None, version=self._version, set_={**view.everything(), **sidecar.entries})
+            own_changes, shared_changes = sidecar.changelog.since(base), shared.since(base)
+            if own_changes is not None and shared_changes is not None:
+                return self._difference(base, sidecar, own_changes, shared, shared_changes)
+        return Update(base=None, version=self._version, set_={**shared.all_encoded(), **sidecar.entries})
 
     def _difference(
-        self, base: int, sidecar: _Sidecar, own: Sequence[str], view: View, shared: Sequence[Touch]
+        self,
+        base: int,
+        sidecar: _Sidecar,
+        own_changes: Sequence[str],
+        shared: SharedEntries,
+        shared_changes: Sequence[EntryChange],
     ) -> Update:
         entries: dict[str, StateEntry | msgspec.Raw] = {}
-        gone: list[str] = []
-        whole = {key for key, address in shared if address is None}
-        for key, entry in [(key, view.encoded(key)) for key in whole] + [
-            (key, sidecar.entries.get(key)) for key in own
+        deleted: list[str] = []
+        whole = {key for key, address in shared_changes if address is None}
+        for key, entry in [(key, shared.encoded(key)) for key in whole] + [
+            (key, sidecar.entries.get(key)) for key in own_changes
         ]:
             if entry is None:
-                gone.append(key)
+                deleted.append(key)
             else:
                 entries[key] = entry
         endpoints: dict[str, dict[str, Endpoint | None]] = {}
-        for name, address in shared:
+        for name, address in shared_changes:
             if address is not None and cluster_key(name) not in whole:
-                endpoints.setdefault(name, {})[address] = view.endpoint(name, address)
-        return Update(base=base, version=self._version, set_=entries, delete=gone, endpoints=endpoints)
+                endpoints.setdefault(name, {})[address] = shared.endpoint(name, address)
+        return Update(base=base, version=self._version, set_=entries, delete=deleted, endpoints=endpoints)
 
-    def _follow_outbound(self, changes: Changes) -> set[MtlsMode]:
-        return {mode for mode, view in self._views.items() if self._follow(mode, view, changes)}
-
-    def _follow(self, mode: MtlsMode, view: View, changes: Changes) -> bool:
+    def _update_shared(self, mode: MtlsMode, shared: SharedEntries, changes: Changes) -> bool:
+        """Compile the changes for one mode. Returns whether any entry changed."""
         catalog, settings, version = self._catalog, self._settings, self._version
-        touched = False
+        changed = False
         for port in changes.services:
-            entry = service_cluster(catalog, settings, mode, port)
-            self._compiled += 1 + (len(entry.endpoints) if entry is not None else 0)
-            touched |= view.set(cluster_key(cluster_name(port)), entry, version)
+            cluster = service_cluster(catalog, settings, mode, port)
+            self._compiled += 1 + (len(cluster.endpoints) if cluster is not None else 0)
+            changed |= shared.set(cluster_key(cluster_name(port)), cluster, version)
         for address in changes.addresses:
-            self._compiled += 2
-            touched |= view.set(destination_key(address), destination(catalog, address), version)
-            alone = pod_cluster(catalog, settings, mode, address)
-            touched |= view.set(cluster_key(socket_address(*address)), alone, version)
-        for endpoint in changes.endpoints:
-            if endpoint.service_port not in changes.services:
+            for key, entry in address_entries(catalog, settings, mode, address):
                 self._compiled += 1
-                peer = service_endpoint(catalog, settings, mode, endpoint)
-                name, at = cluster_name(endpoint.service_port), socket_address(endpoint.ip, endpoint.target)
-                touched |= view.set_endpoint(name, at, peer, version)
+                changed |= shared.set(key, entry, version)
+        for each in changes.endpoints:
+            if each.service_port not in changes.services:
+                self._compiled += 1
+                endpoint = service_endpoint(catalog, settings, mode, each)
+                name, at = cluster_name(each.service_port), socket_address(*each.address)
+                changed |= shared.set_endpoint(name, at, endpoint, version)
         self._compiled += len(changes.splits) + len(changes.breakers)
         for port in changes.splits:
-            touched |= view.set(split_key(port), split(catalog, port), version)
+            changed |= shared.set(split_key(port), split(catalog, port), version)
         for port in changes.breakers:
-            touched |= view.set(breaker_key(port), breaker(catalog, port), version)
-        return touched
+            changed |= shared.set(breaker_key(port), breaker(catalog, port), version)
+        return changed
 
-    def _recompile(self, mode: MtlsMode, view: View) -> bool:
+    def _recompile_shared(self, mode: MtlsMode, shared: SharedEntries) -> bool:
+        """Compile all entries of one mode. Returns whether any of them changed."""
         entries = outbound(self._catalog, self._settings, mode)
         self._compiled += len(entries)
-        changed = [view.set(key, entries.get(key), self._version) for key in entries.keys() | view.keys()]
+        changed = [shared.set(key, entries.get(key), self._version) for key in entries.keys() | shared.keys()]
         return any(changed)
 
     def _compile_sidecar(self, pod: ObjectKey) -> bool:
-        workload = self._catalog.topology.pod(pod)
+        """Compile a sidecar's own entries. Returns whether its state changed, also by another mode."""
+        record = self._catalog.topology.pod(pod)
         sidecar = self._sidecars.get(pod)
-        if workload is None or not workload.meshed:
+        if record is None or not record.meshed:
             if sidecar is not None:
-                self._in_view[sidecar.mode].discard(pod)
+                self._pods_by_mode[sidecar.mode].discard(pod)
                 del self._sidecars[pod]
             return False
-        mode = effective_mode(self._settings, workload)
-        moved = sidecar is None or sidecar.mode != mode
-        if sidecar is None or moved:
+        mode = effective_mode(self._settings, record)
+        other_mode = sidecar is None or sidecar.mode != mode
+        if sidecar is None or other_mode:
             if sidecar is not None:
-                self._in_view[sidecar.mode].discard(pod)
-            sidecar = self._sidecars[pod] = _Sidecar(mode, self._version, self._memory)
-            self._in_view[mode].add(pod)
-            self._open_view(mode)
-        entries = own_entries(self._catalog, self._settings, workload, self._probes)
+                self._pods_by_mode[sidecar.mode].discard(pod)
+            sidecar = self._sidecars[pod] = _Sidecar(mode, self._version, self._changelog_capacity)
+            self._pods_by_mode[mode].add(pod)
+            self._add_mode(mode)
+        entries = own_entries(self._catalog, self._settings, record, self._probes)
         self._compiled += len(entries)
-        return sidecar.replace(entries, self._version) or moved
+        return sidecar.replace(entries, self._version) or other_mode
 
-    def _open_view(self, mode: MtlsMode) -> None:
-        if mode not in self._views:
+    def _add_mode(self, mode: MtlsMode) -> None:
+        if mode not in self._shared:
             entries = outbound(self._catalog, self._settings, mode)
             self._compiled += len(entries)
-            self._views[mode] = View(entries, self._version, self._memory)
+            self._shared[mode] = SharedEntries(entries, self._version, self._changelog_capacity)
 
-    def _drop_unused_views(self) -> None:
-        for mode in [mode for mode in self._views if not self._in_view[mode]]:
-            del self._views[mode]
+    def _drop_unused_modes(self) -> None:
+        for mode in [mode for mode in self._shared if not self._pods_by_mode[mode]]:
+            del self._shared[mode]
 
     def _check(self, key: ObjectKey) -> None:
         warnings = check(self._catalog, key)

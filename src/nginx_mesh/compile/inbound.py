@@ -1,4 +1,4 @@
-"""A sidecar's own entries: its settings, what it lets in to its pod, and its health checks."""
+"""A sidecar's own entries: its settings, its inbound ports and its health checks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import suppress
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.protocol.state import Inbound, Probe, Settings, State
 
 from .access import grants
-from .annotated import client_max_body_size, effective_mode
+from .effective import client_max_body_size, effective_mode
 from .limits import limits
 
 ProbeReader = Callable[[Mapping[str, str]], Mapping[str, Probe]]
-"""Reads what the injector noted of a pod's own health checks, by the path that stands for each. Raises FieldError."""
+"""Reads a pod's health checks, by path, from the annotation that injection wrote. Raises FieldError."""
 
 
 def no_probes(annotations: Mapping[str, str]) -> Mapping[str, Probe]:
@@ -24,10 +24,10 @@ def no_probes(annotations: Mapping[str, str]) -> Mapping[str, Probe]:
     return {}
 
 
-def own_entries(catalog: Catalog, settings: MeshSettings, pod: Workload, probes: ProbeReader) -> State:
-    """All entries that belong to one sidecar alone, except its identity. Only declared ports are let in.
+def own_entries(catalog: Catalog, settings: MeshSettings, pod: PodRecord, probes: ProbeReader) -> State:
+    """All entries that only one sidecar has, except its identity. Only declared ports have inbound entries.
 
-    Notes of health checks that cannot be read count as absent.
+    An invalid annotation of health checks is ignored.
     """
     state: State = {
         "settings": Settings(

@@ -1,4 +1,4 @@
-"""The names of entries of the sidecar state, from what they are about (see protocol/state.py)."""
+"""The keys of entries in the state of sidecars (see protocol/state.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nginx_mesh.catalog.changes import Address, ServicePort
 
 def cluster_name(port: ServicePort) -> str:
     """The name of a Service port's cluster, split and breaker: `<namespace>/<service>:<port>`."""
-    return f"{port.service.namespace}/{port.service.name}:{port.port}"
+    return f"{port.service.namespaced_name}:{port.port}"
 
 
 def destination_key(address: Address) -> str:

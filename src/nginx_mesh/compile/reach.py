@@ -1,7 +1,7 @@
-"""The reach of traffic policies: which sidecars each policy concerns, and since which version of the state.
+"""The reach of traffic policies: the sidecars that each policy affects, and the version of the state with the policy.
 
-What a policy makes a sidecar do is read from the entries that were compiled for the sidecar, so what is said here
-cannot differ from what the sidecar is given.
+Whether a policy has an effect on a sidecar is read from the entries that were compiled for the sidecar, so that both
+always agree.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ROUTES = (HTTPRouteGroup.KIND, TCPRoute.KIND)
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`pods` are those whose sidecars a policy concerns, None for all there are: what callers do concerns every caller.
+    """The pods whose sidecars a policy affects (`pods`); None means all pods, as for policies that callers apply.
 
-    `active`: any of them has something of it to do. `version` is the first with the policy, and what it names, as they
-    are; `problems` say what of it does nothing.
+    `active` tells whether the policy has any effect on these sidecars. `version` is the first version of the state with
+    the policy, and the routes that it names, as they are now. `problems` are the parts of it that have no effect.
     """
 
     pods: frozenset[ObjectKey] | None
@@ -44,7 +44,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """`content` is what a policy says, with what it names: another content is another version."""
+    """A policy's reach and the routes that it names. Other `content` (spec, routes, problems) gets a new version."""
 
     content: object
     routes: frozenset[ObjectKey]
@@ -52,7 +52,7 @@ class _Known:
 
 
 class PolicyReach:
-    """Follows a catalog that `compiler` follows too: changes must be given to that first."""
+    """Follows the same catalog as `compiler`, which must get all changes first."""
 
     def __init__(self, catalog: Catalog, compiler: Compiler) -> None:
         self._catalog = catalog
@@ -61,10 +61,10 @@ class PolicyReach:
         self._at: MultiMap[ObjectKey, ObjectKey] = MultiMap()  # pod to policies
         self._everywhere: set[ObjectKey] = set()
         self._sidecars: set[ObjectKey] = set()
-        self.follow(catalog.everything())
+        self.follow(catalog.initial_changes())
 
     def policies(self) -> set[ObjectKey]:
-        """Every policy there is."""
+        """All policies."""
         return set(self._known)
 
     def get(self, policy: ObjectKey) -> Reach | None:
@@ -73,28 +73,28 @@ class PolicyReach:
         return None if known is None else known.reach
 
     def policies_at(self, pod: ObjectKey) -> AbstractSet[ObjectKey]:
-        """The policies that concern a pod's sidecar."""
+        """The policies that affect a pod's sidecar."""
         return self._at.get(pod) | self._everywhere
 
     def follow(self, changes: Changes) -> set[ObjectKey]:
-        """Look again at what changes may have touched; the policies whose reach is another now."""
+        """Update the reach of policies that changes may affect. Returns the policies whose reach changed."""
         changed, routes = set(), {key for key in changes.objects if key.kind in _ROUTES}
         for policy in {key for key in self._touched(changes) if key.kind in _POLICIES}:
             before = self._known.get(policy)
             if self._update(policy):
                 changed.add(policy)
-                # Routes are where the policies are that name them, or did so until now.
+                # A route reaches the same sidecars as the policies that name it, or named it until now.
                 for known in filter(None, (before, self._known.get(policy))):
                     routes |= known.routes
         changed |= {route for route in routes if self._update(route)}
         return changed | self._everywhere if self._came_or_went(changes.pods) else changed
 
     def follow_settings(self) -> set[ObjectKey]:
-        """Look again at everything, as the mesh's settings have changed; the policies whose reach is another now."""
+        """Update all policies after the mesh's settings changed. Returns the policies whose reach changed."""
         return self.follow(Changes(objects=frozenset(self._known)))
 
     def _came_or_went(self, pods: AbstractSet[ObjectKey]) -> bool:
-        """Whether any of these pods has a sidecar now and had none, or the other way round."""
+        """Whether any of these pods has got a sidecar or has lost it."""
         moved = {pod for pod in pods if bool(self._compiler.entries(pod)) != (pod in self._sidecars)}
         self._sidecars ^= moved
         return bool(moved)
@@ -151,7 +151,7 @@ class PolicyReach:
         return _Known(content, frozenset(named), Reach(pods, active, version, problems))
 
     def _reach(self, policy: _Policy) -> tuple[frozenset[ObjectKey] | None, bool]:
-        """The pods whose sidecars a policy concerns, and whether it says anything to any."""
+        """The pods whose sidecars a policy affects, and whether it has any effect on them."""
         topology = self._catalog.topology
         if isinstance(policy, TrafficTarget):
             port = policy.spec.destination.port
@@ -173,7 +173,7 @@ class PolicyReach:
         return frozenset(pod for pod in pods if self._compiler.entries(pod))
 
     def _limited(self, pod: ObjectKey, policy: RateLimit) -> bool:
-        name = f"{policy.metadata.namespace}/{policy.metadata.name}"
+        name = policy.key.namespaced_name
         return any(
             limit.name == name or limit.name.startswith(f"{name}/")
             for entry in self._compiler.entries(pod).values()
@@ -182,11 +182,11 @@ class PolicyReach:
         )
 
     def _diverts(self, policy: TrafficSplit | CircuitBreaker) -> bool:
-        """Whether it is the one that counts at any port of its Service."""
-        catalog, name = self._catalog, f"{policy.metadata.namespace}/{policy.metadata.name}"
+        """Whether the policy applies to any port of its Service."""
+        catalog, name = self._catalog, policy.key.namespaced_name
         diversions = catalog.policies.splits if isinstance(policy, TrafficSplit) else catalog.policies.breakers
-        ends = diversions.ends(policy.key)
-        service = None if ends is None else catalog.topology.service(ends.start)
+        ends = diversions.services(policy.key)
+        service = None if ends is None else catalog.topology.service(ends.root)
         ports = [] if service is None else [ServicePort(service.key, port) for port in service.ports]
         if isinstance(policy, TrafficSplit):
             splits = (split(catalog, port) for port in ports)

@@ -1,4 +1,4 @@
-"""The routes that policies name, as the rules that sidecars execute."""
+"""Compiles the routes that policies name to the rules that sidecars apply."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import RateLimitRule
 from nginx_mesh.api.pcre2 import pattern_fault
 from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, RouteRule, TCPRoute
-from nginx_mesh.catalog.messages import absent, without_match
+from nginx_mesh.catalog.messages import no_such_match, no_such_object
 from nginx_mesh.catalog.policies import Policies
 from nginx_mesh.protocol.state import PathRule
 
-# How examples of NGINX Service Mesh write "any"; as a regular expression it would be an error.
-_ANY = "*"
+_ANY_METHOD = "*"
 
 
 @dataclass(slots=True)
 class Routes:
-    """`http` are the matches in the order given, `tcp` whether TCP is among them; `problems` by field of the policy.
+    """The matches of HTTP in their order (`http`), and whether TCP matches (`tcp`).
 
-    What cannot be resolved is left out: with nothing left, a policy's routes match nothing.
+    Routes that cannot be resolved are left out; `problems` has (field of the policy, reason) for each of them.
     """
 
     http: list[PathRule] = field(default_factory=list)
@@ -32,7 +31,7 @@ class Routes:
 def resolve(
     policies: Policies, namespace: str, rules: Sequence[RouteRule | RateLimitRule], path: str = "spec.rules"
 ) -> Routes:
-    """The routes that a policy in `namespace` names in the field at `path`."""
+    """The routes that a policy of `namespace` names in its field `path`."""
     routes = Routes()
     for index, rule in enumerate(rules):
         where = f"{path}[{index}]"
@@ -43,16 +42,16 @@ def resolve(
             for problem in _resolve_group(route, rule.matches, routes.http):
                 routes.problems.append((f"{where}.matches", problem))
         else:
-            routes.problems.append((f"{where}.name", absent(ObjectKey(rule.kind, namespace, rule.name))))
+            routes.problems.append((f"{where}.name", no_such_object(ObjectKey(rule.kind, namespace, rule.name))))
     return routes
 
 
 def _resolve_group(group: HTTPRouteGroup, names: Sequence[str], rules: list[PathRule]) -> Iterator[str]:
-    """Append the group's matches, or those named, to `rules`; what is wrong with them."""
+    """Append the matches of these names, or all when there are no names, to `rules`. Yields their problems."""
     matches = {match.name: match for match in group.spec.matches}
     for name in names:
         if name not in matches:
-            yield without_match(group.metadata.name, name)
+            yield no_such_match(group.metadata.name, name)
     for match in [matches[name] for name in names if name in matches] if names else group.spec.matches:
         rule = _rule(match)
         if rule is None:
@@ -66,11 +65,12 @@ def _resolve_group(group: HTTPRouteGroup, names: Sequence[str], rules: list[Path
 
 
 def _rule(match: HTTPMatch) -> PathRule | None:
+    """The rule of a match, None when it names a header twice."""
     headers = {name.lower(): pattern for name, pattern in match.headers.items()}
     if len(headers) != len(match.headers):
         return None
     return PathRule(
-        path_regex="" if match.path_regex == _ANY else match.path_regex,
-        methods=[] if _ANY in match.methods else match.methods,
+        path_regex=match.path_pattern,
+        methods=[] if _ANY_METHOD in match.methods else match.methods,
         headers=headers,
     )

@@ -1,7 +1,7 @@
-"""TrafficSplits: where requests for a root Service go instead. Of several for one root, the oldest counts.
+"""Compiles TrafficSplits. When several have the same root Service, the oldest one applies.
 
-A port of the root stands for one port of each backend: that of the same number, else that of the same name, else its
-only one. A backend without such a port is left out.
+Requests for a port of the root go to one port of each backend: that with the same number, else that with the same name,
+else its only port. A backend without such a port is left out.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.smi import RouteRule, TrafficSplit
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import ServicePort
-from nginx_mesh.catalog.messages import absent
-from nginx_mesh.catalog.records import Balanced, Port
+from nginx_mesh.catalog.messages import no_such_object
+from nginx_mesh.catalog.records import Port, ServiceRecord
 from nginx_mesh.compile.keys import cluster_name
 from nginx_mesh.protocol.state import Split, SplitBackend
 
 from .routes import Routes, resolve
 
-# Sidecars count no further.
-_MOST = (1 << 31) - 1
+# Sidecars cannot count higher.
+_MAX_WEIGHT = (1 << 31) - 1
 
 
 def split(catalog: Catalog, port: ServicePort) -> Split | None:
-    """What becomes of requests for a Service's port; None when all go to the Service itself."""
-    policy, root = catalog.policies.splits.at(port.service), catalog.topology.service(port.service)
+    """The split of requests for a Service's port; None when all requests go to the Service itself."""
+    policy, root = catalog.policies.splits.effective(port.service), catalog.topology.service(port.service)
     if policy is None or root is None or port.port not in root.ports:
         return None
     matches = _routes(catalog, policy).http
@@ -35,24 +35,24 @@ def split(catalog: Catalog, port: ServicePort) -> Split | None:
     backends = []
     for backend in policy.spec.backends:
         service = catalog.topology.service(_service(policy, backend.service))
-        stand_in = None if service is None else _stand_in(root.ports[port.port], service)
-        if service is not None and stand_in is not None:
-            cluster = cluster_name(ServicePort(service.key, stand_in.number))
-            backends.append(SplitBackend(cluster=cluster, weight=min(max(backend.weight, 0), _MOST)))
+        backend_port = None if service is None else _backend_port(root.ports[port.port], service)
+        if service is not None and backend_port is not None:
+            cluster = cluster_name(ServicePort(service.key, backend_port.number))
+            backends.append(SplitBackend(cluster=cluster, weight=min(max(backend.weight, 0), _MAX_WEIGHT)))
     if not backends:
         return None
-    return Split(split=f"{policy.metadata.namespace}/{policy.metadata.name}", backends=backends, matches=matches)
+    return Split(split=policy.key.namespaced_name, backends=backends, matches=matches)
 
 
 def split_problems(catalog: Catalog, policy: TrafficSplit) -> Iterator[tuple[str, str]]:
-    """What is wrong with a TrafficSplit, by field."""
+    """(field, reason) of everything in a TrafficSplit that has no effect or another one than written."""
     spec, key = policy.spec, _service(policy, policy.spec.service)
     root = catalog.topology.service(key)
     if root is None:
-        yield "spec.service", absent(key)
-    counts = catalog.policies.splits.at(key)
-    if counts is not None and counts.key != policy.key:
-        yield "spec.service", f"{counts.key} splits {key} already, and is older"
+        yield "spec.service", no_such_object(key)
+    effective = catalog.policies.splits.effective(key)
+    if effective is not None and effective.key != policy.key:
+        yield "spec.service", f"{effective.key} splits {key} already, and is older"
     if not any(backend.weight > 0 for backend in spec.backends):
         yield "spec.backends", f"no weight is above 0: all requests go to {key} itself"
     for index, backend in enumerate(spec.backends):
@@ -61,7 +61,7 @@ def split_problems(catalog: Catalog, policy: TrafficSplit) -> Iterator[tuple[str
             yield f"{where}.weight", "is negative, and counts as 0"
         service = catalog.topology.service(_service(policy, backend.service))
         if service is None:
-            yield f"{where}.service", absent(_service(policy, backend.service))
+            yield f"{where}.service", no_such_object(_service(policy, backend.service))
         elif root is not None:
             for reason in _port_problems(root, service):
                 yield f"{where}.service", reason
@@ -75,19 +75,19 @@ def split_problems(catalog: Catalog, policy: TrafficSplit) -> Iterator[tuple[str
                 yield "spec.matches", f"port {port.number} of {key} is TCP, where nothing matches"
 
 
-def _port_problems(root: Balanced, backend: Balanced) -> Iterator[str]:
+def _port_problems(root: ServiceRecord, backend: ServiceRecord) -> Iterator[str]:
     for port in root.ports.values():
-        stand_in = _stand_in(port, backend)
-        if stand_in is None:
+        backend_port = _backend_port(port, backend)
+        if backend_port is None:
             yield f"{backend.key} has no port for {port.number} of {root.key}: there it is left out"
-        elif (stand_in.protocol == "tcp") != (port.protocol == "tcp"):
+        elif (backend_port.protocol == "tcp") != (port.protocol == "tcp"):
             yield (
-                f"port {stand_in.number} of {backend.key} is {stand_in.protocol}, port {port.number} of {root.key} is"
-                f" {port.protocol}: name them alike"
+                f"port {backend_port.number} of {backend.key} is {backend_port.protocol},"
+                f" port {port.number} of {root.key} is {port.protocol}: name them alike"
             )
 
 
-def _stand_in(port: Port, backend: Balanced) -> Port | None:
+def _backend_port(port: Port, backend: ServiceRecord) -> Port | None:
     found = backend.ports.get(port.number)
     if found is None and port.name:
         found = next((other for other in backend.ports.values() if other.name == port.name), None)

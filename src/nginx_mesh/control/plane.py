@@ -19,7 +19,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Event, Upsert
 from nginx_mesh.compile.check import ObjectWarning
-from nginx_mesh.compile.engine import Compiler, Touched
+from nginx_mesh.compile.engine import ChangedSidecars, Compiler
 from nginx_mesh.compile.inbound import ProbeReader
 from nginx_mesh.compile.reach import PolicyReach
 from nginx_mesh.protocol.state import StateEntry, Update
@@ -194,7 +194,7 @@ class Plane:
         self._publish(self._compiler.configure(settings))
         self._policies_moved(self._reach.follow_settings())
 
-    def _publish(self, touched: Touched) -> None:
+    def _publish(self, touched: ChangedSidecars) -> None:
         self._had = None
         pods = self._compiler.sidecars(touched)
         if pods:

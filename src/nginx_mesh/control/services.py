@@ -8,8 +8,8 @@ from typing import Any
 from nginx_mesh.api.spiffe import account_id
 from nginx_mesh.catalog.addresses import family
 from nginx_mesh.catalog.catalog import Catalog
-from nginx_mesh.catalog.records import Balanced, Workload
-from nginx_mesh.compile.annotated import peer_id
+from nginx_mesh.catalog.records import PodRecord, ServiceRecord
+from nginx_mesh.compile.effective import peer_id
 
 Facts = dict[str, Any]
 
@@ -33,7 +33,7 @@ def services(
     return found
 
 
-def _about(service: Balanced, upstreams: list[Facts]) -> Facts:
+def _about(service: ServiceRecord, upstreams: list[Facts]) -> Facts:
     return {
         "namespace": service.key.namespace,
         "name": service.key.name,
@@ -46,25 +46,25 @@ def _about(service: Balanced, upstreams: list[Facts]) -> Facts:
     }
 
 
-def _pods(catalog: Catalog, service: Balanced, trust_domain: str) -> list[Facts]:
+def _pods(catalog: Catalog, service: ServiceRecord, trust_domain: str) -> list[Facts]:
     topology = catalog.topology
     pods = (topology.pod(key) for key in sorted(topology.pods_behind(service.key)))
     return [_pod(service, pod, trust_domain) for pod in pods if pod is not None and service.address_of(pod)]
 
 
-def _pod(service: Balanced, pod: Workload, trust_domain: str) -> Facts:
+def _pod(service: ServiceRecord, pod: PodRecord, trust_domain: str) -> Facts:
     return {
         "address": service.address_of(pod),
         "pod": pod.key.name,
-        "ready": pod.serving,
+        "ready": pod.ready,
         "meshed": pod.meshed,
         "spiffe_id": account_id(trust_domain, pod.key.namespace, pod.account) if pod.meshed else None,
     }
 
 
-def _remote(catalog: Catalog, service: Balanced) -> list[Facts]:
+def _remote(catalog: Catalog, service: ServiceRecord) -> list[Facts]:
     """The endpoints that EndpointSlices list as ready."""
-    addresses = {endpoint.ip for endpoint in catalog.topology.remotes.endpoints(service)}
+    addresses = {endpoint.ip for endpoint in catalog.topology.remote_endpoints.of_service(service)}
     return [
         {"address": address, "pod": None, "ready": True, "meshed": True, "spiffe_id": peer_id(service)}
         for address in sorted(addresses, key=lambda address: (family(address), address))

@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from nginx_mesh.admission import POLICIES
+from nginx_mesh.admission import POLICY_KINDS
 from nginx_mesh.api.resource import ObjectReader
 
 from .health import SIDECAR_STATES, HoldingOf, sidecar_state
@@ -56,7 +56,7 @@ class MeshMetrics(Collector):
         yield _by_label("nginx_mesh_objects", "Objects of the mesh by kind.", "kind", kinds)
         verdicts = Counter(
             "true" if condition(policy.get("status", {}))[0] == "True" else "false"
-            for kind in POLICIES
+            for kind in POLICY_KINDS
             for policy in self._objects.list(kind)
         )
         yield _by_label(

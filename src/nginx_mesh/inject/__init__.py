@@ -1,4 +1,4 @@
-"""Injection: a pod becomes a meshed pod. Pure functions over objects as they are written, so that no field is lost."""
+"""Injection: adds the sidecar to pods. Pure functions on plain objects, so that no field of a manifest is lost."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nginx_mesh.api.annotations import INIT_CONTAINER, SIDECAR_CONTAINER
 from nginx_mesh.api.csi import CSI_DRIVER
+from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import format_ports
 from nginx_mesh.protocol.control import SIDECAR_UID
 
@@ -16,14 +16,12 @@ from .settings import InjectSettings
 METRICS_PORT = 8887
 SOCKET_VOLUME = "nginx-mesh-socket"
 TMP_VOLUME = "nginx-mesh-tmp"
-# Where SPIFFE clients look for the Workload API.
+# Where SPIFFE clients expect the socket of the Workload API.
 WORKLOAD_API_DIRECTORY = "/run/spire/sockets"
-
-Resource = dict[str, Any]
 
 
 def init_container(settings: InjectSettings, incoming: Sequence[int], outgoing: Sequence[int]) -> Resource:
-    """Redirects the pod's traffic, except for these ports. It needs root for that, and no more."""
+    """The container that redirects the pod's traffic, except for these ports. It runs as root for that."""
     args = [
         f"--ignore-{direction}-ports={format_ports(ports)}"
         for direction, ports in (("incoming", incoming), ("outgoing", outgoing))
@@ -47,12 +45,12 @@ def init_container(settings: InjectSettings, incoming: Sequence[int], outgoing: 
 
 
 def sidecar_container(settings: InjectSettings) -> Resource:
-    """nginx, without privileges. The pod is ready only when its sidecar has its state and identity."""
+    """The container of nginx, without privileges. It is ready once it has its state and identity."""
     return {
         "name": SIDECAR_CONTAINER,
         "image": settings.sidecar_image,
         "command": ["/usr/lib/nginx-mesh/sidecar"],
-        # Names of ports have 15 characters at most.
+        # Port names may have at most 15 characters.
         "ports": [{"name": "mesh-metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
         "readinessProbe": {
             "httpGet": {"path": READY, "port": HTTP_PORT},
@@ -76,7 +74,7 @@ def sidecar_container(settings: InjectSettings) -> Resource:
 
 
 def sidecar_volumes() -> list[Resource]:
-    """Where the node's agent reaches the sidecar, and a place for temporary files."""
+    """The volumes of the socket by which the node's agent reaches the sidecar, and of temporary files."""
     return [
         {"name": SOCKET_VOLUME, "csi": {"driver": CSI_DRIVER}},
         {"name": TMP_VOLUME, "emptyDir": {}},
@@ -84,10 +82,10 @@ def sidecar_volumes() -> list[Resource]:
 
 
 def workload_api_volume() -> Resource:
-    """The SPIFFE Workload API of the node's agent."""
+    """The volume of the SPIFFE Workload API's socket."""
     return {"name": SOCKET_VOLUME, "csi": {"driver": CSI_DRIVER, "readOnly": True}}
 
 
 def workload_api_mount() -> Resource:
-    """The Workload API inside a container."""
+    """The mount of that volume in a container."""
     return {"name": SOCKET_VOLUME, "mountPath": WORKLOAD_API_DIRECTORY, "readOnly": True}

@@ -1,14 +1,18 @@
-"""One pod, or the template of pods."""
+"""Injects a pod or a pod template."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nginx_mesh.api import annotations as mesh
+from nginx_mesh.api.decoding import decode_as, without_nulls
 from nginx_mesh.api.errors import FieldError
+from nginx_mesh.api.meta import ObjectMeta
 from nginx_mesh.api.names import label_value
+from nginx_mesh.api.owners import controller
+from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import format_ports
 from nginx_mesh.protocol.control import SIDECAR_UID
 
@@ -24,17 +28,13 @@ from .containers import (
 from .probes import encode, rewrite
 from .settings import InjectSettings
 
-Resource = dict[str, Any]
-
 NEVER_INJECTED_NAMESPACE = "kube-system"
-# 8886 to 8901 and, for UDP, 8908 and 8909; both protocols, as UDP may be switched on later.
+# 8886 to 8901 and, for UDP, 8908 and 8909. All are reserved for both protocols, as UDP may be enabled later.
 SIDECAR_PORTS = frozenset((*range(8886, 8902), 8908, 8909))
-
-_TEMPLATE_HASH = "pod-template-hash"
 
 
 class InjectResult(NamedTuple):
-    """A pod after injection. Without a sidecar, `reason` says why it has none."""
+    """A pod after injection. `reason` says why it has no sidecar."""
 
     pod: Resource
     injected: bool
@@ -50,11 +50,11 @@ def inject_pod(
     owner: tuple[str, str] | None = None,
     explicit: bool = False,
 ) -> InjectResult:
-    """Give a pod its sidecar, if it is to have one. The pod that comes in stays as it is.
+    """Add the sidecar to a copy of a pod, if the pod is to have one.
 
-    `pod` is a Pod or a template whose types `kinds.decode` has found sound. `namespace` is where it goes, by default
-    what its metadata says. `owner` is what makes it, as (kind, name); by default what its metadata says. `explicit`
-    injects whatever the auto-inject labels say. Raises FieldError for a pod that its author has to change first.
+    `pod` is a Pod or a pod template that `kinds.decode` accepts. `namespace` is the pod's namespace, and `owner` the
+    (kind, name) of its workload; both default to what its metadata says. With `explicit`, the auto-inject labels are
+    ignored. Raises FieldError for a pod that its author has to change first.
     """
     metadata = pod.get("metadata") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
@@ -72,7 +72,9 @@ def inject_pod(
     for error in mesh.check_pod(labels, annotations):
         raise error.within("metadata")
     _check_conflicts(pod["spec"])
-    return InjectResult(_with_sidecar(pod, settings, owner or _owner(metadata)), True)
+    if owner is None:
+        owner = controller(decode_as(ObjectMeta, without_nulls(metadata)))
+    return InjectResult(_with_sidecar(pod, settings, owner), True)
 
 
 def _with_sidecar(pod: Resource, settings: InjectSettings, owner: tuple[str, str] | None) -> Resource:
@@ -82,7 +84,7 @@ def _with_sidecar(pod: Resource, settings: InjectSettings, owner: tuple[str, str
 
     incoming = _ports(mesh.ignore_incoming_ports(annotations), settings.ignore_incoming_ports)
     outgoing = _ports(mesh.ignore_outgoing_ports(annotations), settings.ignore_outgoing_ports)
-    # Callers have to know which ports bypass the sidecar, so what was asked for elsewhere stands in the pod as well.
+    # Callers have to know which ports bypass the sidecar, so the pod's annotations include the ports of the settings.
     if settings.ignore_incoming_ports:
         annotations[mesh.IGNORE_INCOMING_PORTS] = format_ports(incoming)
     if settings.ignore_outgoing_ports:
@@ -94,14 +96,14 @@ def _with_sidecar(pod: Resource, settings: InjectSettings, owner: tuple[str, str
     if redirects:
         annotations[mesh.PROBES] = encode(redirects)
 
-    # After the pod's own init containers: they run while there is no sidecar yet.
+    # After the pod's own init containers: without a sidecar, redirected traffic would reach nothing.
     _list(spec, "initContainers").append(init_container(settings, incoming, outgoing))
     spec["containers"].append(sidecar_container(settings))
     _list(spec, "volumes").extend(sidecar_volumes())
 
     annotations[mesh.STATUS] = mesh.INJECTED
     labels[mesh.SPIFFE_ID] = "true"
-    # A name may be longer than a label's value can be. The mesh then finds the owner by the pod's ownerReferences.
+    # A name may be too long for the value of a label. The mesh then finds the owner by the pod's ownerReferences.
     if owner is not None and owner[1] and label_value(owner[1]) is None:
         labels[mesh.OWNER_PREFIX + owner[0].lower()] = owner[1]
     return pod
@@ -121,7 +123,7 @@ def _with_workload_api(pod: Resource) -> Resource:
 
 
 def _obstacle(spec: Resource) -> str | None:
-    """Why a pod never gets a sidecar."""
+    """Why a pod can have no sidecar, None when it can."""
     if spec.get("hostNetwork"):
         return "pods in the host's network are never injected"
     seen: set[tuple[int, str]] = set()
@@ -136,7 +138,7 @@ def _obstacle(spec: Resource) -> str | None:
 
 
 def _check_conflicts(spec: Resource) -> None:
-    """What of a pod would break beside a sidecar."""
+    """Raise FieldError for a part of a pod that conflicts with the sidecar."""
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):
             path = f"spec.{field}[{index}]"
@@ -156,19 +158,6 @@ def _check_conflicts(spec: Resource) -> None:
             raise FieldError(f"spec.volumes[{index}].name", f'"{name}" is the name of a volume of the mesh')
 
 
-def _owner(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What made a pod: a Deployment rather than its ReplicaSet."""
-    for reference in metadata.get("ownerReferences") or ():
-        if not reference.get("controller"):
-            continue
-        kind, name = reference["kind"], reference["name"]
-        template_hash = (metadata.get("labels") or {}).get(_TEMPLATE_HASH)
-        if kind == "ReplicaSet" and template_hash and name.endswith(f"-{template_hash}"):
-            return "Deployment", name.removesuffix(f"-{template_hash}")
-        return kind, name
-    return None
-
-
 def _container_ports(spec: Resource) -> Iterator[Resource]:
     return (port for container in spec["containers"] for port in container.get("ports") or ())
 
@@ -182,7 +171,7 @@ def _ports(*given: Collection[int]) -> tuple[int, ...]:
 
 
 def _mapping(parent: Resource, field: str) -> Resource:
-    """The mapping at a field, made if need be: to Kubernetes null is the same as absent."""
+    """The mapping at a field. It is created when it is absent or null, which Kubernetes treats alike."""
     if parent.get(field) is None:
         parent[field] = {}
     return parent[field]  # type: ignore[no-any-return]

@@ -1,12 +1,12 @@
 """Health checks of a meshed pod.
 
-The kubelet has no certificate, so in strict mode it would not get through to the application. HTTP, HTTPS and TCP
-checks are rewritten to ask the sidecar, on ports that are not redirected; the sidecar asks the application and passes
-its answer on. What it is to ask stands in the annotation `injector.nsm.nginx.com/probes`, as JSON.
+The kubelet has no certificate, so in strict mode it could not reach the application. HTTP, HTTPS and TCP checks are
+rewritten to requests to the sidecar, on ports that are not redirected. The sidecar checks the application and passes
+its response on. The annotation `injector.nsm.nginx.com/probes` holds the original checks, as JSON.
 
-Left as they are: exec checks, which need no network; gRPC checks, which cannot carry a path (in strict mode their port
-has to be among `config.nsm.nginx.com/ignore-incoming-ports`); checks of ports that bypass the sidecar; and checks of
-another host than the pod.
+Not rewritten are exec checks, which need no network; gRPC checks, which cannot carry a path (in strict mode their port
+has to be among `config.nsm.nginx.com/ignore-incoming-ports`); checks of ports that bypass the sidecar; and
+checks of another host than the pod.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ REDIRECTS = "/health-redirects/"
 READY = f"{REDIRECTS}sidecar/ready"
 
 _KINDS = {"livenessProbe": "liveness", "readinessProbe": "readiness", "startupProbe": "startup"}
-# What RFC 3986 lets stand in a path and its query, and escapes that are there already.
+# Characters that RFC 3986 allows in a path and its query, and "%" for those that are escaped already.
 _TARGET_CHARACTERS = "/?:@!$&'()*+,;=-._~%"
 
 
 class ProbeRedirect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a check of the sidecar stands for. `path` is what the sidecar is asked for, the rest what it asks.
+    """A rewritten check: `path` is what the kubelet requests from the sidecar, all else is the original check.
 
-    `original_path` is a request target (path and query); `host` the Host header, empty for the pod's own address;
-    `headers` the check's other headers. For tcp a connection to `port` is all there is.
+    `original_path` is a request target (path and query), `host` the Host header, empty for the pod's own address, and
+    `headers` the other headers. A tcp check only connects to `port`.
     """
 
     path: str
@@ -50,7 +50,7 @@ class ProbeRedirect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def probes(annotations: Mapping[str, str]) -> list[ProbeRedirect]:
-    """The rewritten checks of an injected pod. Raises FieldError when the annotation is not what injection writes."""
+    """The rewritten checks of an injected pod. Raises FieldError when the annotation is invalid."""
     text = annotations.get(PROBES)
     if text is None:
         return []
@@ -66,7 +66,7 @@ def probes(annotations: Mapping[str, str]) -> list[ProbeRedirect]:
 
 
 def probe_entries(annotations: Mapping[str, str]) -> dict[str, Probe]:
-    """The health checks that a pod's sidecar passes on, by the path that it is asked for. Raises FieldError."""
+    """The health checks that a pod's sidecar performs, by the path of the kubelet's request. Raises FieldError."""
     return {
         redirect.path: Probe(
             scheme=redirect.scheme,
@@ -80,9 +80,9 @@ def probe_entries(annotations: Mapping[str, str]) -> dict[str, Probe]:
 
 
 def rewrite(containers: list[dict[str, Any]], bypassing: Collection[int]) -> list[ProbeRedirect]:
-    """Rewrite the checks of these containers in place. `bypassing` are ports that the sidecar does not see.
+    """Rewrite the checks of these containers in place. `bypassing` are the ports that bypass the sidecar.
 
-    Raises FieldError for a check that no HTTP request could make.
+    Raises FieldError for a check that is no valid HTTP request.
     """
     redirects = []
     for container in containers:
@@ -97,7 +97,7 @@ def rewrite(containers: list[dict[str, Any]], bypassing: Collection[int]) -> lis
 
 
 def encode(redirects: list[ProbeRedirect]) -> str:
-    """As `probes` reads them."""
+    """The value of the annotation that `probes` reads."""
     return msgspec.json.encode(redirects).decode()
 
 
@@ -107,7 +107,7 @@ def _rewrite(
     action = probe.get("httpGet") or probe.get("tcpSocket")
     if not action or action.get("host"):
         return None
-    port = _resolved(action.get("port"), container)
+    port = _port_number(action.get("port"), container)
     if port is None or port in bypassing:
         return None
     path = f"{REDIRECTS}{container['name']}/{kind}"
@@ -141,12 +141,12 @@ def _http(path: str, port: int, action: Mapping[str, Any]) -> ProbeRedirect:
 
 
 def _target(path: str) -> str:
-    """A probe's path as the kubelet puts it into its request."""
+    """The request target that the kubelet makes of a probe's path."""
     escaped = quote(path.partition("#")[0], safe=_TARGET_CHARACTERS)
     return escaped if escaped.startswith("/") else f"/{escaped}"
 
 
-def _resolved(port: int | str | None, container: Mapping[str, Any]) -> int | None:
+def _port_number(port: int | str | None, container: Mapping[str, Any]) -> int | None:
     if isinstance(port, str) and not (port.isascii() and port.isdigit()):
         ports = container.get("ports") or ()
         return next((entry["containerPort"] for entry in ports if entry.get("name") == port), None)

@@ -1,4 +1,4 @@
-"""What injection depends on besides the pod."""
+"""The settings of injection."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from nginx_mesh.version import version
 
 
 def default_image() -> str:
-    """The sidecar's image, which is the init container's as well."""
+    """The image of both the sidecar and the init container."""
     return f"nginx-mesh/sidecar:{version()}"
 
 
 class InjectSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Images, and ports that bypass the sidecar in every pod besides those of its annotations."""
+    """Images, and ports that bypass the sidecar in every pod in addition to those of its annotations."""
 
     init_image: str = msgspec.field(default_factory=default_image)
     sidecar_image: str = msgspec.field(default_factory=default_image)

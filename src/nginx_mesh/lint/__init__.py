@@ -1,4 +1,4 @@
-"""What may be wrong with manifests, said before any mesh sees them: pure functions from files to findings."""
+"""Finds mistakes in manifests without a mesh: pure functions from files to findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes: matches that are superfluous, that match more than they seem to, or never."""
+"""Rules for routes: matches that are superfluous, that never match, or that match more than they seem to."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from nginx_mesh.api.nsm import RateLimit
 from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, TCPRoute, TrafficTarget
 from nginx_mesh.catalog.policies import routes_of
 
+from .describedmesh import DescribedMesh
 from .rules import NEVER_MATCHES, SHADOWED, UNANCHORED, UNUSED_ROUTE, Findings
-from .world import World
 
 _ANY = "*"
-# "^" and characters that stand for themselves.
+# "^" and characters that match themselves, then the rest of the pattern.
 _PREFIX = re.compile(r"\^((?:[A-Za-z0-9/_~-]|\\\.)*)(.*)", re.DOTALL)
-# Where a pattern that stands for itself may be told by its first character.
-_OF_NO_PATH = re.compile(r"\^[A-Za-z0-9_~-]")
+# A pattern whose first character no path has: every path begins with "/".
+_NOT_A_PATH = re.compile(r"\^[A-Za-z0-9_~-]")
 _QUANTIFIERS = ("?", "*", "{")
 
 
-def routes(world: World) -> Findings:
-    """Of HTTPRouteGroups and TCPRoutes."""
-    used = {route for obj in world.objects for route in routes_of(obj)}
-    for group in world.of(HTTPRouteGroup):
+def routes(mesh: DescribedMesh) -> Findings:
+    """Findings about HTTPRouteGroups and TCPRoutes."""
+    used = {route for obj in mesh.objects for route in routes_of(obj)}
+    for group in mesh.of_kind(HTTPRouteGroup):
         if group.key not in used:
-            yield UNUSED_ROUTE.at(group.key, "", "no TrafficTarget, RateLimit or TrafficSplit among these refers to it")
-        yield from _matches(world, group)
-    for route in world.of(TCPRoute):
+            message = "no TrafficTarget, RateLimit or TrafficSplit in these manifests refers to it"
+            yield UNUSED_ROUTE.at(group.key, "", message)
+        yield from _matches(mesh, group)
+    for route in mesh.of_kind(TCPRoute):
         if route.key not in used:
-            yield UNUSED_ROUTE.at(route.key, "", "no TrafficTarget among these refers to it")
+            yield UNUSED_ROUTE.at(route.key, "", "no TrafficTarget in these manifests refers to it")
 
 
 def covers(earlier: HTTPMatch, later: HTTPMatch) -> bool:
@@ -49,7 +50,7 @@ def _covers_path(earlier: str, later: str) -> bool:
     wide, narrow = _PREFIX.fullmatch(earlier), _PREFIX.fullmatch(later)
     if wide is None or narrow is None or wide[2] not in ("", ".*"):
         return False
-    # Alternatives and groups may undo what the beginning says; a quantifier makes its last character optional.
+    # Alternatives and inline options may match other beginnings. A quantifier makes the last character optional.
     if "|" in narrow[2] or "(?" in narrow[2] or "\n" in later:
         return False
     literal = narrow[1]
@@ -64,12 +65,12 @@ def _covers_methods(earlier: Sequence[str], later: Sequence[str]) -> bool:
     return bool(later) and _ANY not in later and set(later) <= set(earlier)
 
 
-def _matches(world: World, group: HTTPRouteGroup) -> Findings:
-    selections = _selections(world, group.key)
+def _matches(mesh: DescribedMesh, group: HTTPRouteGroup) -> Findings:
+    selections = _selections(mesh, group.key)
     matches = group.spec.matches
     for index, match in enumerate(matches):
         where = f"spec.matches[{index}]"
-        # A policy that names the later one alone has a use for it.
+        # The later match is not superfluous for a policy that names it without the earlier one.
         earlier = next(
             (
                 other
@@ -87,7 +88,7 @@ def _matches(world: World, group: HTTPRouteGroup) -> Findings:
 def _match(key: ObjectKey, where: str, match: HTTPMatch) -> Findings:
     pattern = match.path_pattern
     field = f"{where}.pathRegex"
-    if _OF_NO_PATH.match(pattern) and "|" not in pattern:
+    if _NOT_A_PATH.match(pattern) and "|" not in pattern:
         yield NEVER_MATCHES.at(key, field, f'"{pattern}" matches no path, as none begins like that')
     elif pattern.startswith("/") and pattern != "/":
         yield UNANCHORED.at(key, field, f'"{pattern}" also matches in the middle of a path, as in /other{pattern}')
@@ -97,11 +98,11 @@ def _match(key: ObjectKey, where: str, match: HTTPMatch) -> Findings:
             yield NEVER_MATCHES.at(key, f"{where}.methods[{index}]", message)
 
 
-def _selections(world: World, group: ObjectKey) -> list[list[str]]:
-    """The matches that policies name one by one, where they do not mean the whole group."""
+def _selections(mesh: DescribedMesh, group: ObjectKey) -> list[list[str]]:
+    """The names of matches in policies that use only some of a group's matches, one list for each such rule."""
     return [
         rule.matches
-        for obj in world.objects
+        for obj in mesh.objects
         if isinstance(obj, TrafficTarget | RateLimit) and obj.metadata.namespace == group.namespace
         for rule in obj.spec.rules
         if (rule.kind, rule.name) == (group.kind, group.name) and rule.matches

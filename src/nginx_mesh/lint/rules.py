@@ -1,4 +1,4 @@
-"""The rules by their codes. A code never changes its meaning: people write them into their pipelines."""
+"""The rules by their codes. A code never changes its meaning, because people use it in their pipelines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Something that may be wrong: what it is, and what to do about it.
+    """A mistake that manifests may contain: what it is (`title`), and what to do about it (`remedy`).
 
-    An `error` is refused by a mesh; a `warning` is taken and does not do what it says; `info` does what it says, which
-    may not be what is wanted.
+    A mesh refuses an object with an `error`. It accepts one with a `warning`, but a part of the object has no effect.
+    An `info` is about an object that works as written, though that may not be what its author intended.
     """
 
     code: str
@@ -25,13 +25,17 @@ class Rule:
     remedy: str
 
     def at(self, key: ObjectKey, field: str, message: str) -> Finding:
-        """It is the case with a field of an object."""
+        """The finding that a field of an object breaks this rule."""
         return Finding(self, str(key), field, message)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule that an object breaks. `object` is "Kind namespace/name", as far as that is known; `file` may follow."""
+    """A rule that an object breaks.
+
+    `object` is "Kind namespace/name", as far as that is known. `file` and `document`, its position there from 1, are
+    filled in by the linter.
+    """
 
     rule: Rule
     object: str
@@ -51,17 +55,17 @@ def _rule(code: str, severity: Severity, title: str, remedy: str) -> Rule:
     return RULES.setdefault(code, Rule(code, severity, title, remedy))
 
 
-# What a mesh refuses.
+# Documents and objects.
 UNREADABLE = _rule("NM0001", "error", "A document or an object cannot be read", "Correct it: nothing of it is applied.")
 INVALID = _rule("NM0002", "error", "A field has a value that is refused", "Correct it: the object is not applied.")
-BAD_MARK = _rule(
+INVALID_METADATA = _rule(
     "NM0003",
     "error",
     "A label or annotation of the mesh has a value that is refused",
     "Use a value that docs/reference/annotations.md lists.",
 )
-TWICE = _rule("NM0004", "error", "The same object is given twice", "Remove or rename one of them.")
-MISSING = _rule(
+DUPLICATE = _rule("NM0004", "error", "The same object is given twice", "Remove or rename one of them.")
+MISSING_OBJECT = _rule(
     "NM0005",
     "warning",
     "An object that is needed is not among those given",
@@ -69,27 +73,27 @@ MISSING = _rule(
 )
 
 # Labels and annotations.
-UNKNOWN_MARK = _rule(
+UNKNOWN_METADATA = _rule(
     "NM0101", "warning", "The mesh knows no such label or annotation", "Check the spelling; it does nothing."
 )
-MISPLACED_MARK = _rule(
+MISPLACED_METADATA = _rule(
     "NM0102",
     "warning",
-    "A label or annotation stands where it is not read",
+    "A label or annotation is on an object where the mesh does not read it",
     "Move it; for pods of a workload it belongs into spec.template.metadata.",
 )
 OVERRULED_MODE = _rule(
     "NM0103", "info", "A pod's own mTLS mode is ignored, as the mesh is strict", "Remove the annotation."
 )
 INEFFECTIVE = _rule(
-    "NM0110", "warning", "A part of an object counts as absent", "Correct it; until then it grants or limits nothing."
+    "NM0110", "warning", "The mesh ignores a part of an object", "Correct it; until then it grants or limits nothing."
 )
 
 # Routes.
 SHADOWED = _rule(
     "NM0201",
     "warning",
-    "An earlier match already takes all that a match takes",
+    "An earlier match already covers everything that a match covers",
     "Remove the match, or narrow the earlier one.",
 )
 UNANCHORED = _rule(
@@ -116,7 +120,7 @@ WRONG_PROTOCOL = _rule(
 TARGET_SELECTS_NOTHING = _rule(
     "NM0301", "warning", "A TrafficTarget protects no pod", "Check the service account's name and namespace."
 )
-SOURCE_NOBODY = _rule(
+SOURCE_SELECTS_NOTHING = _rule(
     "NM0302", "warning", "No pod has the account that is granted access", "Check the account's name and namespace."
 )
 NO_SUCH_PORT = _rule(
@@ -128,7 +132,12 @@ NO_SIDECAR = _rule(
     "A policy needs a sidecar where there is none",
     "Have sidecars injected: label the namespace injector.nsm.nginx.com/auto-inject: enabled.",
 )
-NO_SOURCES = _rule("NM0305", "warning", "A TrafficTarget has no sources", "Name who may call; now nobody may.")
+NO_SOURCES = _rule(
+    "NM0305",
+    "warning",
+    "A TrafficTarget has no sources",
+    "Name who may call: without sources nobody may.",
+)
 
 # Traffic splits.
 NO_WEIGHT = _rule(
@@ -139,15 +148,20 @@ NO_ROOT = _rule("NM0403", "warning", "A split's root Service is not there", "Che
 EMPTY_BACKEND = _rule(
     "NM0404", "warning", "A backend that has weight selects no pod", "Check the selector; others get its requests."
 )
-TWO_SPLITS = _rule("NM0405", "warning", "Two splits have the same root", "Keep one: the older one counts.")
+TWO_SPLITS = _rule("NM0405", "warning", "Two splits have the same root", "Keep one: the older one applies.")
 NESTED_SPLIT = _rule(
-    "NM0406", "info", "A backend is the root of another split", "That split does not apply to what comes by this one."
+    "NM0406",
+    "info",
+    "A backend is the root of another split",
+    "That split does not apply to requests that this one sends.",
 )
 
 # Rate limits.
 LIMIT_SELECTS_NOTHING = _rule("NM0501", "warning", "A rate limit's destination selects no pod", "Check its name.")
-LIMITED_NOBODY = _rule("NM0502", "warning", "A rate limit's source is no pod", "Check the name and the namespace.")
-LIMITED_TWICE = _rule(
+LIMIT_WITHOUT_SOURCE = _rule(
+    "NM0502", "warning", "A rate limit's source is no pod", "Check the name and the namespace."
+)
+DUPLICATE_LIMIT = _rule(
     "NM0503", "error", "Two rate limits have the same destination and source", "Keep one: the second is refused."
 )
 NO_BURST = _rule(
@@ -161,7 +175,7 @@ LIMIT_OF_TCP = _rule(
 )
 
 # Circuit breakers.
-BREAKS_NOTHING = _rule(
+NO_BREAKER_SERVICE = _rule(
     "NM0601", "warning", "A circuit breaker's Service or its fallback is not there", "Check the name and the port."
 )
 WRONG_FALLBACK = _rule(
@@ -171,12 +185,12 @@ WRONG_FALLBACK = _rule(
     "Use another Service in the namespace of the destination.",
 )
 TWO_BREAKERS = _rule(
-    "NM0603", "warning", "Two circuit breakers have the same destination", "Keep one: the older one counts."
+    "NM0603", "warning", "Two circuit breakers have the same destination", "Keep one: the older one applies."
 )
 NO_FALLBACK = _rule(
     "NM0604",
     "info",
-    "A circuit without fallback guards a single pod",
+    "A circuit breaker without a fallback protects a Service with a single pod",
     "While it is open there is nobody to answer: add a fallback or a replica.",
 )
 
@@ -187,6 +201,6 @@ NOT_STRICT = _rule(
 ALLOWS_ALL = _rule(
     "NM0702",
     "info",
-    "What no policy speaks of is allowed",
-    "In production use accessControlMode deny, and a TrafficTarget for each pair that talks.",
+    "Calls that no policy covers are allowed",
+    "In production use accessControlMode deny, and a TrafficTarget for each pair of workloads that call each other.",
 )

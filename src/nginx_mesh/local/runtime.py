@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from nginx_mesh.admission import POLICIES
+from nginx_mesh.admission import POLICY_KINDS
 from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
@@ -19,7 +19,7 @@ from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.control.operator import MeshParts, Operator
 from nginx_mesh.control.plane import Plane
 from nginx_mesh.control.policyreporter import PolicyReporter
@@ -34,7 +34,7 @@ from nginx_mesh.node.reporting import Reporting
 from nginx_mesh.node.sidecars import NodeSidecars
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
-from nginx_mesh.overview.overview import Overview
+from nginx_mesh.overview.server import Overview
 from nginx_mesh.sidecar.image import image_version
 from nginx_mesh.traffic.scraper import Scraper
 from nginx_mesh.version import version
@@ -107,6 +107,7 @@ class Runtime:
             images={SIDECAR_IMAGE: image} if image is not None else {},
             lookup=self._lookup,
             on_status=lambda key, status: self._pods.report(key, status),
+            on_probe_failure=lambda key, container, why: self._pods.probe_failed(key, container, why),
             networks=networks,
         )
         self.scraper = Scraper(self._sidecars.live, self._sidecars.metrics)
@@ -248,7 +249,7 @@ class Runtime:
 
     def _changed(self, change: Change) -> None:
         key = change.key
-        if key.kind in POLICIES and _says_the_same(change):
+        if key.kind in POLICY_KINDS and _says_the_same(change):
             return
         self._plane.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
         if key == CONFIG_KEY:
@@ -273,7 +274,7 @@ class Runtime:
                 await asyncio.sleep(1)
                 self._services_stale.set()
 
-    def _meshed_pod(self, uid: str) -> tuple[Workload, str] | None:
+    def _meshed_pod(self, uid: str) -> tuple[PodRecord, str] | None:
         """The meshed pod with a uid, and its SPIFFE ID."""
         pod = self._workloads.pod(uid)
         workload = None if pod is None else self._plane.catalog.topology.pod(pod)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.protocol.control import SIDECAR_UID
 from nginx_mesh.protocol.report import Report
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 1.0
 _EARLY = 1000
 
-FindWorkload = Callable[[str], tuple[Workload, str] | None]
+FindWorkload = Callable[[str], tuple[PodRecord, str] | None]
 """Finds the pod with a uid, and its SPIFFE ID; None when there is no such meshed pod."""
 
 Tapped = Callable[[ObjectKey, str, Report], None]
@@ -70,7 +70,7 @@ class Reporting:
         self._export: SpanExport | None = None
         # Reports that come while the exporter is being made.
         self._early: deque[tuple[str, Report]] = deque(maxlen=_EARLY)
-        self._origins: dict[str, tuple[Workload, str, Origin]] = {}
+        self._origins: dict[str, tuple[PodRecord, str, Origin]] = {}
 
     def configure(self, settings: MeshSettings) -> None:
         """Apply the mesh's settings, live."""

@@ -10,7 +10,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.protocol.report import Report
 from nginx_mesh.version import version
 
@@ -31,7 +31,7 @@ class Origin:
     spiffe_id: str
 
 
-def origin(workload: Workload, uid: str, node: str, spiffe_id: str) -> Origin:
+def origin(workload: PodRecord, uid: str, node: str, spiffe_id: str) -> Origin:
     """The origin of the spans that the sidecar of a pod makes. `uid` is the pod's."""
     kind, name = workload.owner or ("", workload.key.name)
     attributes: dict[str, AttributeValue] = {

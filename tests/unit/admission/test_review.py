@@ -1,4 +1,4 @@
-"""What is refused in the light of other objects, and what is let in with a warning."""
+"""Policies that conflict with other objects are refused; missing objects are warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ API_VERSIONS = {
 
 
 class Others:
-    """A view of these objects."""
+    """The stored objects for a review."""
 
     def __init__(self, *objects: Object) -> None:
         self._objects = {obj.key: obj for obj in objects}
@@ -84,12 +84,12 @@ def test_two_rate_limits_cannot_both_be_the_default_of_a_destination() -> None:
     assert "callers that no policy names" in error.reason
 
 
-def test_a_rate_limit_does_not_clash_with_itself() -> None:
+def test_a_rate_limit_does_not_conflict_with_itself() -> None:
     old = limit("first", "a")
     assert review(limit("first", "a", rate="2r/s"), old, Others(old)).errors == []
 
 
-def test_a_clash_that_is_there_already_can_be_mended_in_steps_and_not_made_worse() -> None:
+def test_an_existing_conflict_can_be_resolved_in_steps_and_not_made_worse() -> None:
     first, second = limit("first", "a", "b", "c"), limit("second", "a", "b")
     others = Others(first, second)
     assert review(limit("second", "a", "b", rate="5r/s"), second, others).errors == []
@@ -105,7 +105,7 @@ names = st.lists(st.sampled_from("abc"), max_size=3, unique=True)
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), names, st.sampled_from(["web", "api"]))))
-def test_what_is_let_in_never_clashes(changes: list[tuple[str, list[str], str]]) -> None:
+def test_accepted_rate_limits_never_conflict(changes: list[tuple[str, list[str], str]]) -> None:
     stored: dict[str, RateLimit] = {}
     for name, sources, to in changes:
         new = limit(name, *sources, to=to)
@@ -138,13 +138,13 @@ def test_a_fallback_is_another_service_of_the_same_namespace(policy: Object, rea
     assert review(policy, policy, Others()).errors == []
 
 
-def test_a_fallback_of_the_destinations_namespace_is_let_in() -> None:
+def test_a_fallback_of_the_destinations_namespace_is_accepted() -> None:
     others = Others(service("web", 80), service("backup", 80))
     assert review(breaker({"service": "shop/backup"}), None, others) == Review()
     assert review(breaker(None), None, others) == Review()
 
 
-def test_what_is_not_there_is_a_warning_for_each_field() -> None:
+def test_each_reference_to_a_missing_object_is_a_warning() -> None:
     account = "ServiceAccount"
     target = make(
         "TrafficTarget",
@@ -182,7 +182,7 @@ def test_what_is_not_there_is_a_warning_for_each_field() -> None:
         assert fields(verdict.warnings) == expected
 
 
-def test_what_is_there_is_no_warning() -> None:
+def test_references_to_existing_objects_are_no_warnings() -> None:
     account = decode({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web", "namespace": "shop"}})
     assert isinstance(account, ServiceAccount)
     target = make("TrafficTarget", "p", {"destination": {"kind": "ServiceAccount", "name": "web"}})
@@ -192,7 +192,7 @@ def test_what_is_there_is_no_warning() -> None:
     assert review(limit("l"), None, Others(web)) == Review()
 
 
-def test_what_makes_no_sense_by_itself_is_not_judged_further() -> None:
+def test_an_invalid_policy_is_not_compared_with_others() -> None:
     verdict = review(limit("second", "a", rate="fast"), None, Others(limit("first", "a")))
     assert fields(verdict.errors) == ["spec.rate"]
     assert verdict.warnings == []

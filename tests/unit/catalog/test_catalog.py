@@ -1,4 +1,4 @@
-"""The catalog says what an event touched: all of it, and nothing else."""
+"""The catalog reports everything that an event changes, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nginx_mesh.api.core import EndpointSlice, Namespace, Pod, Service
 from nginx_mesh.api.meta import ObjectKey, ObjectMeta
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, Changes, Delete, EndpointAddress, ServicePort, Upsert
-from nginx_mesh.catalog.topology import PortUse
+from nginx_mesh.catalog.records import PortUse
 
 A = ObjectKey("Pod", "default", "a")
 WEB = ObjectKey("Service", "default", "web")
@@ -67,12 +67,12 @@ def behind_web(ip: str, port: int = 80) -> EndpointAddress:
     return EndpointAddress(WEB, port, ip, 8080)
 
 
-def test_readiness_touches_the_endpoint_alone(catalog: Catalog) -> None:
+def test_readiness_changes_only_the_endpoint(catalog: Catalog) -> None:
     changes = catalog.apply(Upsert(pod("a", "10.0.0.1", ready=False)))
     assert changes == Changes(endpoints=frozenset({behind_web("10.0.0.1")}), objects=frozenset({A}))
 
 
-def test_a_pod_that_goes_touches_all_it_was(catalog: Catalog) -> None:
+def test_a_deleted_pod_changes_everything_that_depended_on_it(catalog: Catalog) -> None:
     changes = catalog.apply(Delete(A))
     assert changes == Changes(
         pods=frozenset({A}),
@@ -84,13 +84,13 @@ def test_a_pod_that_goes_touches_all_it_was(catalog: Catalog) -> None:
     assert catalog.apply(Delete(A)) == Changes()
 
 
-def test_a_new_address_touches_the_old_one_too(catalog: Catalog) -> None:
+def test_a_new_address_of_a_pod_changes_the_old_address_too(catalog: Catalog) -> None:
     changes = catalog.apply(Upsert(pod("a", "10.0.0.9")))
     assert changes.addresses == {Address("10.0.0.1", 8080), Address("10.0.0.9", 8080)}
     assert changes.endpoints == {behind_web("10.0.0.1"), behind_web("10.0.0.9")}
 
 
-def test_what_peers_see_of_a_pod_touches_its_addresses_and_endpoints(catalog: Catalog) -> None:
+def test_properties_of_a_pod_that_callers_use_change_its_addresses_and_endpoints(catalog: Catalog) -> None:
     injected = {"injector.nsm.nginx.com/status": "injected"}
     changes = catalog.apply(Upsert(pod("a", "10.0.0.1", sidecar=True, annotations=injected)))
     assert changes.addresses == {Address("10.0.0.1", 8080)}
@@ -105,17 +105,17 @@ def test_a_pod_that_only_claims_to_be_injected_is_not_meshed(catalog: Catalog) -
     assert not workload.meshed
 
 
-def test_an_event_that_says_nothing_new_touches_nothing(catalog: Catalog) -> None:
+def test_an_update_without_a_difference_changes_nothing(catalog: Catalog) -> None:
     assert catalog.apply(Upsert(pod("a", "10.0.0.1", resourceVersion="7", annotations={"other": "x"}))) == Changes()
     assert catalog.apply(Upsert(service(annotations={"other": "x"}))) == Changes()
 
 
-def test_an_annotation_of_a_service_touches_its_ports_and_no_pod(catalog: Catalog) -> None:
+def test_an_annotation_of_a_service_changes_its_ports_and_no_pod(catalog: Catalog) -> None:
     changes = catalog.apply(Upsert(service(annotations={"config.nsm.nginx.com/lb-method": "random"})))
     assert changes == Changes(services=frozenset({ServicePort(WEB, 80)}), objects=frozenset({WEB}))
 
 
-def test_another_port_of_a_service_touches_that_port(catalog: Catalog) -> None:
+def test_a_new_port_of_a_service_changes_only_that_port(catalog: Catalog) -> None:
     changes = catalog.apply(Upsert(service(ports=(80, 81))))
     assert changes.services == {ServicePort(WEB, 81)}
     assert Address("10.96.0.1", 81) in changes.addresses
@@ -141,7 +141,7 @@ def test_a_service_that_loses_its_selector_leaves_the_mesh(catalog: Catalog) -> 
     assert changes.services == {ServicePort(WEB, 80)}
 
 
-def test_two_services_may_claim_one_address_and_the_first_by_name_has_it(catalog: Catalog) -> None:
+def test_an_address_that_two_services_claim_belongs_to_the_first_by_name(catalog: Catalog) -> None:
     catalog.apply(Upsert(service("alias")))
     at = Address("10.96.0.1", 80)
     for gone, holder in ((None, "alias"), ("alias", "web")):
@@ -152,7 +152,7 @@ def test_two_services_may_claim_one_address_and_the_first_by_name_has_it(catalog
         assert found.key.name == holder
 
 
-def test_a_headless_service_is_the_one_that_a_pods_port_is_known_by(catalog: Catalog) -> None:
+def test_a_pods_port_is_attributed_to_a_headless_service_first(catalog: Catalog) -> None:
     catalog.apply(Upsert(service("zz-headless", vip="None")))
     record = catalog.topology.pod(A)
     assert record is not None
@@ -160,16 +160,16 @@ def test_a_headless_service_is_the_one_that_a_pods_port_is_known_by(catalog: Cat
     assert catalog.topology.ports_of(record) == {8080: PortUse(("http",), headless, True, (ServicePort(headless, 80),))}
 
 
-def test_kinds_that_the_mesh_does_not_act_on_touch_nothing(catalog: Catalog) -> None:
+def test_kinds_that_the_mesh_does_not_act_on_change_nothing(catalog: Catalog) -> None:
     assert catalog.apply(Upsert(Namespace(metadata=ObjectMeta(name="x")))) == Changes()
     assert catalog.apply(Delete(ObjectKey("Unheard", "", "x"))) == Changes()
 
 
-def test_everything_is_what_a_follower_from_the_start_was_told_of(catalog: Catalog) -> None:
-    everything = catalog.everything()
-    assert everything.pods == {A, ObjectKey("Pod", "default", "b")}
-    assert everything.addresses == {Address("10.96.0.1", 80), Address("10.0.0.1", 8080), Address("10.0.0.2", 8080)}
-    assert everything.services == {ServicePort(WEB, 80)}
+def test_initial_changes_name_everything_in_the_catalog(catalog: Catalog) -> None:
+    changes = catalog.initial_changes()
+    assert changes.pods == {A, ObjectKey("Pod", "default", "b")}
+    assert changes.addresses == {Address("10.96.0.1", 80), Address("10.0.0.1", 8080), Address("10.0.0.2", 8080)}
+    assert changes.services == {ServicePort(WEB, 80)}
 
 
 PEER = {"config.nsm.nginx.com/peer-spiffe-id": "spiffe://other.example/x"}
@@ -208,7 +208,7 @@ def endpoints(catalog: Catalog) -> set[str]:
     return set() if record is None else {endpoint.ip for endpoint in catalog.topology.endpoints_of(record, 80)}
 
 
-def test_a_slice_touches_the_endpoints_that_came_or_went_with_it(catalog: Catalog) -> None:
+def test_a_slice_changes_the_endpoints_that_it_adds_or_removes(catalog: Catalog) -> None:
     catalog.apply(Upsert(remote()))
     catalog.apply(Upsert(listing("10.1.0.1", "10.1.0.2")))
     changes = catalog.apply(Upsert(listing("10.1.0.2", "10.1.0.3")))
@@ -240,7 +240,7 @@ def test_a_slice_may_come_before_its_service(catalog: Catalog) -> None:
     assert endpoints(catalog) == {"10.1.0.1"}
 
 
-def test_slices_count_only_for_services_that_name_who_is_behind_them(catalog: Catalog) -> None:
+def test_slices_are_used_only_for_services_that_name_the_identity_of_their_endpoints(catalog: Catalog) -> None:
     catalog.apply(Upsert(listing("10.1.0.1")))
     assert endpoints(catalog) == {"10.0.0.1", "10.0.0.2"}, "a selector wins"
     catalog.apply(Upsert(service(selector={})))
@@ -251,16 +251,16 @@ def test_slices_count_only_for_services_that_name_who_is_behind_them(catalog: Ca
     assert endpoints(catalog) == {"10.1.0.1"}
 
 
-def test_no_trace_is_left_of_what_has_gone(catalog: Catalog) -> None:
+def test_indexes_are_empty_after_all_objects_are_deleted(catalog: Catalog) -> None:
     for name in ("a", "b"):
         catalog.apply(Delete(ObjectKey("Pod", "default", name)))
     catalog.apply(Delete(WEB))
     catalog.apply(Upsert(remote()))
     catalog.apply(Upsert(listing("10.1.0.1", "10.1.0.2")))
-    assert catalog.everything().addresses == {Address("10.96.0.1", 80), behind("10.1.0.1"), behind("10.1.0.2")}
+    assert catalog.initial_changes().addresses == {Address("10.96.0.1", 80), behind("10.1.0.1"), behind("10.1.0.2")}
     catalog.apply(Delete(WEB))
     catalog.apply(Delete(listing().key))
-    indices = {**vars(catalog.topology), **vars(catalog.topology.remotes)}
-    del indices["remotes"]
+    indices = {**vars(catalog.topology), **vars(catalog.topology.remote_endpoints)}
+    del indices["remote_endpoints"]
     assert {len(index) for index in indices.values()} == {0}, indices
-    assert catalog.everything() == Changes()
+    assert catalog.initial_changes() == Changes()

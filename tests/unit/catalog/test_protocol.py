@@ -30,5 +30,7 @@ from nginx_mesh.api.portprotocol import protocol_of
         (None, "", 8080, "tcp"),
     ],
 )
-def test_the_first_that_says_anything_decides(app_protocol: str | None, name: str, port: int, protocol: str) -> None:
+def test_the_order_of_app_protocol_port_name_and_number(
+    app_protocol: str | None, name: str, port: int, protocol: str
+) -> None:
     assert protocol_of(port=port, name=name, app_protocol=app_protocol) == protocol

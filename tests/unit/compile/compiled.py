@@ -1,4 +1,4 @@
-"""What becomes of a few objects."""
+"""Compiles a few objects for tests."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from nginx_mesh.protocol.state import MtlsMode, State
 
 
 def catalog_of(*objects: Object) -> Catalog:
-    """A catalog that has them."""
+    """A catalog with these objects."""
     catalog = Catalog()
     for obj in objects:
         catalog.apply(Upsert(obj))
     return catalog
 
 
-def compiled(*objects: Object, view: MtlsMode = "permissive", settings: MeshSettings | None = None) -> State:
-    """What applications may dial."""
-    return outbound(catalog_of(*objects), settings or MeshSettings(), view)
+def compiled(*objects: Object, mode: MtlsMode = "permissive", settings: MeshSettings | None = None) -> State:
+    """The shared entries for these objects."""
+    return outbound(catalog_of(*objects), settings or MeshSettings(), mode)
 
 
 def problems(policy: Object, *objects: Object) -> list[str]:
-    """What is wrong with the first of them, given the others."""
+    """The warnings about the first object, given the others."""
     return [f"{warning.field} {warning.reason}" for warning in check(catalog_of(policy, *objects), policy.key)]

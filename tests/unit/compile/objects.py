@@ -1,4 +1,4 @@
-"""Kubernetes objects for tests, as short as their facts; and a sidecar's side of the state protocol."""
+"""Short constructors of Kubernetes objects for tests, and a sidecar's side of the state protocol."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def pod_key(name: str, namespace: str = "default") -> ObjectKey:
 
 
 class SidecarState:
-    """What a sidecar holds: it takes updates as the protocol says, through JSON."""
+    """The state of a sidecar: it applies updates as the protocol defines, through JSON."""
 
     def __init__(self) -> None:
         self.version: int | None = None

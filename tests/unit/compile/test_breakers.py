@@ -1,4 +1,4 @@
-"""When nothing is sent to a Service: CircuitBreakers as entries of the state."""
+"""CircuitBreakers are compiled to entries of the state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_policy_may_name_a_service_of_another_namespace() -> None:
     assert entry == Breaker(breaker="prod/b", errors=3, timeout_ms=30_000, fallback="default/spare:80")
 
 
-def test_of_several_breakers_the_oldest_counts() -> None:
+def test_the_oldest_of_several_breakers_applies() -> None:
     old, young = (breaker(name, "web", errors=n, created=f"2024-01-0{n}") for n, name in ((1, "z"), (2, "a")))
     entry = compiled(young, old, WEB)[KEY]
     assert isinstance(entry, Breaker)
@@ -37,13 +37,13 @@ def test_of_several_breakers_the_oldest_counts() -> None:
 
 
 @pytest.mark.parametrize(("errors", "seconds"), [(0, 30), (-1, 30), (3, 0)])
-def test_numbers_that_mean_nothing_break_no_circuit(errors: int, seconds: int) -> None:
+def test_numbers_below_1_make_no_circuit(errors: int, seconds: int) -> None:
     policy = breaker("b", "web", errors=errors, seconds=seconds)
     assert KEY not in compiled(WEB, policy)
     assert "as if there were no CircuitBreaker" in problems(policy, WEB)[0]
 
 
-def test_numbers_that_no_sidecar_takes_are_brought_into_range() -> None:
+def test_numbers_above_the_limits_of_sidecars_are_reduced() -> None:
     policy = breaker("b", "web", errors=1 << 40, seconds=1 << 40)
     assert compiled(WEB, policy)[KEY] == Breaker(breaker="default/b", errors=10_000, timeout_ms=(1 << 31) - 1)
     assert len(problems(policy, WEB)) == 2
@@ -59,7 +59,7 @@ def test_numbers_that_no_sidecar_takes_are_brought_into_range() -> None:
         ("default/spare", 81, "spec.fallback.port Service default/spare has no TCP port 81"),
     ],
 )
-def test_a_fallback_that_cannot_be_used_counts_as_none(fallback: str, number: int, problem: str) -> None:
+def test_an_unusable_fallback_is_ignored_and_reported(fallback: str, number: int, problem: str) -> None:
     policy = breaker("b", "web", fallback=fallback, fallback_port=number)
     objects = (WEB, SPARE, service("spare", port(80), namespace="prod"), policy)
     entry = compiled(*objects)[KEY]
@@ -68,18 +68,18 @@ def test_a_fallback_that_cannot_be_used_counts_as_none(fallback: str, number: in
     assert problems(policy, *objects[:-1]) == [f"{problem}: callers are refused while the circuit is open"]
 
 
-def test_a_fallback_of_another_protocol_is_told() -> None:
+def test_a_fallback_of_another_protocol_is_reported() -> None:
     policy = breaker("b", "web", fallback="default/spare", fallback_port=25)
     assert problems(policy, WEB, service("spare", port(25))) == [
         "spec.fallback.port is tcp, port 80 of Service default/web is http"
     ]
 
 
-def test_a_breaker_without_its_service_is_told() -> None:
+def test_a_breaker_without_its_service_is_reported() -> None:
     assert problems(breaker("b", "web")) == ["spec.destination there is no Service default/web in the mesh"]
 
 
-def test_calls_of_a_headless_services_pods_have_its_circuit_and_its_fallback_a_cluster() -> None:
+def test_pods_of_a_headless_service_use_its_circuit_and_its_fallback_has_a_cluster() -> None:
     state = compiled(
         service("web", port(80, target=8080), vips=[]),
         service("spare", port(80), vips=[]),

@@ -1,4 +1,4 @@
-"""The compiler's work follows the change, and its updates carry only that."""
+"""The compiler's work is in proportion to the change, and its updates contain only what changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert
-from nginx_mesh.compile.engine import Compiler, Touched
+from nginx_mesh.compile.engine import ChangedSidecars, Compiler
 from nginx_mesh.protocol.state import Update
 
 from .objects import SidecarState, breaker, group, limit, pod, pod_key, port, service, slice_, split
@@ -33,10 +33,10 @@ class Mesh:
             self.catalog.apply(Upsert(obj))
         self.compiler = Compiler(self.catalog, settings or MeshSettings(), first_version=1000)
 
-    def apply(self, obj: Object) -> Touched:
+    def apply(self, obj: Object) -> ChangedSidecars:
         return self.compiler.apply(self.catalog.apply(Upsert(obj)))
 
-    def delete(self, key: ObjectKey) -> Touched:
+    def delete(self, key: ObjectKey) -> ChangedSidecars:
         return self.compiler.apply(self.catalog.apply(Delete(key)))
 
     def update(self, pod: ObjectKey, base: int | None) -> Update:
@@ -55,7 +55,7 @@ def large() -> Mesh:
 
 
 def work(mesh: Mesh, obj: Object) -> tuple[int, Update]:
-    """Entries and endpoints compiled for a change, and what it makes a sidecar far away from it take."""
+    """The number of entries and endpoints compiled for a change, and the update for an unrelated sidecar."""
     before, version = mesh.compiler.compiled, mesh.compiler.version
     mesh.apply(obj)
     return mesh.compiler.compiled - before, mesh.update(CALLER, version)
@@ -72,7 +72,7 @@ def test_one_endpoint_of_three_thousand_costs_one_entry(large: Mesh) -> None:
     assert len(msgspec.json.encode(update)) < 400
 
 
-def test_a_pod_that_comes_or_goes_costs_its_own_entries(large: Mesh) -> None:
+def test_a_new_or_deleted_pod_costs_its_own_entries(large: Mesh) -> None:
     compiled, update = work(large, replica(7, PODS_EACH))
     assert compiled <= 5
     assert set(update.set_) == {"destination/10.0.7.11:8080", "cluster/10.0.7.11:8080"}
@@ -103,14 +103,14 @@ def test_one_endpoint_of_a_slice_costs_its_own_entries(large: Mesh) -> None:
     assert set(update.delete) == {"destination/10.50.0.7:80", "cluster/10.50.0.7:80"}
 
 
-def test_what_the_mesh_does_not_act_on_costs_nothing(large: Mesh) -> None:
+def test_a_change_that_the_mesh_does_not_act_on_costs_nothing(large: Mesh) -> None:
     raw = msgspec.to_builtins(replica(7, 3))
     raw["metadata"]["resourceVersion"] = "12345"
     raw["status"]["startTime"] = "2024-01-01T00:00:00Z"
     version = large.compiler.version
     before = large.compiler.compiled
     touched = large.apply(msgspec.convert(raw, type(replica(7, 3))))
-    assert (touched, large.compiler.compiled) == (Touched(), before)
+    assert (touched, large.compiler.compiled) == (ChangedSidecars(), before)
     assert large.update(CALLER, version).set_ == {}
 
 
@@ -142,7 +142,7 @@ def test_a_weight_costs_its_own_entry() -> None:
     assert (list(update.set_), update.delete, update.endpoints) == (["split/default/web:80"], [], {})
 
 
-def test_a_split_of_a_headless_service_is_told_at_its_pods_and_nowhere_else() -> None:
+def test_a_split_of_a_headless_service_changes_the_destinations_of_its_pods_only() -> None:
     mesh = Mesh(
         service("web", port(80, target=8080), vips=[]),
         service("two", port(80, target=8080)),
@@ -159,7 +159,7 @@ def test_a_split_of_a_headless_service_is_told_at_its_pods_and_nowhere_else() ->
     assert set(update.set_) == {"split/default/web:80", "cluster/default/web:80"}
 
 
-def test_a_limits_destination_is_left_alone_while_its_sources_stay_who_they_are() -> None:
+def test_a_limits_destination_is_compiled_again_only_when_its_callers_change() -> None:
     def client(number: int, **facts: Any) -> Pod:
         facts = {"ips": [f"10.0.1.{number}"], "labels": {"app": "c"}, "account": "c", **facts}
         return pod(f"c-{number}", **facts)
@@ -187,19 +187,19 @@ def test_a_new_balancing_method_is_sent_with_its_cluster() -> None:
     mesh = Mesh(service("web", port(80, target=8080)), pod("web-0", labels={"app": "web"}))
     version = mesh.compiler.version
     annotated = service("web", port(80, target=8080), annotations={"config.nsm.nginx.com/lb-method": "random"})
-    assert mesh.apply(annotated).views == {"permissive"}
+    assert mesh.apply(annotated).modes == {"permissive"}
     assert list(mesh.update(pod_key("web-0"), version).set_) == ["cluster/default/web:80"]
 
 
 def test_settings_of_the_mesh_apply_to_every_sidecar() -> None:
     mesh = Mesh(pod("a"), pod("b", ips=["10.0.0.2"], meshed=False))
     version = mesh.compiler.version
-    assert mesh.compiler.configure(MeshSettings(log_format="json")) == Touched(pods={pod_key("a")})
+    assert mesh.compiler.configure(MeshSettings(log_format="json")) == ChangedSidecars(pods={pod_key("a")})
     assert list(mesh.update(pod_key("a"), version).set_) == ["settings"]
-    assert mesh.compiler.configure(MeshSettings(log_format="json")) == Touched()
+    assert mesh.compiler.configure(MeshSettings(log_format="json")) == ChangedSidecars()
 
 
-def test_another_mode_brings_a_full_state() -> None:
+def test_a_change_of_mode_makes_a_full_state() -> None:
     mesh = Mesh(pod("a"), pod("b", ips=["10.0.0.2"], meshed=False))
     sidecar = SidecarState()
     sidecar.take(mesh.update(pod_key("a"), None))
@@ -213,7 +213,7 @@ def test_another_mode_brings_a_full_state() -> None:
 
 
 @pytest.mark.parametrize("base", [None, 0, 999, 10**15])
-def test_a_version_that_this_compiler_did_not_give_brings_a_full_state(base: int | None) -> None:
+def test_an_unknown_base_version_makes_a_full_state(base: int | None) -> None:
     assert Mesh(pod("a")).update(pod_key("a"), base).base is None
 
 
@@ -228,7 +228,7 @@ def test_versions_only_grow() -> None:
     assert seen == sorted(set(seen))
 
 
-def test_a_pod_that_leaves_has_no_state_and_a_new_one_of_its_name_starts_afresh() -> None:
+def test_a_deleted_pod_has_no_state_and_a_new_pod_of_its_name_gets_a_full_one() -> None:
     mesh = Mesh(pod("a"))
     version = mesh.compiler.version
     mesh.delete(pod_key("a"))
@@ -238,7 +238,7 @@ def test_a_pod_that_leaves_has_no_state_and_a_new_one_of_its_name_starts_afresh(
     assert mesh.update(pod_key("a"), version).base is None
 
 
-def test_updates_do_not_change_once_they_are_made() -> None:
+def test_later_changes_leave_earlier_updates_as_they_are() -> None:
     mesh = Mesh(service("web", port(80, target=8080)), pod("web-0", labels={"app": "web"}))
     update = mesh.update(pod_key("web-0"), None)
     before = msgspec.json.encode(update)
@@ -254,7 +254,7 @@ def test_warnings_come_and_go_with_their_cause() -> None:
     assert mesh.compiler.warnings == {}
 
 
-def test_a_split_is_compiled_again_when_what_it_names_comes() -> None:
+def test_a_split_is_compiled_again_when_objects_that_it_names_are_created() -> None:
     mesh = Mesh(service("web", port(80)), split("web", "web", {"two": 1}, "some"), pod("a"))
     version = mesh.compiler.version
     mesh.apply(service("two", port(80), vips=["10.96.0.2"]))

@@ -1,4 +1,4 @@
-"""A sidecar's own entries: settings, ports, access, limits; and what is said about bad objects."""
+"""A sidecar's own entries: settings, ports, access and limits; and the warnings about bad objects."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_pod_that_is_not_meshed_has_no_state() -> None:
     assert compile_state(catalog_of(web(meshed=False)), MeshSettings(), pod_key("web-0")) is None
 
 
-def test_settings_are_those_of_the_mesh_as_the_pod_may_change_them() -> None:
+def test_settings_are_those_of_the_mesh_unless_the_pods_annotations_override_them() -> None:
     state = state_of(
         web(
             ips=["10.0.0.1", "fd00::1"],
@@ -81,14 +81,14 @@ def test_settings_are_those_of_the_mesh_as_the_pod_may_change_them() -> None:
         ("permissive", "sometimes", "permissive"),
     ],
 )
-def test_a_pods_own_mode_counts_unless_the_mesh_is_strict(mesh: Any, own: str | None, effective: str) -> None:
+def test_a_pods_own_mode_applies_unless_the_mesh_is_strict(mesh: Any, own: str | None, effective: str) -> None:
     annotations = {} if own is None else {"config.nsm.nginx.com/mtls-mode": own}
     entry = state_of(web(annotations=annotations), settings=MeshSettings(mtls_mode=mesh))["settings"]
     assert isinstance(entry, Settings)
     assert entry.mtls_mode == effective
 
 
-def test_only_declared_ports_are_let_in() -> None:
+def test_only_declared_ports_have_inbound_entries() -> None:
     state = state_of(SERVICE, service("x", port(81, target=7000), selector=WEB, vips=["10.96.0.2"]), web())
     assert [key for key in state if key.startswith("inbound/")] == ["inbound/8080"]
 
@@ -119,7 +119,7 @@ def test_without_a_traffic_target_the_access_mode_decides() -> None:
     assert inbound(web(), settings=DENY).grants == []
 
 
-def test_a_traffic_target_grants_what_its_matches_say_in_their_order() -> None:
+def test_a_traffic_target_grants_its_matches_in_their_order() -> None:
     objects = (SERVICE, web(), GET, target("t", "web", ["client"], http("routes", "any", "get")))
     expected = [Grant(target="default/t", sources=[CLIENT], matches=[PathRule(), PathRule(methods=["GET"])])]
     assert inbound(*objects).grants == expected
@@ -170,7 +170,7 @@ def test_rules_that_do_not_apply_or_do_not_resolve_grant_nothing(
     assert inbound(reached_by, web(), target("t", "web", ["client"], *rules), *objects).grants == []
 
 
-def test_sources_that_cannot_be_anybody_are_granted_nothing() -> None:
+def test_without_valid_sources_nothing_is_granted() -> None:
     assert inbound(web(), target("t", "web", [])).grants == []
     assert inbound(web(), target("t", "web", ["../client"])).grants == []
 
@@ -189,7 +189,7 @@ WORKLOADS = ("Service", "Deployment", "DaemonSet", "StatefulSet", "Pod")
 
 
 def workload_labels(kind: str, name: str) -> dict[str, str]:
-    """Labels of a pod that belongs to a workload of this kind, and to the Service of its name."""
+    """Labels of a pod of a workload of this kind, which the Service of the same name selects."""
     owner = {} if kind in ("Service", "Pod") else {f"nsm.nginx.com/{kind.lower()}": name}
     return {"app": name, **owner}
 
@@ -205,7 +205,7 @@ def test_a_limit_reaches_the_pods_of_its_destination_and_no_others(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)
-def test_a_source_of_any_kind_is_known_by_its_pods(kind: str) -> None:
+def test_a_source_of_any_kind_is_resolved_to_its_pods(kind: str) -> None:
     def caller(name: str, number: int, workload: str) -> Object:
         return pod(name, ips=[f"10.0.0.{number}"], account="shared", labels=workload_labels(kind, workload))
 
@@ -218,7 +218,7 @@ def test_a_source_of_any_kind_is_known_by_its_pods(kind: str) -> None:
     assert {tuple(limit.sources) for limit in found} == {("spiffe://example.org/ns/default/sa/shared",)}
 
 
-def test_a_rate_is_divided_among_sources_which_are_known_by_their_pods_accounts_and_addresses() -> None:
+def test_a_rate_is_divided_among_sources_that_are_recognised_by_accounts_and_addresses_of_pods() -> None:
     entry = inbound(
         SERVICE,
         web(),
@@ -243,7 +243,7 @@ def test_a_rate_is_divided_among_sources_which_are_known_by_their_pods_accounts_
     ]
 
 
-def test_of_two_limits_for_one_source_the_older_counts_and_the_younger_is_reported() -> None:
+def test_the_older_of_two_limits_for_a_source_applies_and_the_younger_is_reported() -> None:
     client = pod("one", ips=["10.0.0.2"], account="client")
     young = limit("a", ("Service", "web"), "1r/s", sources=[("Pod", "one")], created="2024-01-02T00:00:00Z")
     old = limit("b", ("Service", "web"), "2r/s", sources=[("Pod", "one")], created="2024-01-01T00:00:00Z")
@@ -275,13 +275,13 @@ def test_tcp_ports_have_no_limits() -> None:
         (limit("l", ("Service", "web"), "1r/s", http("routes")), "RateLimit default/l: spec.rules[0].name: "),
     ],
 )
-def test_what_cannot_be_acted_on_is_reported_with_object_field_and_reason(bad: Object, complaint: str) -> None:
+def test_parts_without_effect_are_reported_with_object_field_and_reason(bad: Object, complaint: str) -> None:
     found = complaints(bad)
     assert [text.startswith(complaint) and len(text) > len(complaint) for text in found] == [True]
 
 
 def test_an_expression_that_sidecars_cannot_use_is_reported_at_every_policy_that_names_it() -> None:
-    """It got past validation: another version of PCRE2 took it, or the objects are older than the mesh."""
+    """Such an expression passed validation by another version of PCRE2, or is older than the mesh."""
     bad = group("routes", {"name": "path", "pathRegex": "^/a["}, {"name": "header", "headers": {"X-A": "(b"}})
     objects = (SERVICE, web(), bad)
     for named, count in ((["path"], 1), (["header"], 1), ([], 2)):
@@ -293,11 +293,11 @@ def test_an_expression_that_sidecars_cannot_use_is_reported_at_every_policy_that
         )
 
 
-def test_sound_objects_are_not_complained_of() -> None:
+def test_sound_objects_have_no_warnings() -> None:
     assert complaints(SERVICE, web(), GET, target("t", "web", ["c"], http("routes", "get"))) == []
 
 
-def test_numbers_that_a_sidecar_cannot_count_are_cut() -> None:
+def test_numbers_that_sidecars_cannot_count_to_are_reduced() -> None:
     huge = limit("l", ("Service", "web"), "1r/s", burst=1 << 40, delay=1 << 40)
     state = state_of(SERVICE, web(annotations={"config.nsm.nginx.com/client-max-body-size": "8000000000g"}), huge)
     settings, entry = state["settings"], state["inbound/8080"]
@@ -307,7 +307,7 @@ def test_numbers_that_a_sidecar_cannot_count_are_cut() -> None:
     assert [(found.burst, found.delay) for found in entry.limits] == [((1 << 31) - 1, (1 << 31) - 1)]
 
 
-def test_health_checks_are_read_from_what_the_injector_noted() -> None:
+def test_health_checks_are_read_from_the_annotation_of_the_injector() -> None:
     def read(annotations: Mapping[str, str]) -> Mapping[str, Probe]:
         if "bad" in annotations["injector.nsm.nginx.com/probes"]:
             raise FieldError("injector.nsm.nginx.com/probes", "is not JSON")

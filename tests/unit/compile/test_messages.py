@@ -1,4 +1,4 @@
-"""What a policy names and is not there is said in one way, whoever finds it: else there would be two events of it."""
+"""Admission and compiler report a missing object with the same text, or else there would be two events about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEB, ROUTES = service("web", port(80)), group("routes", {"name": "get", "methods
         (target("t", "web", ["client"], http("gone"), http("routes", "put")), 2),
     ],
 )
-def test_admission_and_compiler_say_the_same_of_what_is_missing(policy: Object, common: int) -> None:
+def test_admission_and_compiler_report_missing_objects_with_the_same_text(policy: Object, common: int) -> None:
     objects = [policy, WEB, service("spare", port(80), vips=["10.96.0.2"]), ROUTES]
     stored = {(fault.field, fault.reason) for fault in missing(policy, {obj.key: obj for obj in objects}.get)}
     compiled = {(warning.field, warning.reason) for warning in check(catalog_of(*objects), policy.key)}

@@ -1,4 +1,4 @@
-"""What dialling an address means, and which endpoints stand behind it, in each mTLS mode."""
+"""The destination of an address, and the endpoints of clusters, in each mTLS mode."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def remote(peer: str | None = PEER, **options: Any) -> tuple[Object, ...]:
     )
 
 
-@pytest.mark.parametrize(("view", "tls"), [("off", False), ("permissive", True), ("strict", True)])
-def test_a_remote_services_endpoints_prove_the_identity_that_it_names(view: MtlsMode, tls: bool) -> None:
-    state = compiled(*remote(), view=view)
+@pytest.mark.parametrize(("mode", "tls"), [("off", False), ("permissive", True), ("strict", True)])
+def test_a_remote_services_endpoints_prove_the_identity_that_it_names(mode: MtlsMode, tls: bool) -> None:
+    state = compiled(*remote(), mode=mode)
     peer = Endpoint(tls=tls, spiffe_id=PEER if tls else "", labels={"dst_service": "web", "dst_namespace": "default"})
     assert endpoints(state, "cluster/default/web:80") == {"10.1.0.1:8080": peer}
     assert endpoints(state, "cluster/default/web:25") == {"10.1.0.1:2525": peer}
@@ -86,16 +86,16 @@ def test_a_service_without_selector_that_names_no_identity_is_outside_of_the_mes
 
 
 @pytest.mark.parametrize("peer", ["spiffe://other.example", "http://x/y", "spiffe://other.example/a//b", ""])
-@pytest.mark.parametrize("view", ["off", "permissive", "strict"])
-def test_an_identity_that_cannot_be_read_is_proved_by_nobody(peer: str, view: MtlsMode) -> None:
-    """Not plaintext, which a slip of the pen would turn it into."""
-    state = compiled(*remote(peer=peer), view=view)
+@pytest.mark.parametrize("mode", ["off", "permissive", "strict"])
+def test_an_invalid_identity_of_a_remote_service_leaves_no_endpoint(peer: str, mode: MtlsMode) -> None:
+    """A mistake in the annotation must not turn the calls into plaintext."""
+    state = compiled(*remote(peer=peer), mode=mode)
     assert endpoints(state, "cluster/default/web:80") == {}
     assert endpoints(state, "cluster/10.1.0.1:8080") == {}
 
 
 def test_a_pod_at_an_address_that_a_slice_claims_is_reached_as_itself() -> None:
-    """Who may write slices in one namespace must not redirect calls to pods of another."""
+    """A user who may write slices in one namespace must not redirect calls to pods of another."""
     state = compiled(*remote(), pod("mine", ips=["10.1.0.1"], namespace="prod", account="mine"))
     assert endpoints(state, "cluster/10.1.0.1:8080")["10.1.0.1:8080"].spiffe_id.endswith("/ns/prod/sa/mine")
 
@@ -108,14 +108,14 @@ def test_addresses_that_are_not_ready_can_be_published() -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "reached"),
+    ("mode", "reached"),
     [
         ("off", {"meshed": False, "off": False, "outside": False, "bypassed": False}),
         ("permissive", {"meshed": True, "off": False, "outside": False, "bypassed": False}),
         ("strict", {"meshed": True}),
     ],
 )
-def test_the_callers_mode_decides_whom_it_reaches_and_how(view: MtlsMode, reached: dict[str, bool]) -> None:
+def test_the_callers_mode_decides_whom_it_reaches_and_how(mode: MtlsMode, reached: dict[str, bool]) -> None:
     state = compiled(
         service("web", port(80, target=8080)),
         pod("meshed", labels=WEB, ips=["10.0.0.1"]),
@@ -127,7 +127,7 @@ def test_the_callers_mode_decides_whom_it_reaches_and_how(view: MtlsMode, reache
             ips=["10.0.0.4"],
             annotations={"config.nsm.nginx.com/ignore-incoming-ports": "8080"},
         ),
-        view=view,
+        mode=mode,
     )
     found = endpoints(state, "cluster/default/web:80")
     assert {endpoint.labels["dst_pod"]: endpoint.tls for endpoint in found.values()} == reached
@@ -137,8 +137,8 @@ def test_the_callers_mode_decides_whom_it_reaches_and_how(view: MtlsMode, reache
     assert alone["meshed"]["10.0.0.1:8080"].tls == reached["meshed"]
 
 
-def test_strict_leaves_an_empty_cluster_where_nobody_speaks_mtls() -> None:
-    state = compiled(service("web", port(80, target=8080)), pod("out", labels=WEB, meshed=False), view="strict")
+def test_a_cluster_in_strict_mode_is_empty_without_endpoints_that_support_mtls() -> None:
+    state = compiled(service("web", port(80, target=8080)), pod("out", labels=WEB, meshed=False), mode="strict")
     assert state["destination/10.96.0.1:80"] == Destination(protocol="http", cluster="default/web:80")
     assert endpoints(state, "cluster/default/web:80") == {}
     assert state["destination/10.0.0.1:8080"] == Destination(protocol="http", cluster="10.0.0.1:8080")
@@ -181,7 +181,7 @@ def test_both_vips_of_a_service_reach_a_pod_once() -> None:
             assert state[f"destination/{where}:80"] == Destination(protocol="http", cluster="default/web:80")
 
 
-def test_addresses_have_one_spelling() -> None:
+def test_addresses_are_in_canonical_form() -> None:
     state = compiled(service("web", port(80), vips=["FD00:0096::0001"]), pod("web", labels=WEB, ips=["FD00::000A"]))
     assert "destination/[fd00:96::1]:80" in state
     assert list(endpoints(state, "cluster/default/web:80")) == ["[fd00::a]:80"]
@@ -218,7 +218,7 @@ def test_services_that_disagree_make_a_pods_port_tcp() -> None:
 
 
 def test_services_that_disagree_about_grpc_only_leave_a_pods_port_http() -> None:
-    """Its sidecar takes both for HTTP, and would refuse TCP."""
+    """The sidecar treats both as HTTP, and would refuse TCP."""
     state = compiled(
         service("web", port(80, target=8080)),
         service("api", port(81, "grpc", target=8080), vips=["10.96.0.2"], selector=WEB),
@@ -264,7 +264,7 @@ def test_a_service_may_choose_its_balancing_method(annotation: str | None, metho
         ({}, ("Custom", "thing"), {}),
     ],
 )
-def test_metrics_name_what_made_the_pod(
+def test_metrics_name_the_owner_of_the_pod(
     labels: dict[str, str], owner: tuple[str, str] | None, expected: dict[str, Any]
 ) -> None:
     made = pod("web-0", labels=labels)
@@ -279,7 +279,7 @@ def test_metrics_name_what_made_the_pod(
 
 
 def test_ports_and_addresses_that_nobody_can_dial_are_left_out() -> None:
-    # A sidecar refuses a state that names one, so a single bad object would keep all of them from changing.
+    # Sidecars refuse a state with an invalid port, so a single bad object would keep all of them from being updated.
     state = compiled(
         service("web", port(0), port(70000), port(80, target=70000), port(81, target=-1), vips=["fe80::1%eth0", "x"]),
         pod("web", labels=WEB, ips=["10.0.0.1", "fe80::2%eth0"], ports=[(0, ""), (65536, ""), (8080, "")]),

@@ -1,4 +1,4 @@
-"""Which sidecars a policy concerns, and since when; following changes ends where looking at everything does."""
+"""The sidecars that a policy affects, and since which version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.catalog.changes import Changes, Delete
+from nginx_mesh.catalog.changes import Changes, Delete, union
 from nginx_mesh.compile.reach import PolicyReach, Reach
 
 from . import objects
@@ -16,13 +16,13 @@ from .test_incremental import Run, steps
 
 
 class Enforced(Run):
-    """A run whose policies are followed; `told` are those that the last changes were said to concern."""
+    """A run whose policies are followed; `told` are the policies that the last changes were reported to affect."""
 
     enforcement: PolicyReach | None = None
     told: frozenset[ObjectKey] = frozenset()
 
     def compile(self) -> None:
-        changes = Changes.of(self.pending)
+        changes = union(Changes(), *self.pending)
         before = self.standing()
         super().compile()
         if self.enforcement is None:
@@ -58,7 +58,7 @@ class Enforced(Run):
 
 @settings(max_examples=200, deadline=None)
 @given(steps)
-def test_following_ends_where_looking_at_everything_does(steps: list[Any]) -> None:
+def test_following_changes_ends_with_the_same_reach_as_starting_anew(steps: list[Any]) -> None:
     run = Enforced(1000)
     for step in steps:
         run.step(step)
@@ -94,7 +94,7 @@ def shop() -> Enforced:
 WEB = frozenset({objects.pod_key("web-1"), objects.pod_key("web-2")})
 
 
-def test_what_a_server_enforces_concerns_its_pods_that_have_a_sidecar() -> None:
+def test_policies_that_servers_enforce_affect_their_pods_with_sidecars() -> None:
     run = shop()
     run.step(objects.target("t", "web", ["client"], objects.http("routes")))
     run.step(objects.group("routes", {"name": "all"}))
@@ -104,7 +104,7 @@ def test_what_a_server_enforces_concerns_its_pods_that_have_a_sidecar() -> None:
         assert (force.pods, force.active, force.problems) == (WEB, True, ())
 
 
-def test_what_a_caller_does_concerns_every_sidecar() -> None:
+def test_policies_that_callers_apply_affect_every_sidecar() -> None:
     run = shop()
     run.step(objects.split("s", "web", {"web": 1}))
     run.step(objects.breaker("b", "web"))
@@ -116,7 +116,7 @@ def test_what_a_caller_does_concerns_every_sidecar() -> None:
     assert {ObjectKey("TrafficSplit", "default", "s"), ObjectKey("CircuitBreaker", "default", "b")} <= run.told
 
 
-def test_a_port_that_no_pod_has_concerns_nobody() -> None:
+def test_a_policy_for_a_port_that_no_pod_has_affects_no_sidecar() -> None:
     run = shop()
     run.step(objects.target("t", "web", ["client"], port=8080))
     assert run.force("TrafficTarget", "t").pods == WEB
@@ -125,7 +125,7 @@ def test_a_port_that_no_pod_has_concerns_nobody() -> None:
     assert (force.pods, force.active) == (frozenset(), False)
 
 
-def test_of_two_that_claim_the_same_the_younger_is_without_effect_until_the_older_goes() -> None:
+def test_the_younger_of_two_conflicting_policies_has_no_effect_until_the_older_is_deleted() -> None:
     run = shop()
     for number, name in enumerate("ab"):
         created = f"2024-01-0{2 - number}T00:00:00Z"
@@ -140,7 +140,7 @@ def test_of_two_that_claim_the_same_the_younger_is_without_effect_until_the_olde
         assert run.force(kind, "a").problems == ()
 
 
-def test_the_version_is_that_of_the_last_change_of_a_policy_or_of_what_it_names() -> None:
+def test_the_version_is_that_of_the_last_change_of_a_policy_or_of_its_routes() -> None:
     run = shop()
     run.step(objects.target("t", "web", ["client"], objects.http("routes")))
     run.step(objects.group("routes", {"name": "all"}))
@@ -156,7 +156,7 @@ def test_the_version_is_that_of_the_last_change_of_a_policy_or_of_what_it_names(
     assert run.force("TrafficTarget", "t").version > second
 
 
-def test_a_route_is_where_the_policies_are_that_name_it() -> None:
+def test_a_route_reaches_the_sidecars_of_the_policies_that_name_it() -> None:
     run = shop()
     run.step(objects.group("routes", {"name": "all"}))
     assert run.force("HTTPRouteGroup", "routes").pods == frozenset()

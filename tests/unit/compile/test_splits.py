@@ -1,4 +1,4 @@
-"""Where requests for a Service go instead: TrafficSplits as entries of the state."""
+"""TrafficSplits are compiled to entries of the state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_split_is_an_entry_of_each_port_of_its_root() -> None:
         ((port(8080, "tcp-a"), port(9090, "tcp-b")), None),
     ],
 )
-def test_a_backends_port_is_found_by_number_then_name_then_as_the_only_one(
+def test_a_backends_port_is_chosen_by_number_then_by_name_then_as_the_only_one(
     ports: tuple[dict[str, object], ...], cluster: str | None
 ) -> None:
     state = compiled(
@@ -64,14 +64,14 @@ def test_matches_are_those_of_all_groups_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("groups", [(), (group("g"),), (group("g", {"name": "a", "headers": {"A": "1", "a": "2"}}),)])
-def test_matches_of_which_nothing_is_left_divert_nothing(groups: tuple[Object, ...]) -> None:
-    """Not everything, as no matches at all would."""
+def test_a_split_whose_matches_cannot_be_resolved_has_no_entry(groups: tuple[Object, ...]) -> None:
+    """A split without matches applies to all requests, this one to none."""
     policy = split("s", "web", NINE_TO_ONE, "g")
     assert KEY not in compiled(ROOT, *BACKENDS, *groups, policy)
     assert any("match nothing" in problem for problem in problems(policy, ROOT, *BACKENDS, *groups))
 
 
-def test_of_several_splits_the_oldest_counts_then_the_first_by_name() -> None:
+def test_the_oldest_split_of_a_root_applies_then_the_first_by_name() -> None:
     first, second, third = (
         split(name, "web", {backend: 1}, created=f"2024-01-0{day}")
         for name, backend, day in (("z", "one", 1), ("a", "two", 2), ("b", "one", 2))
@@ -83,7 +83,7 @@ def test_of_several_splits_the_oldest_counts_then_the_first_by_name() -> None:
     assert all("TrafficSplit default/z splits" in str(check(catalog, policy.key)) for policy in (second, third))
 
 
-def test_a_weight_that_no_sidecar_takes_is_brought_into_range() -> None:
+def test_weights_outside_of_the_range_of_sidecars_are_limited() -> None:
     policy = split("s", "web", {"one": -1, "two": 1 << 40})
     assert backends(compiled(ROOT, *BACKENDS, policy)) == {"default/one:80": 0, "default/two:80": (1 << 31) - 1}
     assert problems(policy, ROOT, *BACKENDS) == ["spec.backends[0].weight is negative, and counts as 0"]
@@ -130,7 +130,7 @@ def test_a_headless_service_has_a_cluster_when_it_is_a_backend(families: list[st
     assert [where.rpartition(":")[0].strip("[]") for where in cluster.endpoints] == [address]
 
 
-def test_a_split_in_order_is_no_problem() -> None:
+def test_a_sound_split_has_no_warnings() -> None:
     assert problems(split("s", "web", NINE_TO_ONE), ROOT, *BACKENDS) == []
 
 
@@ -159,9 +159,9 @@ def test_a_split_in_order_is_no_problem() -> None:
         (split("s", "web", {"one": 1}, "g"), (ROOT, *BACKENDS), "spec.matches[0].name there is no HTTPRouteGroup"),
     ],
 )
-def test_what_cannot_be_acted_on_is_told(policy: Object, objects: tuple[Object, ...], problem: str) -> None:
+def test_parts_of_splits_without_effect_are_reported(policy: Object, objects: tuple[Object, ...], problem: str) -> None:
     assert any(found.startswith(problem) for found in problems(policy, *objects)), problems(policy, *objects)
 
 
-def test_a_kind_of_another_name_is_no_split() -> None:
+def test_an_object_that_does_not_exist_has_no_warnings() -> None:
     assert check(catalog_of(split("s", "web", {})), ObjectKey("TrafficSplit", "other", "s")) == ()

@@ -38,6 +38,31 @@ def test_pods_of_workloads_are_injected_and_labelled(kind: str) -> None:
     assert [outcome.object for outcome in result.outcomes if outcome.injected] == [f"{kind} shop/web"]
 
 
+def test_pods_of_a_cron_job_are_injected_and_not_labelled_as_its_own() -> None:
+    job: Raw = {"metadata": {"labels": {"of": "job"}}, "spec": {"template": template(), "backoffLimit": 2}}
+    document = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "nightly", "namespace": "shop"},
+        "spec": {"schedule": "0 3 * * *", "jobTemplate": job},
+    }
+    result = inject_document(document, SETTINGS)
+    made = result.document["spec"]["jobTemplate"]["spec"].pop("template")
+    assert [one["name"] for one in made["spec"]["containers"]] == ["app", "nginx-mesh-sidecar"]
+    assert not any(key.startswith("nsm.nginx.com/") for key in made["metadata"]["labels"])
+    assert [outcome.object for outcome in result.outcomes if outcome.injected] == ["CronJob shop/nightly"]
+    del job["spec"]["template"]
+    assert result.document == document
+
+
+def test_what_is_wrong_in_a_cron_job_is_named_by_its_path() -> None:
+    spec = {"containers": [{"name": "nginx-mesh-sidecar"}]}
+    job = {"spec": {"template": {"spec": spec}}}
+    document = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "a"}, "spec": {"jobTemplate": job}}
+    with pytest.raises(FieldError, match=r"^spec\.jobTemplate\.spec\.template\.spec\.containers"):
+        inject_document(document, SETTINGS)
+
+
 def test_a_pod_is_injected() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}}
     assert len(inject_document(pod, SETTINGS).document["spec"]["containers"]) == 2
@@ -47,7 +72,6 @@ def test_a_pod_is_injected() -> None:
     "document",
     [
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": "not ours to judge"}},
-        {"apiVersion": "batch/v1", "kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": template()}}}},
         {"anything": "else"},
     ],
 )
@@ -65,7 +89,7 @@ def test_lists_are_kept() -> None:
     assert len(result.document["items"][1]["spec"]["template"]["spec"]["containers"]) == 2
 
 
-def test_items_of_typed_lists_need_not_say_what_they_are() -> None:
+def test_items_of_typed_lists_may_omit_kind_and_api_version() -> None:
     item = workload("Deployment")
     del item["apiVersion"], item["kind"]
     result = inject_document({"apiVersion": "apps/v1", "kind": "DeploymentList", "items": [item]}, SETTINGS)
@@ -96,13 +120,13 @@ def test_injecting_twice_is_injecting_once() -> None:
         ({"apiVersion": "v1", "kind": "List", "items": [{}, 5]}, "items[1]"),
     ],
 )
-def test_what_is_wrong_is_named_from_the_documents_root(document: Any, field: str) -> None:
+def test_errors_have_fields_from_the_documents_root(document: Any, field: str) -> None:
     with pytest.raises(FieldError) as caught:
         inject_document(document, SETTINGS)
     assert caught.value.field == field
 
 
-def test_why_a_pod_is_not_injected_is_told() -> None:
+def test_the_outcome_says_why_a_pod_is_not_injected() -> None:
     raw = workload("DaemonSet", template={**template(), "spec": {"hostNetwork": True, "containers": [{"name": "a"}]}})
     raw["spec"]["template"]["spec"]["containers"] = [{"name": "a"}]
     result = inject_document(raw, SETTINGS)

@@ -58,7 +58,7 @@ def test_the_sidecar_has_no_privileges() -> None:
     assert context["readOnlyRootFilesystem"] is True
 
 
-def test_the_init_container_has_just_what_redirection_takes() -> None:
+def test_the_init_container_has_only_the_privileges_that_redirection_needs() -> None:
     context = container(injected(pod()), "nginx-mesh-init")["securityContext"]
     assert context["runAsUser"] == 0
     assert context["runAsNonRoot"] is False
@@ -92,7 +92,7 @@ def test_the_pods_own_init_containers_run_before_redirection() -> None:
     assert names == ["prepare", "nginx-mesh-init"]
 
 
-def test_ignored_ports_of_annotations_and_settings_add_up_and_stand_in_the_pod() -> None:
+def test_ignored_ports_of_annotations_and_settings_are_united_in_the_pods_annotations() -> None:
     annotations = {
         "config.nsm.nginx.com/ignore-incoming-ports": "9000, 80",
         "config.nsm.nginx.com/ignore-outgoing-ports": "5432",
@@ -146,7 +146,7 @@ def test_some_pods_are_never_injected(raw: Raw, reason: str) -> None:
         assert result.pod == raw
 
 
-def test_a_template_is_told_its_namespace() -> None:
+def test_a_template_is_injected_for_the_given_namespace() -> None:
     template = {"spec": {"containers": [{"name": "app"}]}}
     assert not inject_pod(template, ENABLED, SETTINGS, namespace="kube-system").injected
 
@@ -177,7 +177,7 @@ def test_tcp_and_udp_may_share_a_port_number() -> None:
         (pod(volumes=[{"name": "nginx-mesh-socket"}]), "spec.volumes[0].name"),
     ],
 )
-def test_what_would_break_beside_a_sidecar_is_refused_by_its_field(raw: Raw, field: str) -> None:
+def test_a_conflict_with_the_sidecar_is_refused_with_its_field(raw: Raw, field: str) -> None:
     with pytest.raises(FieldError) as caught:
         inject_pod(raw, ENABLED, SETTINGS)
     assert caught.value.field == field
@@ -195,7 +195,7 @@ def test_what_would_break_beside_a_sidecar_is_refused_by_its_field(raw: Raw, fie
         ([{"kind": "Job", "name": "x" * 64, "controller": True}], None, None),
     ],
 )
-def test_a_pod_is_labelled_with_what_made_it(
+def test_a_pod_is_labelled_with_its_owner(
     references: list[Raw], template_hash: str | None, label: tuple[str, str] | None
 ) -> None:
     raw = pod(labels={"pod-template-hash": template_hash} if template_hash else {})
@@ -220,7 +220,7 @@ def test_a_gateway_gets_the_workload_api_and_no_sidecar(label: str) -> None:
     assert inject_pod(result.pod, ENABLED, SETTINGS).pod == result.pod
 
 
-def test_a_label_that_says_false_makes_no_gateway() -> None:
+def test_a_false_label_makes_no_gateway() -> None:
     injected(pod(labels={ENABLE_INGRESS: "false"}))
 
 
@@ -234,7 +234,7 @@ def probed(**container_probes: Any) -> tuple[Raw, list[ProbeRedirect]]:
     return container(result, "app"), probes(result["metadata"]["annotations"])
 
 
-def test_http_probes_ask_the_sidecar() -> None:
+def test_http_probes_are_rewritten_to_the_sidecar() -> None:
     headers = [{"name": "Host", "value": "web.test"}, {"name": "X-A", "value": "1"}, {"name": "x-a", "value": "2"}]
     app, redirects = probed(
         livenessProbe={"httpGet": {"port": 8080, "path": "healthz?x=1#y"}, "periodSeconds": 7},
@@ -261,7 +261,7 @@ def test_http_probes_ask_the_sidecar() -> None:
     ]
 
 
-def test_tcp_probes_ask_the_sidecar_to_connect() -> None:
+def test_tcp_probes_are_rewritten_to_the_sidecar() -> None:
     app, redirects = probed(readinessProbe={"tcpSocket": {"port": "http"}, "timeoutSeconds": 2})
     assert app["readinessProbe"] == {
         "httpGet": {"path": "/health-redirects/app/readiness", "port": 8895},
@@ -281,13 +281,13 @@ def test_tcp_probes_ask_the_sidecar_to_connect() -> None:
         {"httpGet": {"port": "unknown"}},
     ],
 )
-def test_probes_that_get_through_or_go_elsewhere_stay(probe: Raw) -> None:
+def test_probes_that_bypass_the_sidecar_or_check_another_host_stay(probe: Raw) -> None:
     app, redirects = probed(readinessProbe=probe)
     assert app["readinessProbe"] == probe
     assert redirects == []
 
 
-def test_a_probe_that_would_smuggle_a_header_is_refused() -> None:
+def test_a_probe_with_an_invalid_header_is_refused() -> None:
     headers = [{"name": "X-A", "value": "1\r\nX-B: 2"}]
     with pytest.raises(FieldError):
         probed(readinessProbe={"httpGet": {"port": 8080, "httpHeaders": headers}})
@@ -310,13 +310,13 @@ def test_a_probe_that_would_smuggle_a_header_is_refused() -> None:
         "[" * 100_000,
     ],
 )
-def test_an_annotation_that_injection_did_not_write_is_refused(text: str) -> None:
+def test_an_invalid_annotation_of_probes_is_refused(text: str) -> None:
     with pytest.raises(FieldError) as caught:
         probes({PROBES: text})
     assert caught.value.field == PROBES
 
 
-def test_a_pod_that_only_says_it_is_injected_gets_its_sidecar() -> None:
+def test_a_pod_with_the_annotation_but_no_sidecar_is_injected() -> None:
     result = injected(pod(annotations={STATUS: "injected"}))
     container(result, "nginx-mesh-sidecar")
 
@@ -395,7 +395,7 @@ PROBE_FIELDS = ("readinessProbe", "livenessProbe", "startupProbe")
 
 
 def contains(inside: Any, outside: Any) -> bool:
-    """Whether `inside` is still all there in `outside`, with perhaps more beside it."""
+    """Whether `outside` contains everything in `inside`."""
     if inside is None:
         return True
     if isinstance(inside, dict) and isinstance(outside, dict):
@@ -430,7 +430,7 @@ def test_injection_loses_nothing_that_a_user_wrote(raw: Raw) -> None:
 
 
 @given(st.text())
-def test_no_annotation_breaks_the_reader_of_probes(text: str) -> None:
+def test_any_text_in_the_annotation_of_probes_is_read_or_refused(text: str) -> None:
     try:
         probes({PROBES: text})
     except FieldError as error:

@@ -1,4 +1,4 @@
-"""A match that is called superfluous is: whatever it matches, the earlier one matches as well."""
+"""A match is called superfluous only if an earlier one matches everything that it matches."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_covers_a_pattern_matches_every_path_that_it_matches(earlier: str, 
         ("^/a", "", False),
     ],
 )
-def test_paths(earlier: str, later: str, expected: bool) -> None:
+def test_which_path_patterns_cover_others(earlier: str, later: str, expected: bool) -> None:
     assert covers(match(earlier), match(later)) is expected
 
 
@@ -74,7 +74,7 @@ def test_paths(earlier: str, later: str, expected: bool) -> None:
         (["GET"], ["*"], False),
     ],
 )
-def test_methods(earlier: list[str], later: list[str], expected: bool) -> None:
+def test_which_methods_cover_others(earlier: list[str], later: list[str], expected: bool) -> None:
     assert covers(match(methods=earlier), match(methods=later)) is expected
 
 

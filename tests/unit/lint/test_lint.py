@@ -1,4 +1,4 @@
-"""Every rule finds what it is for, and nothing in a mesh that is as it should be."""
+"""Every rule finds its mistake, and nothing in a sound mesh."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def found(text: str) -> list[Finding]:
 
 
 def with_(old: str, new: str) -> str:
-    """The sound mesh with one thing changed, which must be there once."""
+    """The sound mesh with one piece of text replaced, which must be in it once."""
     assert _SOUND.count(old) == 1, old
     return _SOUND.replace(old, new)
 
@@ -246,12 +246,12 @@ CASES = {
 }
 
 
-def test_nothing_is_found_in_a_sound_mesh() -> None:
+def test_a_sound_mesh_has_no_findings() -> None:
     assert found(_SOUND) == []
 
 
 @pytest.mark.parametrize("code", CASES)
-def test_a_mistake_is_found(code: str) -> None:
+def test_each_rule_finds_its_mistake(code: str) -> None:
     text, key, field = CASES[code]
     findings = [one for one in found(text) if one.rule.code == code]
     assert findings, [str(one) for one in found(text)]
@@ -266,25 +266,25 @@ def test_every_rule_has_a_case() -> None:
     assert set(CASES) == set(RULES)
 
 
-def test_codes_are_of_one_form_and_in_order() -> None:
+def test_codes_have_one_form_and_are_in_order() -> None:
     assert list(RULES) == sorted(RULES)
     assert all(re.fullmatch(r"NM\d{4}", code) for code in RULES)
 
 
 def test_a_match_that_a_policy_names_alone_is_not_superfluous() -> None:
-    """Else the advice would be to remove what the policy refers to."""
+    """Or else the remedy would be to remove a match that the policy refers to."""
     matches = '{name: all}, {name: read, pathRegex: "^/items", methods: [GET]}'
     assert "NM0201" not in {one.rule.code for one in found(with_(_READ, matches)) if one.field == "spec.matches[1]"}
 
 
-def test_policies_without_workloads_are_judged_for_what_can_be_told() -> None:
+def test_policies_without_workloads_are_checked_only_by_rules_that_need_none() -> None:
     documents = _SOUND.split("---\n")
     policies = "---\n".join(one for one in documents if "smi" in one)
-    # Nothing but that the namespace is not given.
+    # The only finding is that the namespace is not in the manifests.
     assert {one.rule.code for one in found(policies)} == {"NM0005"}
 
 
-def test_a_field_is_complained_of_once() -> None:
+def test_a_field_is_reported_once() -> None:
     for code, (text, _, _) in CASES.items():
         places = [(one.object, one.field) for one in found(text) if one.rule.code != "NM0005"]
         assert len(places) == len(set(places)), code

@@ -9,16 +9,16 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.catalog.records import Workload
+from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.node.spans import origin, span
 from nginx_mesh.protocol.report import Report
 
-WEB = Workload(
+WEB = PodRecord(
     key=ObjectKey("Pod", "shop", "web-1-x"),
     created="",
     addresses=("10.0.0.1",),
     account="web",
-    serving=True,
+    ready=True,
     meshed=True,
     ports={},
     labels={},

@@ -32,6 +32,7 @@ from nginx_mesh.identity.common import wire
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
 from nginx_mesh.identity.common.ids import K8S_PREFIX, agent_spiffe_id
 from nginx_mesh.identity.common.x509svid import SvidError, authority_key_id, certificates_pem, subject_key_id
+from nginx_mesh.observe.responses import json_response
 
 from .attestation import JoinTokens
 from .authority import Authority, check_audience
@@ -39,7 +40,6 @@ from .ca import Ca
 from .csr import public_key_of
 from .datastore.base import AttestedNode, DatastoreError, FederationRelationship
 from .federation.client import FederationError, check_relationship
-from .responses import json_response
 from .settings import JWT_TTL
 from .upstream.base import UpstreamError
 

@@ -15,12 +15,12 @@ from nginx_mesh.identity.common import wire
 from nginx_mesh.identity.common.client import Announcement, RefusedError, UnavailableError
 from nginx_mesh.identity.common.tls import peer_id
 from nginx_mesh.identity.common.x509svid import certificate_der
+from nginx_mesh.observe.responses import json_response
 
 from .admission import Admission
 from .attestation import NodeAttestor
 from .authority import Authority
 from .datastore.base import AttestedNode
-from .responses import json_response
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from nginx_mesh.admission import POLICIES, StoredObjects, review_resource
+from nginx_mesh.admission import POLICY_KINDS, StoredObjects, review_resource
 from nginx_mesh.api import kinds, registry
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
-from nginx_mesh.api.manifest import load
+from nginx_mesh.api.manifest import load_all
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource, key_of, namespace_labels
 from nginx_mesh.api.settings import MeshSettings
@@ -154,7 +154,7 @@ class Objects:
             # All of them together: none is judged by an object that another is about to replace.
             others = StoredObjects(tx)
             for number, (key, what, _) in sorted(outcomes.items()):
-                if key.kind in POLICIES and what != "unchanged":
+                if key.kind in POLICY_KINDS and what != "unchanged":
                     resource, worded = resources[number]
                     verdict = review_resource(resource, self._store.get(key), others)
                     faults += map(worded, verdict.errors)
@@ -206,20 +206,11 @@ def _plural(key: ObjectKey) -> str:
 
 def _parse(files: Files, namespace: str) -> list[LoadedObject]:
     """The objects of manifests, of which no two may be the same."""
-    loaded: list[LoadedObject] = []
-    faults: list[str] = []
-    seen: dict[ObjectKey, LoadedObject] = {}
-    for source, data in files:
-        manifest = load(data, source, namespace=namespace)
-        faults += map(str, manifest.errors)
-        for item in manifest.objects:
-            first = seen.setdefault(item.object.key, item)
-            if first is not item:
-                faults.append(str(item.error(FieldError("metadata.name", f"the same object is in {first.source}"))))
-        loaded += manifest.objects
-    if faults:
+    manifest = load_all(files, namespace=namespace)
+    if manifest.errors:
+        faults = list(map(str, manifest.errors))
         raise StatusError("Invalid", faults[0], faults)
-    return loaded
+    return manifest.objects
 
 
 def _wording(loaded: LoadedObject) -> Callable[[FieldError], str]:

@@ -9,9 +9,9 @@
 | PATCH `/mesh/settings` | settings that may change while the mesh runs |
 | GET `/mesh/readiness?object=kind/name,…&namespace=` | what is not ready and why |
 | GET `/mesh/identities` | who has which SVID |
-| POST `/mesh/explain` | what would become of a request: `explain.Inquiry` (explain/server.py) |
+| POST `/mesh/explain` | what would become of a request: `explain.ExplainRequest` (explain/server.py) |
 | GET `/mesh/identity` | where the authority is, and its trust domain |
-| GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | the mesh as people look at it (overview.py) |
+| GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | what the dashboard shows (overview/server.py) |
 | GET `/mesh/targets`, `/mesh/pods/…/metrics` | the sidecars and what they count, for Prometheus (targets.py) |
 | GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
 | `/identity/…` | the identity authority, where it is in this process (identity/server/admin.py) |
@@ -33,16 +33,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 from aiohttp import web
 
 from nginx_mesh.api import registry
 from nginx_mesh.api.meta import Object, ObjectKey
-from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.status import StatusError
-from nginx_mesh.explain.server import explaining
+from nginx_mesh.explain.server import explain_handler
 from nginx_mesh.local.node.logs import earlier, read_from, start_of_tail
 from nginx_mesh.local.runtime import Runtime
+from nginx_mesh.observe.responses import json_response, status_response
 from nginx_mesh.traffic import documents
 from nginx_mesh.traffic.server import TrafficMetrics
 
@@ -90,7 +89,7 @@ class ApiServer:
         app.router.add_get("/mesh/identities", self._identities)
         app.router.add_get("/mesh/identity", self._identity)
         app.router.add_routes(runtime.overview.routes())
-        app.router.add_post("/mesh/explain", explaining(runtime.explainer))
+        app.router.add_post("/mesh/explain", explain_handler(runtime.explainer))
         app.router.add_routes(runtime.targets.routes())
         if runtime.identity.admin is not None:
             app.add_subapp("/identity", runtime.identity.admin)
@@ -123,7 +122,7 @@ class ApiServer:
     async def _apply(self, request: web.Request) -> web.Response:
         manifests = await _body(request, _Manifests)
         outcomes = await self._runtime.objects.apply(manifests.contents(), manifests.namespace)
-        return _json(
+        return json_response(
             [
                 {
                     "object": f"{registry.title(registry.by_kind(outcome.key.kind))}/{outcome.key.name}",
@@ -139,26 +138,26 @@ class ApiServer:
         deleted = await self._runtime.objects.delete_all(
             manifests.contents(), manifests.namespace, _number(request, "gracePeriodSeconds")
         )
-        return _json(
+        return json_response(
             [{"kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": uid} for key, uid in deleted]
         )
 
     async def _settings(self, request: web.Request) -> web.Response:
         self._runtime.objects.configure(await _body(request, dict))
-        return _json({})
+        return json_response({})
 
     async def _readiness(self, request: web.Request) -> web.Response:
         namespace, only = request.query.get("namespace", ""), None
         if "object" in request.query:
             pairs = [part.partition("/") for part in request.query["object"].split(",")]
             only = {ObjectKey(_kind_named(title).KIND, namespace, name) for title, _, name in pairs}
-        return _json(self._runtime.readiness(only))
+        return json_response(self._runtime.readiness(only))
 
     async def _identities(self, _: web.Request) -> web.Response:
-        return _json(self._runtime.identities())
+        return json_response(self._runtime.identities())
 
     async def _identity(self, _: web.Request) -> web.Response:
-        return _json(self._runtime.identity.where())
+        return json_response(self._runtime.identity.where())
 
     async def _elsewhere(self, _: web.Request) -> web.Response:
         where = self._runtime.identity.where()
@@ -168,19 +167,21 @@ class ApiServer:
     async def _list(self, request: web.Request) -> web.Response:
         kind = _kind_of(request)
         items = self._runtime.objects.of_kind(kind.KIND, request.match_info.get("namespace"))
-        return _json({"apiVersion": kind.API_VERSION, "kind": f"{kind.KIND}List", "metadata": {}, "items": items})
+        return json_response(
+            {"apiVersion": kind.API_VERSION, "kind": f"{kind.KIND}List", "metadata": {}, "items": items}
+        )
 
     async def _get(self, request: web.Request) -> web.Response:
-        return _json(self._runtime.objects.get(_key_of(request)))
+        return json_response(self._runtime.objects.get(_key_of(request)))
 
     async def _patch(self, request: web.Request) -> web.Response:
-        return _json(self._runtime.objects.patch(_key_of(request), await _body(request, dict)))
+        return json_response(self._runtime.objects.patch(_key_of(request), await _body(request, dict)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        return _json(self._runtime.objects.delete(_key_of(request), _number(request, "gracePeriodSeconds")))
+        return json_response(self._runtime.objects.delete(_key_of(request), _number(request, "gracePeriodSeconds")))
 
     async def _describe(self, request: web.Request) -> web.Response:
-        return _json(self._runtime.describe(_key_of(request)))
+        return json_response(self._runtime.describe(_key_of(request)))
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
         key = _key_of(request)
@@ -224,25 +225,16 @@ async def _statuses(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except StatusError as error:
-        return _status(_CODES[error.reason], error.reason, str(error), error.details)
+        return status_response(_CODES[error.reason], error.reason, str(error), error.details)
     except StoreError as error:
-        return _status(500, "InternalError", str(error))
+        return status_response(500, "InternalError", str(error), [])
     except web.HTTPException as error:
-        return _status(error.status, error.reason.replace(" ", ""), error.text or error.reason)
+        return status_response(error.status, error.reason.replace(" ", ""), error.text or error.reason, [])
     except ConnectionError:
         raise  # the client went away
     except Exception:
         log.exception("%s %s", request.method, request.path)
-        return _status(500, "InternalError", "an internal error; the daemon's log tells more")
-
-
-def _status(code: int, reason: str, message: str, details: list[str] | None = None) -> web.Response:
-    status: Resource = {"apiVersion": "v1", "kind": "Status", "status": "Failure"}
-    return _json({**status, "code": code, "reason": reason, "message": message, "details": details or []}, code)
-
-
-def _json(content: Any, code: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(content), status=code, content_type="application/json")
+        return status_response(500, "InternalError", "an internal error; the daemon's log tells more", [])
 
 
 async def _body(request: web.Request, shape: type[Any]) -> Any:

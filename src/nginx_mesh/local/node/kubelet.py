@@ -18,7 +18,7 @@ from nginx_mesh.local.paths import MeshPaths
 from . import dns
 from .dnsprocess import DnsProcess
 from .kubeproxy import apply_rules, render_rules
-from .podworker import OnStatus, PodWorker
+from .podworker import OnProbeFailure, OnStatus, PodWorker
 from .restarts import KUBERNETES_BACKOFF, BackoffSettings
 from .rotation import rotate_all
 from .services import ServiceEntry
@@ -39,8 +39,9 @@ class Kubelet:
     """Runs the pods of one mesh.
 
     `images` maps prefixes of image names to root file systems. `lookup` gives ConfigMaps and Secrets. `on_status` is
-    called with a pod's status whenever that changes. Sizes are bytes. All methods belong to one event loop, whose
-    thread is in the node's network namespace (`enter_node`).
+    called with a pod's status whenever that changes, `on_probe_failure` with the reason when a probe keeps a
+    container from being ready. Sizes are bytes. All methods belong to one event loop, whose thread is in the node's
+    network namespace (`enter_node`).
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Kubelet:
         images: Mapping[str, Path],
         lookup: Lookup,
         on_status: OnStatus,
+        on_probe_failure: OnProbeFailure,
         networks: PodNetworks = DEFAULT,
         node_name: str = "local",
         cluster_domain: str = "cluster.local",
@@ -62,6 +64,7 @@ class Kubelet:
         self._paths = paths
         self._cluster_domain = cluster_domain
         self._on_status = on_status
+        self._on_probe_failure = on_probe_failure
         self._log_bytes = log_bytes
         self._log_check_seconds = log_check_seconds
         self._pods: dict[ObjectKey, PodWorker] = {}
@@ -108,7 +111,7 @@ class Kubelet:
         if not pod.spec.host_network:
             uid, node = pod.metadata.uid, self._paths.node_netns
             await netns.run_aside(lambda: forget_lost_containers(self._paths, uid), node)
-        worker = PodWorker(self._node, pod, self._on_status)
+        worker = PodWorker(self._node, pod, self._on_status, self._on_probe_failure)
         self._pods[pod.key] = worker
         if not pod.metadata.deletion_timestamp:
             worker.start()

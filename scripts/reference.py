@@ -23,7 +23,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.values import LbMethod, MtlsMode
 from nginx_mesh.cli.local.lifecycle import up
 from nginx_mesh.cli.main import cli
-from nginx_mesh.identity.server.config import IdentityConfig
+from nginx_mesh.identity.config import IdentityConfig
 from nginx_mesh.lint import RULES
 from nginx_mesh.traffic.process import main as metrics_server
 

@@ -20,7 +20,7 @@ from nginx_mesh.cli.errors import ControlPlaneUnreachableError
 from nginx_mesh.cli.local import daemon
 from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.cli.unix_http import UnixHttpClient
-from nginx_mesh.identity.server.config import mesh_settings, read_config
+from nginx_mesh.identity.config import mesh_settings, read_config
 from nginx_mesh.local.node.container import write_private
 
 from .localcli import LocalCli

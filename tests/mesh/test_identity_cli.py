@@ -273,7 +273,7 @@ def test_a_mesh_whose_authority_is_a_process_shows_what_its_agent_holds(mesh: Lo
     (directory / "server.yaml").write_text(yaml.safe_dump(server))
     remote = {"address": f"unix:{socket}", "trustBundle": "bundle.pem", "joinTokenFile": "token"}
     (directory / "mesh.yaml").write_text(yaml.safe_dump({"identity": {"provider": "server", "server": remote}}))
-    command = [sys.executable, "-c", "from nginx_mesh.identity.server.process import main; main()", "-c"]
+    command = [sys.executable, "-c", "from nginx_mesh.identity.process import main; main()", "-c"]
     process = subprocess.Popen([*command, str(directory / "server.yaml")], stderr=subprocess.DEVNULL)
     try:
         mesh.wait(lambda: admin.exists() and (directory / "bundle.pem").exists())

@@ -11,7 +11,7 @@ import yaml
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.cli.local import daemon
 from nginx_mesh.cli.local.mesh import LocalMesh
-from nginx_mesh.identity.server.config import mesh_settings, read_config
+from nginx_mesh.identity.config import mesh_settings, read_config
 from nginx_mesh.local.node.container import write_private
 
 from ..interop import spire

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.times import unix_seconds
-from nginx_mesh.identity.agent.agent import Holding
+from nginx_mesh.identity.agent.provider import Holding
 from nginx_mesh.protocol.standing import SidecarReport
 
 from .policystatus import condition

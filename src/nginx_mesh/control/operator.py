@@ -26,7 +26,7 @@ from nginx_mesh.api.fullconfig import full_config
 from nginx_mesh.api.resource import ObjectReader, namespace_labels
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.times import unix_seconds
-from nginx_mesh.identity.agent.agent import Holding
+from nginx_mesh.identity.agent.provider import Holding
 from nginx_mesh.observe import Endpoints, Part
 from nginx_mesh.observe.responses import json_response
 from nginx_mesh.version import version

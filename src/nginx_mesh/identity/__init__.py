@@ -1,1 +1,1 @@
-"""SPIFFE identity: IDs, the certificate authority and its rotation, key managers, and the SVIDs of workloads."""
+"""SPIFFE identity: an identity server that signs SVIDs, and agents that obtain them for the workloads of a machine."""

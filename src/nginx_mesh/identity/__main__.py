@@ -1,5 +1,5 @@
 """`python -m nginx_mesh.identity`: the identity server."""
 
-from .server.process import main
+from .process import main
 
 main()

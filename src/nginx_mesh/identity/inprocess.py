@@ -10,7 +10,7 @@ from .server.authority import Authority
 
 
 class InProcessClient:
-    """An AuthorityClient of an Authority on the same event loop, as the agent with this SPIFFE ID."""
+    """An AuthorityClient that calls an Authority on the same event loop, as the agent with this SPIFFE ID."""
 
     def __init__(self, authority: Authority, agent_id: str) -> None:
         self._authority = authority
@@ -39,6 +39,3 @@ class InProcessClient:
     async def sign_jwt(self, entry_id: str, audience: Sequence[str]) -> JwtSvid:
         """See AuthorityClient."""
         return await self._authority.sign_jwt(self._agent_id, entry_id, audience)
-
-    async def close(self) -> None:
-        """The authority is its owner's."""

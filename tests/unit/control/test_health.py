@@ -9,7 +9,7 @@ import pytest
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.times import rfc3339
 from nginx_mesh.control.health import findings, policy_facts, sidecar_facts, sidecar_state, sidecars_facts
-from nginx_mesh.identity.agent.agent import Holding
+from nginx_mesh.identity.agent.provider import Holding
 from nginx_mesh.protocol.standing import SidecarReport, SidecarStanding
 
 NOW = 1_700_000_000.0

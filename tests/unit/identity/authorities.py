@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
-from nginx_mesh.api.spiffe import workload_id
+from nginx_mesh.api.spiffe import SpiffeId, workload_id
 from nginx_mesh.identity.agent.agent import Agent
+from nginx_mesh.identity.common.ids import agent_spiffe_id
 from nginx_mesh.identity.common.keymanager import KeyManager
 from nginx_mesh.identity.common.keymanager.memory import MemoryKeyManager
 from nginx_mesh.identity.common.keys import generate_key
-from nginx_mesh.identity.common.x509svid import issue_authority, issue_intermediate
+from nginx_mesh.identity.common.x509svid import issue_authority, issue_intermediate, request_svid
 from nginx_mesh.identity.inprocess import InProcessClient
-from nginx_mesh.identity.server.authority import Authority, IdentitySettings
+from nginx_mesh.identity.server.authority import Authority
 from nginx_mesh.identity.server.ca import Ca, CaSet, CaSettings, Step, activated, activation, next_step
 from nginx_mesh.identity.server.datastore import IN_MEMORY, Datastore, DatastoreConfig, open_datastore
-from nginx_mesh.identity.server.registrations import agent_id
+from nginx_mesh.identity.server.settings import IdentitySettings
 from nginx_mesh.identity.server.upstream.base import MintedCa, UpstreamAuthority, UpstreamError
 from nginx_mesh.protocol.state import Identity
 
@@ -29,7 +32,7 @@ NOW = 1_800_000_000
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 WEB = workload_id("example.org", "shop", "web")
 API = workload_id("example.org", "shop", "api")
-AGENT = agent_id("example.org", "node-1")
+AGENT = agent_spiffe_id("example.org", "node-1")
 HOURLY = IdentitySettings("example.org", svid_ttl=HOUR, ca_ttl=DAY)
 
 
@@ -132,12 +135,30 @@ def authority(
     )
 
 
+@asynccontextmanager
+async def started(server: Authority) -> AsyncIterator[Authority]:
+    """An authority that is closed at the end."""
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.close()
+
+
+KEY = generate_key("ec-p256")
+
+
+def csr(spiffe_id: SpiffeId | None = WEB, key: object = KEY) -> bytes:
+    """A request for an SVID, in DER."""
+    return request_svid(key, spiffe_id).public_bytes(serialization.Encoding.DER)  # type: ignore[arg-type]
+
+
 class Node:
     """An agent of an authority in the same process, driven by hand, and what its workloads were told."""
 
     def __init__(self, server: Authority, name: str = "node-1", clock: Callable[[], float] | None = None) -> None:
         self.server = server
-        self.client = InProcessClient(server, str(agent_id(server.settings.trust_domain, name)))
+        self.client = InProcessClient(server, str(agent_spiffe_id(server.settings.trust_domain, name)))
         self.agent = Agent(self.client, clock or server.clock, random.Random(7))
         self.told: list[tuple[str, Identity]] = []
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.identity.server.ca import key_identifier
+from nginx_mesh.identity.common.x509svid import subject_key_id
 from nginx_mesh.support.redaction import Scrubber, redacted, secrets_of
 from tests.unit.identity.authorities import Company
 
@@ -53,7 +53,7 @@ def test_private_keys_are_removed_from_any_text(kind: str, form: serialization.P
 def test_certificates_and_identifiers_stay() -> None:
     root = Company().root.certificate
     pem = root.public_bytes(serialization.Encoding.PEM).decode()
-    identifier = key_identifier(root)
+    identifier = subject_key_id(root)
     assert Scrubber().text(pem + identifier) == pem + identifier
 
 

@@ -15,7 +15,7 @@ from nginx_mesh.api.values import format_duration
 from nginx_mesh.cli.errors import Failure
 
 if TYPE_CHECKING:
-    from nginx_mesh.identity.server.config import IdentityConfig
+    from nginx_mesh.identity.config import IdentityConfig
 
 RESTARTING = frozenset({"upstream_authority", "key_manager", "persistent_storage"})
 """Settings that a daemon only takes when it starts."""
@@ -51,7 +51,7 @@ def requested_settings(flags: Mapping[str, tuple[str, Any]], file: Path | None) 
     given = {name: value for name, (_, value) in flags.items()}
     if file is None:
         return RequestedSettings(given)
-    from nginx_mesh.identity.server import config as configuration
+    from nginx_mesh.identity import config as configuration
 
     try:
         config = configuration.read_config(file)
@@ -70,8 +70,8 @@ def check_startable(requested: RequestedSettings, settings: MeshSettings, kept: 
     """Raise Failure unless a daemon can start with these settings and `kept`, the configuration of identity."""
     if not requested.identity and not RESTARTING & requested.given.keys():
         return
-    from nginx_mesh.identity.server.config import IdentityConfig
-    from nginx_mesh.identity.server.config import check as check_config
+    from nginx_mesh.identity.config import IdentityConfig
+    from nginx_mesh.identity.config import check as check_config
 
     text = requested.identity or kept
     config = msgspec.json.decode(text, type=IdentityConfig) if text else IdentityConfig()
@@ -83,7 +83,7 @@ def check_startable(requested: RequestedSettings, settings: MeshSettings, kept: 
 
 def _kept(config: IdentityConfig) -> bytes:
     """Return the configuration as the mesh keeps it: without the settings, which are kept with the mesh's others."""
-    from nginx_mesh.identity.server.config import MtlsSection
+    from nginx_mesh.identity.config import MtlsSection
 
     return msgspec.json.encode(msgspec.structs.replace(config, mtls=MtlsSection()))
 

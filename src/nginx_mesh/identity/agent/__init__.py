@@ -1,1 +1,1 @@
-"""A node's agent: the identities of the workloads on one machine, whoever signs them."""
+"""A node's agent, which obtains the identities of the workloads on one machine, whoever signs them."""

@@ -1,4 +1,7 @@
-"""The identities of the workloads on one machine, from an identity server: keys are made here and never leave."""
+"""The identities of the workloads on one machine, from an identity server.
+
+The agent makes the private keys, which leave this machine never and this process for their workload only.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import Counter
 
 from nginx_mesh.api.spiffe import SpiffeId
@@ -22,33 +25,24 @@ from nginx_mesh.identity.common.client import (
     AuthorityClient,
     RefusedError,
     Registration,
-    SvidAnswer,
     SvidRequest,
     UnavailableError,
 )
-from nginx_mesh.identity.common.keys import KeyType, generate_key, to_pem
+from nginx_mesh.identity.common.keys import KeyType, generate_key
 from nginx_mesh.identity.common.latest import Latest
 from nginx_mesh.identity.common.workload import JwtRefusedError, JwtSvid, WorkloadContext, X509Svid
-from nginx_mesh.identity.common.x509svid import certificate_pem, check_dns_names, request_svid
-from nginx_mesh.identity.server.authority import issuer_id
-from nginx_mesh.identity.server.ca import key_identifier
+from nginx_mesh.identity.common.x509svid import certificates_pem, check_dns_names, request_svid
 from nginx_mesh.protocol.state import Identity
 
-from .provider import OnUpdate
+from .provider import Holding, OnUpdate
+from .renewal import IssuedSvid, RootKeyIds, is_due, issued_svid, replaced_at_once, replaced_early, root_key_ids
+from .source import ProviderSource
 
 log = logging.getLogger(__name__)
 
 _SVID_KEY_TYPE: KeyType = "ec-p256"
-# SVIDs are renewed between 2/5 and 1/2 of their life, so that those issued together are not renewed together.
-_RENEW_JITTER = 0.1
-# Over how many seconds SVIDs are replaced whose CA is retired.
-_RETIRE_SPREAD = 10.0
-# How soon a clock that was set is noticed: no sleep is longer.
+# No sleep is longer, in seconds, so that a clock that was set is noticed soon.
 _TURN_SECONDS = 1.0
-# How far the clock may be set back, in seconds, before SVIDs count as living longer than their TTL.
-_CLOCK_TOLERANCE = 2.0
-# How far, in seconds, the server's clock may be ahead of ours without that.
-_CLOCK_AHEAD = 300.0
 _BATCH = 64
 _FIRST_RETRY = 0.2
 _SLOWEST_RETRY = 5.0
@@ -60,53 +54,19 @@ _refusals = Counter("nginx_mesh_svid_refusals_total", "X.509-SVIDs of workloads 
 
 
 @dataclass(frozen=True)
-class _Issued:
-    """An SVID with what is asked about it again and again. Times are Unix seconds.
-
-    `issuer` is the key identifier of the CA that signed it, `anchor` the name and key identifier of the root that its
-    chain leads to. `ahead` is by how much the server's clock seemed to be ahead when it was issued.
-    """
-
-    svid: X509Svid
-    pem: str
-    key_pem: str = field(repr=False)
-    issuer: str
-    anchor: tuple[x509.Name, str]
-    not_before: float
-    not_after: float
-    renew_at: float
-    ahead: float
-
-
-@dataclass(frozen=True)
 class _Workload:
     registration: Registration
-    issued: _Issued | None = None
+    issued: IssuedSvid | None = None
     identity: Identity | None = None
     retry_at: float = 0.0
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Holding:
-    """What a workload holds: names, and its SVID if it has one. Times are Unix seconds, the bundle's roots key IDs.
-
-    `problem` is why it was refused the SVID that is due, as far as that is known.
-    """
-
-    spiffe_id: str
-    dns_names: tuple[str, ...]
-    serial: str = ""
-    issuer: str = ""
-    not_before: float = 0.0
-    not_after: float = 0.0
-    renew_at: float = 0.0
-    bundle: tuple[str, ...] = ()
-    problem: str = ""
-
-
 class Agent:
-    """An IdentityProvider before an identity server. `clock` is the wall clock in Unix seconds; it may be set."""
+    """An IdentityProvider whose SVIDs an identity server signs.
+
+    `clock` is the wall clock in Unix seconds, which may be set while the agent runs. `rng` spreads renewals.
+    """
 
     def __init__(
         self,
@@ -123,13 +83,14 @@ class Agent:
         self._announcement: Announcement | None = None
         self._bundle = ""
         self._federated: dict[str, str] = {}
-        self._anchors: dict[x509.Name, frozenset[str]] = {}
+        self._roots: RootKeyIds = {}
         self._out_of_sync = True
-        self._away = "the identity server has not answered yet"
-        self._unable = ""
+        self._server_problem = "the identity server has not answered yet"
+        self._renewal_problem = ""
         self._wake = asyncio.Event()
-        self._ticks: WeakValueDictionary[str, Latest[int]] = WeakValueDictionary()
-        self._node_tick = Latest(0)
+        # Counts of changes: of each workload that somebody follows, and of all of them together.
+        self._changes: WeakValueDictionary[str, Latest[int]] = WeakValueDictionary()
+        self._node_changes = Latest(0)
         self._tokens: dict[tuple[SpiffeId, tuple[str, ...]], tuple[float, JwtSvid]] = {}
 
     def register(self, workload: str, spiffe_id: SpiffeId, dns_names: Sequence[str] = ()) -> None:
@@ -139,16 +100,16 @@ class Agent:
         known = self._workloads.get(workload)
         if known is not None and known.registration == registration:
             return
-        moved = known is None or known.registration.spiffe_id != registration.spiffe_id
-        self._workloads[workload] = (
-            _Workload(registration)
-            if moved or known is None
-            else replace(known, registration=registration, issued=_expired(known.issued), retry_at=0.0, problem="")
-        )
+        if known is None or known.registration.spiffe_id != registration.spiffe_id:
+            self._workloads[workload] = _Workload(registration)
+            self._changed(workload)
+        else:
+            issued = None if known.issued is None else replaced_at_once(known.issued)
+            self._workloads[workload] = replace(
+                known, registration=registration, issued=issued, retry_at=0.0, problem=""
+            )
         self._unannounced[workload] = registration
         self._forgotten.discard(workload)
-        if moved:
-            self._tell(workload)
         self._wake.set()
 
     def unregister(self, workload: str) -> None:
@@ -156,7 +117,7 @@ class Agent:
         if self._workloads.pop(workload, None) is not None:
             self._unannounced.pop(workload, None)
             self._forgotten.add(workload)
-            self._tell(workload)
+            self._changed(workload)
             self._wake.set()
 
     def identity(self, workload: str) -> Identity | None:
@@ -164,13 +125,8 @@ class Agent:
         known = self._workloads.get(workload)
         return None if known is None else known.identity
 
-    def svid(self, workload: str) -> X509Svid | None:
-        """The workload's SVID as it is now."""
-        known = self._workloads.get(workload)
-        return None if known is None or known.issued is None else known.issued.svid
-
     def holding(self, workload: str) -> Holding | None:
-        """What a workload holds, for people; None when it is not registered."""
+        """See IdentityProvider."""
         known = self._workloads.get(workload)
         if known is None:
             return None
@@ -185,34 +141,34 @@ class Agent:
             issued.not_before,
             issued.not_after,
             issued.renew_at,
-            tuple(sorted(key_id for key_ids in self._anchors.values() for key_id in key_ids)),
+            tuple(sorted(key_id for key_ids in self._roots.values() for key_id in key_ids)),
             known.problem,
         )
 
     @property
     def problem(self) -> str:
         """See IdentityProvider."""
-        return self._away or self._unable
+        return self._server_problem or self._renewal_problem
 
-    def source(self, workload: str) -> _PodSource:
+    def source(self, workload: str) -> ProviderSource:
         """See IdentityProvider."""
-        return _PodSource(self, workload)
+        return ProviderSource(self, workload)
 
-    def node_source(self) -> _NodeSource:
+    def node_source(self) -> ProviderSource:
         """See IdentityProvider."""
-        return _NodeSource(self)
+        return ProviderSource(self, None)
 
     async def run(self, on_update: OnUpdate) -> None:
         """See IdentityProvider."""
         following = asyncio.create_task(self._follow())
         try:
-            await self._turns(on_update)
+            await self._take_turns(on_update)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
     async def turn(self, on_update: OnUpdate) -> None:
-        """Do what is due now. Raises UnavailableError when the server does not answer."""
+        """Do all that is due now. Raises UnavailableError when the server does not answer."""
         self._pass_bundles_on(on_update)
         await self._register()
         due = self.due(self._clock())
@@ -221,7 +177,7 @@ class Agent:
             self._pass_bundles_on(on_update)
 
     def due(self, now: float) -> list[str]:
-        """Workloads that need a new SVID at `now` (Unix seconds)."""
+        """The workloads that need a new SVID at `now` (Unix seconds)."""
         if self._announcement is None:
             return []
         return [name for name, known in self._workloads.items() if self._is_due(known, now)]
@@ -233,46 +189,43 @@ class Agent:
         self._announcement = announcement
         if changed:
             own = announcement.bundles.get(announcement.trust_domain, TrustBundle(announcement.trust_domain))
-            self._bundle = _pem(own)
+            self._bundle = certificates_pem(own.x509_authorities)
             self._federated = {
-                name: _pem(bundle) for name, bundle in announcement.bundles.items() if name != announcement.trust_domain
+                name: certificates_pem(bundle.x509_authorities)
+                for name, bundle in announcement.bundles.items()
+                if name != announcement.trust_domain
             }
-            names = {root.subject for root in own.x509_authorities}
-            self._anchors = {
-                name: frozenset(key_identifier(root) for root in own.x509_authorities if root.subject == name)
-                for name in names
-            }
-            for tick in (*self._ticks.values(), self._node_tick):
-                tick.set(tick.value + 1)
+            self._roots = root_key_ids(own)
+            for count in (*self._changes.values(), self._node_changes):
+                count.set(count.value + 1)
         if newly_retired:
             self._replace_early(newly_retired)
-        self._away = ""
+        self._server_problem = ""
         self._wake.set()
 
-    def context(self, workload: str) -> WorkloadContext | None:
-        """All that one workload holds, None while it has no identity."""
-        known = self._workloads.get(workload)
-        if known is None or known.issued is None or self._announcement is None:
-            return None
-        return WorkloadContext((known.issued.svid,), self._announcement.bundles)
+    def changes(self, workload: str | None) -> AsyncGenerator[int, None]:
+        """See ContextProvider."""
+        if workload is None:
+            return self._node_changes.values()
+        return self._changes.setdefault(workload, Latest(0)).values()
 
-    def node_context(self) -> WorkloadContext | None:
-        """All that the workloads of this machine hold, one SVID for each identity."""
+    def context(self, workload: str | None) -> WorkloadContext | None:
+        """See ContextProvider."""
         if self._announcement is None:
             return None
-        svids = {
-            known.registration.spiffe_id: known.issued.svid
-            for known in self._workloads.values()
-            if known.issued is not None
-        }
+        svids: dict[SpiffeId, X509Svid] = {}
+        for name in self._named(workload):
+            known = self._workloads.get(name)
+            if known is not None and known.issued is not None:
+                svids[known.issued.svid.spiffe_id] = known.issued.svid
         return WorkloadContext(tuple(svids.values()), self._announcement.bundles) if svids else None
 
     async def jwt_svids(
-        self, workloads: Sequence[str], audience: Sequence[str], spiffe_id: SpiffeId | None
+        self, workload: str | None, audience: Sequence[str], spiffe_id: SpiffeId | None
     ) -> list[JwtSvid]:
-        """JWT-SVIDs of these workloads, one for each identity. Raises JwtRefusedError."""
+        """See ContextProvider."""
         chosen: dict[SpiffeId, str] = {}
-        for name in workloads:
+        for name in self._named(workload):
             known = self._workloads.get(name)
             own = None if known is None else SpiffeId.parse(known.registration.spiffe_id)
             if own is not None and spiffe_id in (None, own):
@@ -286,7 +239,11 @@ class Agent:
         except UnavailableError as error:
             raise JwtRefusedError(str(error), unavailable=True) from None
 
+    def _named(self, workload: str | None) -> list[str]:
+        return list(self._workloads) if workload is None else [workload]
+
     async def _token(self, workload: str, spiffe_id: SpiffeId, audience: tuple[str, ...]) -> JwtSvid:
+        """A JWT-SVID, which is used again for half of its life."""
         now, key = self._clock(), (spiffe_id, audience)
         issued_at, token = self._tokens.get(key, (0.0, None))
         if token is not None and issued_at <= now < (issued_at + token.expires_at) / 2:
@@ -300,7 +257,7 @@ class Agent:
         return token
 
     async def _follow(self) -> None:
-        """Listen to the server, for ever."""
+        """Listen to the server until cancelled."""
         retry = _FIRST_RETRY
         while True:
             try:
@@ -311,7 +268,7 @@ class Agent:
                         self._out_of_sync, retry = self._out_of_sync or retry != _FIRST_RETRY, _FIRST_RETRY
                         self.heard(announcement)
             except (UnavailableError, RefusedError) as error:
-                self._away = f"the identity server does not answer: {error}"
+                self._server_problem = f"the identity server does not answer: {error}"
                 if retry == _FIRST_RETRY:
                     log.warning("the identity server does not answer: %s; identities stay as they are", error)
             except Exception:
@@ -319,15 +276,15 @@ class Agent:
             await asyncio.sleep(retry)
             retry = min(2 * retry, _SLOWEST_RETRY)
 
-    async def _turns(self, on_update: OnUpdate) -> None:
+    async def _take_turns(self, on_update: OnUpdate) -> None:
         retry = _FIRST_RETRY
         while True:
             self._wake.clear()
             try:
                 await self.turn(on_update)
-                retry, self._unable = _FIRST_RETRY, ""
+                retry, self._renewal_problem = _FIRST_RETRY, ""
             except (UnavailableError, RefusedError) as error:
-                self._unable = f"SVIDs are not renewed: {error}"
+                self._renewal_problem = f"SVIDs are not renewed: {error}"
                 if retry == _FIRST_RETRY:
                     log.warning("SVIDs are not renewed: %s; trying again", error)
                 await asyncio.sleep(retry)
@@ -336,16 +293,17 @@ class Agent:
             except Exception:
                 log.exception("a turn of the agent failed")
             with suppress(TimeoutError):
-                # wait_for of Python 3.11 may lose a cancellation.
+                # Not wait_for: that of Python 3.11 may lose a cancellation.
                 async with asyncio.timeout(_TURN_SECONDS):
                     await self._wake.wait()
 
     def _pass_bundles_on(self, on_update: OnUpdate) -> None:
+        """Report identities whose bundles changed, before any SVID is replaced because of that."""
         for name, known in list(self._workloads.items()):
             identity = known.identity
             if identity is None or (identity.bundle, identity.federated) == (self._bundle, self._federated):
                 continue
-            if name in self._workloads:  # else unregistered by whom we told of another
+            if name in self._workloads:  # what was reported of another may have had this one unregistered
                 self._report(on_update, name, replace(known, identity=self._identity(known.issued)))
 
     async def _register(self) -> None:
@@ -356,7 +314,7 @@ class Agent:
         wanted = [known.registration for known in self._workloads.values() if not _is_put_off(known, now)]
         forgotten = set(self._forgotten)
         if self._out_of_sync:
-            self._out_of_sync = False  # now: it may be lost again meanwhile
+            self._out_of_sync = False  # before the call, during which the server may be lost again
             try:
                 await self._register_all(wanted, exactly=True)
             except BaseException:
@@ -380,14 +338,15 @@ class Agent:
                 await self._register_all(wanted[half:])
             elif wanted:
                 self._put_off(wanted[0], error)
-            self._out_of_sync = self._out_of_sync or exactly  # again, without those that are put off now
+            # The others are to be forgotten all the same: the next turn tries without those that are put off now.
+            self._out_of_sync = self._out_of_sync or exactly
             return
         for each in wanted:
             if self._unannounced.get(each.entry_id) is each:
                 del self._unannounced[each.entry_id]
 
     def _put_off(self, refused: Registration, reason: object) -> None:
-        """No SVID for a workload for a while, unless it changes; then it is registered again."""
+        """Let a workload go without an SVID for a while, unless it changes; then register it again."""
         known = self._workloads.get(refused.entry_id)
         if known is None or known.registration is not refused:
             return
@@ -397,7 +356,7 @@ class Agent:
         self._unannounced[refused.entry_id] = refused
 
     async def _renew(self, names: Sequence[str], on_update: OnUpdate) -> None:
-        # What was registered meanwhile is not known to the server yet: the next turn sees to it.
+        # The server does not know yet what was registered since this turn began: the next turn sees to it.
         wanted = {
             name: self._workloads[name].registration
             for name in names
@@ -405,21 +364,21 @@ class Agent:
         }
         keys = {name: generate_key(_SVID_KEY_TYPE) for name in wanted}
         ids = {name: SpiffeId.parse(registration.spiffe_id) for name, registration in wanted.items()}
-        requests = [
-            SvidRequest(name, request_svid(keys[name], ids[name]).public_bytes(serialization.Encoding.DER))
-            for name in wanted
-        ]
+        csrs = {name: request_svid(keys[name], ids[name]).public_bytes(Encoding.DER) for name in wanted}
         unfit = 0
-        for answer in await self._client.sign(requests):
+        for answer in await self._client.sign([SvidRequest(name, csr) for name, csr in csrs.items()]):
             name, known = answer.entry_id, self._workloads.get(answer.entry_id)
             if known is None or known.registration is not wanted.get(name):
-                continue  # it went away or changed meanwhile
+                continue  # it was unregistered or changed while the server signed
             if answer.refused:
                 _refusals.inc()
                 self._put_off(known.registration, answer.refused)
                 continue
+            assert self._announcement is not None  # noqa: S101 - nothing is due without
             try:
-                issued = self._take(X509Svid(ids[name], (), keys[name]), answer)
+                chain = tuple(x509.load_der_x509_certificate(certificate) for certificate in answer.chain)
+                svid = X509Svid(ids[name], chain, keys[name])
+                issued = issued_svid(svid, self._announcement, self._clock(), self._random)
             except ValueError as error:
                 self._put_off(known.registration, f"the server's answer is malformed: {error}")
                 continue
@@ -432,62 +391,26 @@ class Agent:
         if unfit:
             log.warning("%d of %d new SVIDs are not valid here and now: compare clocks and bundles", unfit, len(ids))
 
-    def _take(self, svid: X509Svid, answer: SvidAnswer) -> _Issued:
-        """The SVID that an answer makes of a key. Raises ValueError."""
-        assert self._announcement is not None  # noqa: S101 - nothing is due without
-        now = self._clock()
-        chain = tuple(x509.load_der_x509_certificate(certificate) for certificate in answer.chain)
-        not_after = min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
-        share = 0.5 - self._random.uniform(0, _RENEW_JITTER)
-        renew_at = now + (not_after - now) * share
-        ahead = min(max(0.0, not_after - now - self._announcement.svid_ttl), _CLOCK_AHEAD)
-        if issuer_id(chain[0]) in self._announcement.retired:
-            renew_at = min(renew_at, self._early(now, not_after))
-        return _Issued(
-            replace(svid, chain=chain),
-            "".join(certificate_pem(certificate) for certificate in chain),
-            to_pem(svid.key),
-            issuer_id(chain[0]),
-            (chain[-1].issuer, issuer_id(chain[-1])),
-            chain[0].not_valid_before_utc.timestamp(),
-            not_after,
-            renew_at,
-            ahead,
-        )
-
     def _is_due(self, known: _Workload, now: float) -> bool:
-        issued = known.issued
         if _is_put_off(known, now):
             return False
-        if issued is None or not issued.not_before <= now < issued.not_after or not self._is_anchored(issued):
-            return True
         assert self._announcement is not None  # noqa: S101 - `due` saw to it
-        if issued.not_after > now + self._announcement.svid_ttl + issued.ahead + _CLOCK_TOLERANCE:
-            return True  # a shorter TTL was set, or the clock was set back
-        return now >= issued.renew_at
-
-    def _is_anchored(self, issued: _Issued) -> bool:
-        name, key_id = issued.anchor
-        return name in self._anchors and (not key_id or key_id in self._anchors[name])
+        return known.issued is None or is_due(known.issued, self._roots, self._announcement.svid_ttl, now)
 
     def _replace_early(self, retired: frozenset[str]) -> None:
+        """Have the SVIDs of retired CAs replaced soon."""
         now = self._clock()
         for name, known in self._workloads.items():
-            issued = known.issued
-            if issued is not None and issued.issuer in retired:
-                renew_at = min(issued.renew_at, self._early(now, issued.not_after))
-                self._workloads[name] = replace(known, issued=replace(issued, renew_at=renew_at))
+            if known.issued is not None and known.issued.issuer in retired:
+                issued = replaced_early(known.issued, now, self._random)
+                self._workloads[name] = replace(known, issued=issued)
 
-    def _early(self, now: float, not_after: float) -> float:
-        """When to replace an SVID whose CA is retired."""
-        return now + self._random.uniform(0, min(_RETIRE_SPREAD, max(0.0, not_after - now) / 4))
-
-    def _identity(self, issued: _Issued | None) -> Identity | None:
+    def _identity(self, issued: IssuedSvid | None) -> Identity | None:
         if issued is None:
             return None
         return Identity(
             spiffe_id=str(issued.svid.spiffe_id),
-            svid=issued.pem,
+            svid=issued.chain_pem,
             key=issued.key_pem,
             bundle=self._bundle,
             federated=self._federated,
@@ -495,7 +418,7 @@ class Agent:
 
     def _report(self, on_update: OnUpdate, name: str, known: _Workload) -> None:
         self._workloads[name] = known
-        self._tell(name)
+        self._changed(name)
         if known.identity is None:
             return
         try:
@@ -503,58 +426,12 @@ class Agent:
         except Exception:
             log.exception("workload %s: its new identity was not taken", name)
 
-    def _tell(self, name: str) -> None:
-        if (tick := self._ticks.get(name)) is not None:
-            tick.set(tick.value + 1)
-        self._node_tick.set(self._node_tick.value + 1)
-
-    def _pod_tick(self, name: str) -> Latest[int]:
-        return self._ticks.setdefault(name, Latest(0))
-
-
-class _PodSource:
-    """A WorkloadSource: one workload."""
-
-    def __init__(self, agent: Agent, workload: str) -> None:
-        self._agent = agent
-        self._workload = workload
-
-    async def updates(self) -> AsyncIterator[WorkloadContext | None]:
-        """See WorkloadSource."""
-        async with aclosing(self._agent._pod_tick(self._workload).values()) as ticks:
-            async for _ in ticks:
-                yield self._agent.context(self._workload)
-
-    async def jwt_svids(self, audience: Sequence[str], spiffe_id: SpiffeId | None) -> list[JwtSvid]:
-        """See WorkloadSource."""
-        return await self._agent.jwt_svids([self._workload], audience, spiffe_id)
-
-
-class _NodeSource:
-    """A WorkloadSource: all workloads of the machine."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    async def updates(self) -> AsyncIterator[WorkloadContext | None]:
-        """See WorkloadSource."""
-        async with aclosing(self._agent._node_tick.values()) as ticks:
-            async for _ in ticks:
-                yield self._agent.node_context()
-
-    async def jwt_svids(self, audience: Sequence[str], spiffe_id: SpiffeId | None) -> list[JwtSvid]:
-        """See WorkloadSource."""
-        return await self._agent.jwt_svids(list(self._agent._workloads), audience, spiffe_id)
+    def _changed(self, name: str) -> None:
+        """Let those know who follow this workload, or all of them."""
+        if (count := self._changes.get(name)) is not None:
+            count.set(count.value + 1)
+        self._node_changes.set(self._node_changes.value + 1)
 
 
 def _is_put_off(known: _Workload, now: float) -> bool:
     return now < known.retry_at <= now + _REFUSED_RETRY
-
-
-def _expired(issued: _Issued | None) -> _Issued | None:
-    """The same SVID, to be replaced at once; it serves until then."""
-    return None if issued is None else replace(issued, renew_at=0.0)
-
-
-def _pem(bundle: TrustBundle) -> str:
-    return "".join(certificate_pem(certificate) for certificate in bundle.x509_authorities)

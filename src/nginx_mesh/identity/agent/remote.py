@@ -1,4 +1,4 @@
-"""An agent's way to an identity server in another process: wire.py over mutual TLS."""
+"""Calls from an agent to an identity server in another process: the messages of common/wire.py over mutual TLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.identity.common import bundle as bundles
 from nginx_mesh.identity.common import tls, wire
-from nginx_mesh.identity.common.bundle import BundleError, TrustBundle
+from nginx_mesh.identity.common.bundle import BundleError, TrustBundle, merged
 from nginx_mesh.identity.common.client import (
     Announcement,
     RefusedError,
@@ -31,13 +31,11 @@ from nginx_mesh.identity.common.client import (
     SvidRequest,
     UnavailableError,
 )
+from nginx_mesh.identity.common.ids import server_spiffe_id
 from nginx_mesh.identity.common.keymanager import KeyManager, KeyManagerError
 from nginx_mesh.identity.common.keys import from_pem, generate_key, to_pem
 from nginx_mesh.identity.common.workload import JwtSvid, X509Svid
-from nginx_mesh.identity.common.x509svid import certificate_pem, request_svid, spiffe_id_of
-from nginx_mesh.identity.server.authority import issuer_id
-from nginx_mesh.identity.server.bundlekeeper import merged
-from nginx_mesh.identity.server.registrations import server_id
+from nginx_mesh.identity.common.x509svid import authority_key_id, certificates_pem, request_svid, spiffe_id_of
 
 T = TypeVar("T")
 
@@ -50,7 +48,7 @@ _MAX_BODY = 16 << 20
 
 
 Evidence = Callable[[], tuple[str, str]]
-"""Why the server should believe this agent: the kind of attestation and its payload. Raises UnavailableError."""
+"""Gives evidence of where this agent runs: the kind of attestation and its payload. Raises UnavailableError."""
 
 
 def join_token(path: Path) -> Evidence:
@@ -71,17 +69,20 @@ def _secret(path: Path, what: str) -> str:
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What outlives the process. PEM, and the bundle's document."""
+    """What outlives the process: the agent's SVID (PEM) and a bundle document."""
 
     chain: str
     key: str
     bundle: bytes
     registrar: bool
 
+    def __repr__(self) -> str:
+        return "_Kept(<secret>)"
+
 
 @dataclass(frozen=True)
 class _Own:
-    """The agent's SVID, and whether it may register workloads. `renew_at` is Unix seconds."""
+    """The agent's own SVID, and whether the agent may register workloads. Times are Unix seconds."""
 
     svid: X509Svid
     registrar: bool
@@ -97,11 +98,12 @@ class _Own:
 
 
 class RemoteClient:
-    """An AuthorityClient. `bootstrap` gives roots that the server is believed by besides those it announced.
+    """An AuthorityClient of a server at `address`.
 
-    `bootstrap` is asked for each connection, so that a server that lost its CA can make its new one known. The agent's
-    SVID and the newest bundle are kept by the key manager, so that a restart needs no new evidence. A server that does
-    not take the SVID is shown the evidence again; if it does not take that either, the SVID may be good later.
+    `bootstrap` gives roots that verify the server besides those that it announced. It is asked before each connection,
+    so that a server which lost its CA can make its new one known. The key manager `keep` keeps the agent's SVID and the
+    newest bundle, so that a restart needs no new evidence. A server that does not take the SVID is shown the evidence
+    again. If it does not take that either, the SVID is kept, as it may be taken later.
     Raises KeyManagerError when what is kept is damaged.
     """
 
@@ -126,11 +128,6 @@ class RemoteClient:
         self._doubted = False
         self._attesting = asyncio.Lock()
         self._load()
-
-    @property
-    def agent_id(self) -> SpiffeId | None:
-        """Who this agent is, None before the server said so."""
-        return None if self._own is None else self._own.svid.spiffe_id
 
     async def watch(self) -> AsyncGenerator[Announcement, None]:
         """See AuthorityClient."""
@@ -174,11 +171,8 @@ class RemoteClient:
         except SpiffeIdError as error:
             raise UnavailableError(f"{self._address} answered with a malformed JWT-SVID: {error}") from None
 
-    async def close(self) -> None:
-        """See AuthorityClient. There is nothing to let go of: every request has a connection of its own."""
-
     async def _ensure_own(self) -> None:
-        """Have an SVID to call with: the one at hand, a renewed one, or one for evidence. Raises UnavailableError."""
+        """Make sure that there is a valid SVID, by renewal or by new evidence if need be. Raises UnavailableError."""
         async with self._attesting:
             own, now = self._own, self._clock()
             if own is None or self._doubted or not own.not_before <= now < own.not_after:
@@ -197,7 +191,7 @@ class RemoteClient:
         return self._own is not None and self._own.registrar
 
     async def _obtain(self, path: str, message: Callable[[bytes], wire.Message], own: _Own | None) -> None:
-        """Another SVID in place of `own`; None: for evidence, by which the server says who we are."""
+        """Obtain an SVID to replace `own`. With None, the evidence in the message decides who we are."""
         key = generate_key("ec-p256")
         csr = request_svid(key, None if own is None else own.svid.spiffe_id)
         wanted = message(csr.public_bytes(serialization.Encoding.DER))
@@ -226,7 +220,7 @@ class RemoteClient:
         if own != self._bundle:
             self._bundle = own
             self._save()
-        if self._own is not None and issuer_id(self._own.svid.chain[0]) in announcement.retired:
+        if self._own is not None and authority_key_id(self._own.svid.chain[0]) in announcement.retired:
             self._own = replace(self._own, renew_at=self._clock())
 
     async def _call(self, method: str, path: str, message: object, answer: type[T]) -> T:
@@ -244,13 +238,13 @@ class RemoteClient:
     async def _request(
         self, method: str, path: str, message: object, own: _Own | None, timeout: aiohttp.ClientTimeout = _TIMEOUT
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The server's answer to `own`, once it is good. Raises UnavailableError, RefusedError."""
+        """The answer to a request with the SVID `own`, if it succeeds. Raises UnavailableError, RefusedError."""
         try:
             async with (
                 aiohttp.ClientSession(connector=_connector(self._address, self._context(own))) as session,
                 session.request(
                     method,
-                    f"https://{_authority(self._address)}{path}",
+                    f"https://{_url_authority(self._address)}{path}",
                     data=None if message is None else wire.encode(message),
                     timeout=timeout,
                     allow_redirects=False,
@@ -273,13 +267,13 @@ class RemoteClient:
         return tls.client_context(None if own is None else lambda: own.svid, self._trusted, self._authorise)
 
     def _doubt(self, own: _Own | None) -> None:
-        """The server does not take this SVID."""
+        """Remember that the server does not take this SVID."""
         self._doubted = self._doubted or own is self._own
 
     def _is_stranger(self, own: _Own | None) -> bool:
-        """Whether a server that hangs up on us may have another CA than the one that our SVID is of.
+        """Whether a server that ends the connection may have lost the CA that signed our SVID.
 
-        TLS of asyncio ends a connection without saying why.
+        The TLS of asyncio does not say why a connection ended.
         """
         roots = self._bootstrap()
         return own is not None and own.svid.chain[-1].issuer not in [root.subject for root in roots]
@@ -288,7 +282,7 @@ class RemoteClient:
         return merged(self._bundle, TrustBundle(self._trust_domain, tuple(self._bootstrap())), self._clock())
 
     def _authorise(self, peer: SpiffeId | None) -> str | None:
-        expected = server_id(self._trust_domain)
+        expected = server_spiffe_id(self._trust_domain)
         return None if peer == expected else f"an identity server is {expected}"
 
     def _load(self) -> None:
@@ -311,28 +305,28 @@ class RemoteClient:
         own = self._own
         if own is None:
             return
-        chain = "".join(certificate_pem(certificate) for certificate in own.svid.chain)
-        kept = _Kept(chain, to_pem(own.svid.key), bundles.encode(self._bundle, expiries=True), own.registrar)
+        bundle = bundles.encode(self._bundle, expiries=True)
+        kept = _Kept(certificates_pem(own.svid.chain), to_pem(own.svid.key), bundle, own.registrar)
         try:
             self._keep.put(_KEPT, msgspec.json.encode(kept))
         except KeyManagerError as error:
             log.error("the agent's SVID is not kept, a restart will need new evidence: %s", error)
 
 
-def _authority(address: HostPort | Path) -> str:
-    """The part of a URL that names the server."""
+def _url_authority(address: HostPort | Path) -> str:
+    """The part of a URL that names the server (RFC 3986, 3.2)."""
     return "identity" if isinstance(address, Path) else str(address)
 
 
 def _connector(address: HostPort | Path, context: ssl.SSLContext) -> aiohttp.BaseConnector:
-    """Connections prove who we are when they are made, so none is used again: an SVID may have been renewed."""
+    """A connector that uses no connection twice: each proves who we are by the SVID of the time when it was made."""
     if isinstance(address, Path):
         return _UnixTlsConnector(address, context)
     return aiohttp.TCPConnector(ssl=context, force_close=True)
 
 
 class _UnixTlsConnector(aiohttp.UnixConnector):
-    """aiohttp speaks no TLS on unix sockets by itself."""
+    """A connector with TLS on a unix socket, which aiohttp does not have."""
 
     def __init__(self, path: Path, context: ssl.SSLContext) -> None:
         super().__init__(str(path), force_close=True)
@@ -355,7 +349,7 @@ async def _reason(response: aiohttp.ClientResponse) -> str:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The lines of a body, as they come. Raises UnavailableError for one that is too long."""
+    """The lines of a body, each as soon as it is complete. Raises UnavailableError for one that is too long."""
     rest = b""
     async for chunk in response.content.iter_any():
         *whole, rest = (rest + chunk).split(b"\n")

@@ -1,6 +1,6 @@
-"""Trust bundles: what one trust domain's certificates and tokens are verified by.
+"""Trust bundles, by which the certificates and tokens of one trust domain are verified.
 
-Per the SPIFFE Trust Domain and Bundle standard: a JWK set, whose keys are told apart by `use`.
+A bundle document is a JWK set whose keys are told apart by `use`, as the SPIFFE Trust Domain and Bundle standard says.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
@@ -34,20 +34,20 @@ _RSA_BITS = range(2048, 8192 + 1)
 _CURVES = ("P-256", "P-384", "P-521")
 _X509_USE = "x509-svid"
 _JWT_USE = "jwt-svid"
-# Of our own stored documents only: the format has no place for it, and other readers ignore what they do not know.
+# Only documents that we store or send to our agents have this. Other readers ignore members that they do not know.
 _EXPIRY = "nginx_mesh_expires_at"
-# What a certificate can be wrong in beside its encoding.
+# The errors of a certificate whose encoding is sound.
 _X509_ERRORS = (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]{1,2048}")
 
 
 class BundleError(ValueError):
-    """Not a bundle as the standard has it. The message names the key, the field and the reason."""
+    """A document that is no bundle by the standard. The message names the key, the field and the reason."""
 
 
 @dataclass(frozen=True)
 class JwtAuthority:
-    """A public key that JWT-SVIDs are verified by. `expires_at` is Unix seconds, 0 where the bundle does not tell."""
+    """A public key that verifies JWT-SVIDs. `expires_at` is Unix seconds, 0 where the bundle does not say."""
 
     key_id: str
     public_key: PublicKey
@@ -68,7 +68,8 @@ class TrustBundle:
 def encode(bundle: TrustBundle, *, expiries: bool = False) -> bytes:
     """The bundle as a SPIFFE bundle document, the same bytes for equal bundles.
 
-    `expiries`: for our own store, with the expiry of JWT authorities, which the standard's format does not have.
+    With `expiries` it has the expiry of JWT authorities, too, which the standard has no place for. That is for
+    documents that we store or send to our own agents.
     """
     document: dict[str, object] = {"spiffe_sequence": bundle.sequence}
     if bundle.refresh_hint:
@@ -83,15 +84,15 @@ def encode(bundle: TrustBundle, *, expiries: bool = False) -> bytes:
 
 
 def jwks_of(bundle: TrustBundle) -> bytes:
-    """The keys for JWT-SVIDs alone, as a plain JWK set: without `use`, for libraries that know only RFC 7517's."""
+    """The JWT authorities alone, as a plain JWK set (RFC 7517): without `use`, whose values libraries may not know."""
     return _dump({"keys": [_jwt_jwk(authority) for authority in bundle.jwt_authorities]})
 
 
 def decode(trust_domain: str, document: bytes) -> TrustBundle:
-    """The bundle of `trust_domain` that a document (at most 1 MiB, 256 keys) spells. Raises BundleError.
+    """The bundle of `trust_domain` in a document of at most 1 MiB and 256 keys. Raises BundleError.
 
-    Keys of unknown type or use are ignored, as the standard demands. A key that claims to be one of ours and is
-    malformed spoils the whole: half a bundle is not what its publisher meant.
+    Keys of unknown type or use are ignored, as the standard demands. One malformed key of a known type and use makes
+    the whole document an error, because its publisher did not mean half a bundle.
     """
     try:
         SpiffeId(trust_domain)
@@ -134,6 +135,38 @@ def decode(trust_domain: str, document: bytes) -> TrustBundle:
     )
 
 
+def merged(one: TrustBundle, other: TrustBundle, now: float) -> TrustBundle:
+    """The authorities of both bundles that have not expired at `now` (Unix seconds).
+
+    Sequence number and refresh hint are those of `one`. The authorities are sorted by age and by nothing else, so that
+    two servers which merge the same authorities get equal bundles.
+    """
+    certificates = {
+        each.fingerprint(hashes.SHA256()): each for each in (*one.x509_authorities, *other.x509_authorities)
+    }
+    keys = {each.key_id: each for each in (*one.jwt_authorities, *other.jwt_authorities)}
+    return replace(
+        one,
+        x509_authorities=tuple(
+            sorted(
+                (each for each in certificates.values() if now <= each.not_valid_after_utc.timestamp()),
+                key=lambda each: (each.not_valid_before_utc, each.serial_number),
+            )
+        ),
+        jwt_authorities=tuple(
+            sorted(
+                (each for each in keys.values() if not each.expires_at or now <= each.expires_at),
+                key=lambda each: (each.expires_at, each.key_id),
+            )
+        ),
+    )
+
+
+def same_authorities(one: TrustBundle, other: TrustBundle) -> bool:
+    """Whether two bundles have the same authorities, whatever their sequence numbers."""
+    return (one.x509_authorities, one.jwt_authorities) == (other.x509_authorities, other.jwt_authorities)
+
+
 def _dump(document: Mapping[str, object]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -159,7 +192,7 @@ def _jwk_of(key: object) -> dict[str, object]:
 
 
 def _known(jwk: dict[str, Any]) -> bool:
-    """Whether the key is of a type that we know; a curve is part of the type."""
+    """Whether the key is of a type that we know. The curve is part of the type."""
     kty, crv = jwk.get("kty"), jwk.get("crv")
     return kty == "RSA" or (kty == "EC" and (not isinstance(crv, str) or crv in _CURVES))
 
@@ -181,7 +214,7 @@ def _certificate(jwk: dict[str, Any], where: str) -> x509.Certificate:
         raise BundleError(f"{where_chain}: not a DER certificate with a key that we know") from None
     if not constraints.ca:
         raise BundleError(f"{where_chain}: not the certificate of a CA")
-    # RFC 7517: the other members have to be the certificate's key. Otherwise readers disagree on what is trusted.
+    # RFC 7517, 4.7: the other members have to be the certificate's key. Otherwise readers disagree on what is trusted.
     if _public_key(jwk, where) != public_key:
         raise BundleError(f"{where_chain}: the certificate's key is not the one that the other members spell")
     return certificate
@@ -197,7 +230,7 @@ def _jwt_authority(jwk: dict[str, Any], where: str) -> JwtAuthority:
 
 
 def _public_key(jwk: dict[str, Any], where: str) -> PublicKey:
-    """The key that the members spell; only public ones are looked at."""
+    """The public key in the members. Private members are not looked at."""
     if jwk["kty"] == "EC":
         if jwk.get("crv") not in _CURVES:
             raise BundleError(f"{where}.crv: not one of {', '.join(_CURVES)}")
@@ -229,7 +262,7 @@ def _check_encoded(jwk: dict[str, Any], names: Iterable[str], where: str) -> Non
 
 
 def _integer(members: dict[str, Any], name: str, where: str) -> int:
-    """0 when absent."""
+    """The integer in a member, 0 when it is absent."""
     value = members.get(name, 0)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_INTEGER:
         raise BundleError(f"{where}: not an integer from 0 to 2^63-1")

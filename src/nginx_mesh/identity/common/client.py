@@ -1,4 +1,4 @@
-"""What an agent asks of an identity server, in whatever process that is."""
+"""The interface that an agent calls an identity server by, whatever process the server is in."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .workload import JwtSvid
 
 
 class UnavailableError(Exception):
-    """The server cannot be reached or cannot answer now. Asking again later may help; the message says why."""
+    """The server cannot be reached or cannot answer now. The message says why; asking again later may help."""
 
 
 class RefusedError(Exception):
-    """The server will not do it, now or later. The message says why."""
+    """The server refuses what it was asked, now and later. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class SvidRequest:
-    """A wish for an X.509-SVID. `csr` is DER; it proves the key, the identity is what is registered."""
+    """A request for an X.509-SVID. `csr` (DER) proves who holds the key; the identity is the registered one."""
 
     entry_id: str
     csr: bytes
@@ -38,7 +38,7 @@ class SvidRequest:
 
 @dataclass(frozen=True)
 class SvidAnswer:
-    """A chain (DER, leaf first, without root), or why there is none."""
+    """The answer to an SvidRequest: a chain (DER, leaf first, without root), or in `refused` why there is none."""
 
     entry_id: str
     chain: tuple[bytes, ...] = ()
@@ -47,9 +47,10 @@ class SvidAnswer:
 
 @dataclass(frozen=True)
 class Announcement:
-    """What concerns all workloads. `bundles` are by trust domain, the server's own among them; TTLs are seconds.
+    """What a server tells all of its agents.
 
-    `retired` are CAs (key identifiers, hexadecimal) whose SVIDs are to be replaced before they expire.
+    `bundles` are by trust domain, the server's own among them. `svid_ttl` is seconds. `retired` has the key identifiers
+    (hexadecimal) of CAs whose SVIDs are to be replaced before they expire.
     """
 
     trust_domain: str
@@ -59,25 +60,22 @@ class Announcement:
 
 
 class AuthorityClient(Protocol):
-    """An agent's view of its server. All methods raise UnavailableError and RefusedError."""
+    """The calls of one agent to its server. All methods raise UnavailableError and RefusedError."""
 
     def watch(self) -> AsyncGenerator[Announcement, None]:
-        """The announcement now, then anew at every change. Ends by raising UnavailableError."""
+        """The announcement as it is now, then again after every change. Ends by raising UnavailableError."""
 
     async def sync(self, registrations: Sequence[Registration]) -> None:
-        """These and no others are the workloads of this agent."""
+        """Register exactly these workloads, and forget all others of this agent."""
 
     async def register(self, registrations: Sequence[Registration]) -> None:
-        """Add workloads, or change those that are known."""
+        """Register workloads, or change those that are registered."""
 
     async def unregister(self, entry_ids: Sequence[str]) -> None:
-        """Forget workloads; unknown ones are passed over."""
+        """Forget workloads. Unknown ones are ignored."""
 
     async def sign(self, requests: Sequence[SvidRequest]) -> list[SvidAnswer]:
-        """Answers in the order of the requests."""
+        """X.509-SVIDs for workloads of this agent. The answers are in the order of the requests."""
 
     async def sign_jwt(self, entry_id: str, audience: Sequence[str]) -> JwtSvid:
         """A JWT-SVID for a workload of this agent."""
-
-    async def close(self) -> None:
-        """Let go of connections."""

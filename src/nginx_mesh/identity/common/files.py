@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def privacy_fault(path: Path, status: os.stat_result, kind: int) -> str | None:
-    """Why `path` is not ours alone, None when it is. `kind` is S_IFDIR or S_IFREG."""
+    """Why others can open `path`, or None if only we can. `kind` is S_IFDIR or S_IFREG."""
     wanted, mode = ("directory", "0700") if kind == stat.S_IFDIR else ("regular file", "0600")
     if stat.S_IFMT(status.st_mode) != kind:
         return f"{path}: not a {wanted}"

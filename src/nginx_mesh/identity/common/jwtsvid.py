@@ -1,4 +1,4 @@
-"""JWT-SVIDs: bearer tokens that say who their holder is, per the SPIFFE JWT-SVID standard.
+"""JWT-SVIDs: bearer tokens that say who their holder is, as the SPIFFE JWT-SVID standard defines them.
 
 Pure: keys and times (Unix seconds) are arguments.
 """
@@ -23,7 +23,7 @@ from .strictjson import JsonError, parse_object
 MAX_TOKEN_BYTES = 16 << 10
 MAX_AUDIENCE = 32
 CLOCK_SKEW = 60
-"""Seconds by which the issuer's clock may be ahead of ours. Nothing is granted beyond the expiry."""
+"""Seconds by which the issuer's clock may be ahead of ours. An expired token gets no such tolerance."""
 
 _SIGNING = {"ec-p256": "ES256", "ec-p384": "ES384", "rsa-2048": "RS256", "rsa-4096": "RS256"}
 _EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -33,7 +33,7 @@ _VERIFIERS = {
     for name, verifier in get_default_algorithms().items()
     if name in {*_EC_ALGORITHMS.values(), *_RSA_ALGORITHMS}
 }
-# All that the standard allows: no `crit`, and nothing that brings a key along.
+# The standard allows these alone: no `crit`, and nothing that brings a key along.
 _HEADERS = frozenset(["alg", "kid", "typ"])
 
 
@@ -87,7 +87,7 @@ def validate(token: str, audience: str, bundles: Mapping[str, TrustBundle], now:
 
 
 def _bytes(part: str, what: str) -> bytes:
-    """Decoded; of the several spellings that lenient decoders take, only the right one."""
+    """The bytes in base64url. Of the several spellings that lenient decoders take, only the canonical one is taken."""
     try:
         data = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -48,14 +48,14 @@ def key_type_of(key: object) -> KeyType:
 
 
 def key_id_of(key: PrivateKey | PublicKey) -> str:
-    """A name for a key that nobody has to choose: the SHA-256 of its public half, its first 32 hexadecimal digits."""
+    """A name for a key: the first 32 hexadecimal digits of the SHA-256 of its public half (SubjectPublicKeyInfo)."""
     public = key if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey) else key.public_key()
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()[:32]
 
 
 def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:
-    """The digest to sign with: as strong as the key."""
+    """The digest to sign with, which is as strong as the key."""
     return hashes.SHA384() if key_type_of(key) == "ec-p384" else hashes.SHA256()
 
 

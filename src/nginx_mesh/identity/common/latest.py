@@ -1,4 +1,4 @@
-"""A value that changes, for whoever wants to know the newest."""
+"""A value that changes, and tasks that follow it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """Holds a value. One that comes and goes while nobody looks is not seen by anybody."""
+    """Holds the newest value. Those who follow may miss values in between, never the newest."""
 
     def __init__(self, value: T) -> None:
         self._value = value
@@ -18,18 +18,18 @@ class Latest(Generic[T]):
 
     @property
     def value(self) -> T:
-        """The newest."""
+        """The newest value."""
         return self._value
 
     def set(self, value: T) -> None:
-        """Replace it; nothing happens when it is the same."""
+        """Replace the value. An equal one is no change."""
         if value != self._value:
             self._value = value
             self._changed.set()
             self._changed = asyncio.Event()
 
     async def values(self) -> AsyncGenerator[T, None]:
-        """The value now, then the newest after each change."""
+        """The present value, then the newest after each change."""
         while True:
             changed, value = self._changed, self._value
             yield value

@@ -1,4 +1,4 @@
-"""JSON that strangers wrote: one reading of it, or none."""
+"""Strict JSON, for documents that strangers wrote: nothing is accepted that another parser could read differently."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 
 
 class JsonError(ValueError):
-    """Not JSON as we take it. The message says why and quotes nothing of the text but names of members."""
+    """A text that is not strict JSON. The message says why, and quotes nothing of the text but names of members."""
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """The JSON object that `text` (UTF-8) spells; no member twice, no number beyond 64 bits. Raises JsonError.
+    """The JSON object in `text` (UTF-8), which has no member twice and no number beyond 64 bits. Raises JsonError.
 
-    How long a text is taken is for the caller to limit.
+    The caller limits the length of the text.
     """
     try:
         value = json.loads(
@@ -36,7 +36,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
 
 
 def _check_surrogates(value: object) -> None:
-    """Half a surrogate pair is a string that nothing can be made of."""
+    """Refuse strings with half a surrogate pair, which cannot be encoded again."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

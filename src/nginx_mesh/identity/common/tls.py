@@ -1,8 +1,8 @@
 """TLS between processes of the mesh: SVIDs and trust bundles from memory, peers known by SPIFFE ID.
 
-The contexts made here are for asyncio (hence aiohttp). Each connection has a context of its own with the SVID and the
-bundle of the moment: both may rotate at any time, and no session is ever resumed on what another connection proved.
-A peer is checked within the handshake, before anything else of it is read.
+The contexts made here are for asyncio, and so for aiohttp. Each connection has a context of its own, with the SVID and
+the bundle of that moment, because both may rotate at any time. So no session is ever resumed on what another connection
+proved. A peer is checked within the handshake, before anything else that it sends is read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .keys import to_pem
 from .workload import X509Svid
 from .x509svid import SvidError, certificate_pem, spiffe_id_of
 
-Identity = Callable[[], X509Svid | None]
-"""The SVID to present now, None while there is none: then no connection is made or taken."""
-Bundle = Callable[[], TrustBundle]
-"""What peers are verified by now. Peers of other trust domains are refused, whoever signed them."""
-Authorise = Callable[[SpiffeId | None], str | None]
-"""Why a peer whose ID is proved is refused, or None to accept it. The ID is None for a client without certificate."""
+SvidSource = Callable[[], X509Svid | None]
+"""Gives the SVID to present now. While it gives None, no connection is made or taken."""
+BundleSource = Callable[[], TrustBundle]
+"""Gives the bundle that verifies peers now. Peers of other trust domains are refused, whoever signed them."""
+Authorizer = Callable[[SpiffeId | None], str | None]
+"""Says why a peer with this proved ID is refused, or None to accept it. A client without certificate has no ID."""
 
 _VERIFY: dict[str, ssl.VerifyMode] = {
     "required": ssl.CERT_REQUIRED,
@@ -41,39 +41,39 @@ log = logging.getLogger(__name__)
 
 
 def server_context(
-    identity: Identity,
-    bundle: Bundle,
-    authorise: Authorise,
+    svid_source: SvidSource,
+    bundle: BundleSource,
+    authorise: Authorizer,
     client_certificate: Literal["required", "optional", "none"] = "required",
 ) -> ssl.SSLContext:
     """A context for servers. Refused clients are logged with the reason.
 
-    `bundle` and a client's certificate are of no interest with "none"; `authorise` is asked even so, about None.
+    With "none", neither `bundle` nor a client's certificate is looked at, and `authorise` is asked about None.
     """
-    peers = _Peers(identity, bundle, authorise, _VERIFY[client_certificate])
+    peers = _Peers(svid_source, bundle, authorise, _VERIFY[client_certificate])
     return LiveContext(ssl.PROTOCOL_TLS_SERVER, lambda: _context(ssl.PROTOCOL_TLS_SERVER, peers))
 
 
 def client_context(
-    identity: Identity | None, bundle: Bundle, authorise: Authorise, alpn: Sequence[str] = ()
+    svid_source: SvidSource | None, bundle: BundleSource, authorise: Authorizer, alpn: Sequence[str] = ()
 ) -> ssl.SSLContext:
-    """A context for clients, which present an SVID unless `identity` is None. Host names are not looked at.
+    """A context for clients, which present an SVID unless `svid_source` is None. Host names are not checked.
 
     `alpn` are the protocols to offer. A server that is refused raises ssl.SSLCertVerificationError with the reason.
     """
-    peers = _Peers(identity, bundle, authorise, ssl.CERT_REQUIRED, tuple(alpn))
+    peers = _Peers(svid_source, bundle, authorise, ssl.CERT_REQUIRED, tuple(alpn))
     return LiveContext(ssl.PROTOCOL_TLS_CLIENT, lambda: _context(ssl.PROTOCOL_TLS_CLIENT, peers))
 
 
 def peer_id(transport: asyncio.BaseTransport | None) -> SpiffeId | None:
-    """Who the other end of an open connection proved to be; None without certificate, or without our TLS."""
+    """Who the other end of an open connection proved to be. None without a certificate, or a context made here."""
     proved = transport.get_extra_info("ssl_object") if transport is not None else None
     return proved.peer_id if isinstance(proved, _Connection) else None
 
 
 def load_identity(context: ssl.SSLContext, svid: X509Svid) -> None:
     """Give a context an SVID to present. The key touches no disk. Raises ssl.SSLError."""
-    # OpenSSL by way of Python takes keys from files only.
+    # Python hands keys to OpenSSL from files only. This file is in memory.
     descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
     with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - it has no path
         file.write(to_pem(svid.key))
@@ -83,7 +83,10 @@ def load_identity(context: ssl.SSLContext, svid: X509Svid) -> None:
 
 
 def verified_id(certificate: x509.Certificate, trust_domain: str) -> SpiffeId:
-    """The SPIFFE ID of a leaf whose chain verified for `trust_domain`. Raises SvidError if it is no leaf SVID of it."""
+    """The SPIFFE ID of a leaf whose chain verified for `trust_domain` (X509-SVID, 5.2).
+
+    Raises SvidError for a certificate that is no leaf SVID of that trust domain.
+    """
     spiffe_id = spiffe_id_of(certificate)
     if not spiffe_id.path:
         raise SvidError(f"{spiffe_id} is a trust domain, not a workload")
@@ -105,7 +108,7 @@ def verified_id(certificate: x509.Certificate, trust_domain: str) -> SpiffeId:
 
 
 class LiveContext(ssl.SSLContext):
-    """Makes each connection by the context that `current` gives at that time. Itself it holds no keys and no roots."""
+    """A context without keys and roots, which makes each connection with the context that `current` gives then."""
 
     _current: Callable[[], ssl.SSLContext]
 
@@ -120,7 +123,7 @@ class LiveContext(ssl.SSLContext):
         return self._current().wrap_bio(*arguments, **options)
 
     def wrap_socket(self, *arguments: object, **options: object) -> NoReturn:
-        """For blocking sockets, which pass the checks of peers by: refused."""
+        """Always raises: blocking sockets would bypass the checks of peers."""
         raise NotImplementedError("contexts of the mesh are for asyncio only")
 
 
@@ -133,18 +136,18 @@ def harden(context: ssl.SSLContext) -> None:
 
 @dataclass(frozen=True)
 class _Peers:
-    identity: Identity | None
-    bundle: Bundle
-    authorise: Authorise
+    svid_source: SvidSource | None
+    bundle: BundleSource
+    authorise: Authorizer
     verify: ssl.VerifyMode
     alpn: tuple[str, ...] = ()
 
 
 class _PeerContext(ssl.SSLContext):
-    """For one connection."""
+    """The context of one connection."""
 
     sslobject_class: type[ssl.SSLObject]
-    authorise: Authorise
+    authorise: Authorizer
     trust_domain = ""
 
 
@@ -157,7 +160,7 @@ def _context(protocol: int, peers: _Peers) -> ssl.SSLContext:
     context.authorise = peers.authorise
     context.check_hostname = False
     context.verify_mode = peers.verify
-    # Whatever is in a bundle is trusted for itself, self-signed or not.
+    # Every certificate of a bundle is a trust anchor, whether it is self-signed or not.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if peers.verify != ssl.CERT_NONE:
         bundle = peers.bundle()
@@ -165,8 +168,8 @@ def _context(protocol: int, peers: _Peers) -> ssl.SSLContext:
         roots = [root.public_bytes(serialization.Encoding.DER) for root in bundle.x509_authorities]
         if roots:
             context.load_verify_locations(cadata=b"".join(roots))
-    if peers.identity is not None:
-        svid = peers.identity()
+    if peers.svid_source is not None:
+        svid = peers.svid_source()
         if svid is None:
             raise ssl.SSLError("no SVID to present yet")
         load_identity(context, svid)
@@ -210,5 +213,5 @@ def _refusal(reason: str) -> ssl.SSLCertVerificationError:
     return ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, f"peer is refused: {reason}")
 
 
-# What scanners and plaintext clients bring about.
+# The errors that port scanners and plaintext clients cause.
 _NOISE = frozenset(["HTTP_REQUEST", "WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "UNSUPPORTED_PROTOCOL"])

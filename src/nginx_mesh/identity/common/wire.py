@@ -20,10 +20,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from nginx_mesh.identity.server.datastore.base import RegistrationEntry
-
 from . import bundle as bundles
 from .client import Announcement, Registration, SvidAnswer, SvidRequest
+from .entry import RegistrationEntry
 
 T = TypeVar("T")
 
@@ -33,15 +32,15 @@ HEARTBEAT_SECONDS = 5.0
 
 
 class MalformedError(Exception):
-    """What was sent is not what it must be. The message names the field."""
+    """A message that is malformed. The text names the field."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all messages. Bytes are base64."""
+    """Base of all messages. Bytes are base64 in JSON."""
 
 
 class Evidence(Message, frozen=True):
-    """Why an agent is to be believed: what kind of attestation, and what it takes."""
+    """Evidence of where an agent runs: the kind of attestation, its payload, and a CSR (DER) for the agent's SVID."""
 
     attestation: str
     payload: str
@@ -49,7 +48,7 @@ class Evidence(Message, frozen=True):
 
 
 class Csr(Message, frozen=True):
-    """A key that wants a certificate (DER)."""
+    """A CSR (DER) for the next SVID of an agent."""
 
     csr: bytes
 
@@ -62,19 +61,22 @@ class AgentSvid(Message, frozen=True):
 
 
 class Registrations(Message, frozen=True):
-    """Workloads."""
+    """Workloads to register."""
 
     registrations: list[Registration]
 
 
 class EntryIds(Message, frozen=True):
-    """Names of workloads."""
+    """The entry IDs of workloads to forget."""
 
     entry_ids: list[str]
 
 
 class Entries(Message, frozen=True):
-    """An agent's workloads that changed, all that were touched, and the cursor to go on from."""
+    """The entries of an agent that changed, the IDs of all entries that changed, and the cursor to go on from.
+
+    Unless it is `complete`, `entries` are all of the agent's, and it has no others.
+    """
 
     cursor: int
     complete: bool
@@ -83,19 +85,19 @@ class Entries(Message, frozen=True):
 
 
 class SvidRequests(Message, frozen=True):
-    """CSRs."""
+    """Requests for X.509-SVIDs."""
 
     requests: list[SvidRequest]
 
 
 class SvidAnswers(Message, frozen=True):
-    """Chains."""
+    """Answers to SvidRequests, in their order."""
 
     answers: list[SvidAnswer]
 
 
 class JwtRequest(Message, frozen=True):
-    """A wish for a JWT-SVID."""
+    """A request for a JWT-SVID of a workload."""
 
     entry_id: str
     audience: list[str]
@@ -110,7 +112,7 @@ class Jwt(Message, frozen=True):
 
 
 class Announced(Message, frozen=True):
-    """An announcement; bundles are documents in the SPIFFE bundle format by trust domain."""
+    """An Announcement. `bundles` are SPIFFE bundle documents by trust domain."""
 
     trust_domain: str
     bundles: dict[str, bytes]
@@ -119,13 +121,13 @@ class Announced(Message, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """An error."""
+    """The answer to a request that failed: the reason."""
 
     error: str
 
 
 def decode(type_: type[T], body: bytes) -> T:
-    """A message. Raises MalformedError."""
+    """The message in a body. Raises MalformedError."""
     try:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -133,18 +135,18 @@ def decode(type_: type[T], body: bytes) -> T:
 
 
 def encode(message: Any) -> bytes:
-    """A message as JSON in one line."""
+    """A message as one line of JSON."""
     return msgspec.json.encode(message)
 
 
 def announced(announcement: Announcement) -> Announced:
-    """An announcement, to be sent."""
+    """The message for an announcement."""
     documents = {name: bundles.encode(bundle, expiries=True) for name, bundle in announcement.bundles.items()}
     return Announced(announcement.trust_domain, documents, announcement.svid_ttl, sorted(announcement.retired))
 
 
 def announcement(message: Announced) -> Announcement:
-    """An announcement that was sent. Raises MalformedError."""
+    """The announcement in a message. Raises MalformedError."""
     try:
         decoded = {name: bundles.decode(name, document) for name, document in message.bundles.items()}
     except bundles.BundleError as error:

@@ -1,4 +1,4 @@
-"""What workloads are given: SVIDs and the bundles to verify others by, as the SPIFFE Workload API hands them out."""
+"""What the SPIFFE Workload API gives to workloads: SVIDs, and the bundles to verify others by."""
 
 from __future__ import annotations
 
@@ -34,17 +34,14 @@ class JwtSvid:
 
 @dataclass(frozen=True)
 class WorkloadContext:
-    """All that one workload holds at a time.
-
-    `bundles` are by trust domain: its own, and those it federates with.
-    """
+    """All that a workload holds at one time. `bundles` are by trust domain: its own, and those it federates with."""
 
     svids: tuple[X509Svid, ...]
     bundles: Mapping[str, TrustBundle]
 
 
 class JwtRefusedError(Exception):
-    """No JWT-SVID for this workload; the message says why. `unavailable`: asking again later may help."""
+    """The workload gets no JWT-SVID. The message says why; if `unavailable`, asking again later may help."""
 
     def __init__(self, message: str, *, unavailable: bool = False) -> None:
         super().__init__(message)
@@ -52,10 +49,10 @@ class JwtRefusedError(Exception):
 
 
 class WorkloadSource(Protocol):
-    """What whoever calls through one socket is entitled to: behind a pod's socket that pod, behind the node's all."""
+    """What the callers of a socket are entitled to: one pod's identity, or on a node's socket those of all pods."""
 
     def updates(self) -> AsyncIterator[WorkloadContext | None]:
-        """The context now, then anew at every change; None while there is no identity (not registered, or not yet)."""
+        """The context as it is now, then again after every change. None while there is no identity."""
 
     async def jwt_svids(self, audience: Sequence[str], spiffe_id: SpiffeId | None) -> list[JwtSvid]:
         """A JWT-SVID for each identity of the workload, or for `spiffe_id` alone. Raises JwtRefusedError."""

@@ -1,4 +1,4 @@
-"""X.509-SVIDs and the certificates that sign them, per the SPIFFE X509-SVID standard and RFC 5280.
+"""X.509-SVIDs and the certificates that sign them, as the SPIFFE X509-SVID standard and RFC 5280 define them.
 
 Pure: keys, serials and times are arguments. Times are Unix seconds; certificates hold whole seconds, rounded down.
 """
@@ -6,8 +6,8 @@ Pure: keys, serials and times are arguments. Times are Unix seconds; certificate
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -26,7 +26,7 @@ _ORGANIZATION = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nginx-mesh")
 _LEAF_SUBJECT = x509.Name([_ORGANIZATION])
 _LEAF_CONSTRAINTS = x509.BasicConstraints(ca=False, path_length=None)
 _LEAF_EXTENDED_USAGE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-# Only SVIDs hang below our CA, never another CA.
+# Only SVIDs are below our CA, never another CA.
 _CA_CONSTRAINTS = x509.BasicConstraints(ca=True, path_length=0)
 
 _MAX_DNS_NAME = 253
@@ -39,10 +39,10 @@ class SvidError(ValueError):
 
 @dataclass(frozen=True)
 class Signer:
-    """A CA certificate and its private key. `limit`: nothing is signed beyond this Unix second."""
+    """A CA certificate and its private key. No certificate that it signs is valid beyond `limit` (Unix seconds)."""
 
     certificate: x509.Certificate
-    key: PrivateKey
+    key: PrivateKey = field(repr=False)
     limit: float = float("inf")
 
     @cached_property
@@ -52,7 +52,7 @@ class Signer:
 
     @cached_property
     def authority_key_identifier(self) -> x509.AuthorityKeyIdentifier:
-        """What certificates issued by this CA name it by."""
+        """The extension by which certificates of this CA name it."""
         return _authority_key_identifier(self.certificate)
 
 
@@ -61,7 +61,8 @@ def issue_authority(
 ) -> x509.Certificate:
     """A self-signed CA certificate for `trust_domain`. Raises SpiffeIdError, SvidError.
 
-    No name constraints: the standard leaves URI constraints optional, and many verifiers reject what they cannot check.
+    It has no name constraints: the standard leaves URI constraints optional, and many verifiers reject a critical
+    extension that they cannot check.
     """
     subject = _authority_name(serial)
     public_key = key.public_key()
@@ -87,7 +88,7 @@ def request_authority(key: PrivateKey, trust_domain: str, serial: int) -> x509.C
 
 
 def request_svid(key: PrivateKey, spiffe_id: SpiffeId | None) -> x509.CertificateSigningRequest:
-    """What an identity server is asked to sign: an SVID for this key, with this ID or the one that is registered."""
+    """A CSR for an SVID with this key. With `spiffe_id` None, the SVID gets the ID that is registered."""
     request = x509.CertificateSigningRequestBuilder().subject_name(_LEAF_SUBJECT)
     if spiffe_id is not None:
         request = request.add_extension(_alternative_names(spiffe_id, ()), critical=False)
@@ -102,10 +103,10 @@ def issue_intermediate(
     not_after: float,
     serial: int,
 ) -> x509.Certificate:
-    """The CA that a CSR of `request_authority` asks for, its validity cut to the issuer's; only SVIDs hang below it.
+    """The CA that a CSR of `request_authority` asks for, with its validity cut to the issuer's and path length 0.
 
     Raises SvidError when the CSR is not signed by its own key, its key is of a type that we do not use, it names no
-    trust domain, or nothing is left of the validity. Whether the issuer may have a CA below it is not looked at.
+    trust domain, or nothing is left of the validity. Whether the issuer may have a CA below it is not checked.
     """
     if not csr.is_signature_valid:
         raise SvidError("the CSR is not signed by the key that it holds")
@@ -190,12 +191,43 @@ def check_dns_names(names: Sequence[str]) -> None:
 
 
 def certificate_pem(certificate: x509.Certificate) -> str:
-    """The certificate as PEM."""
+    """The certificate as PEM (RFC 7468)."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def certificates_pem(certificates: Iterable[x509.Certificate]) -> str:
+    """Certificates as PEM, one after the other."""
+    return "".join(map(certificate_pem, certificates))
+
+
+def certificate_der(certificate: x509.Certificate) -> bytes:
+    """The certificate as DER."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def subject_key_id(certificate: x509.Certificate) -> str:
+    """The subject key identifier (RFC 5280, 4.2.1.2) in hexadecimal.
+
+    For a certificate without one, which only others make, it is the SHA-1 of the public key as that section has it.
+    """
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        found = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+    return found.digest.hex()
+
+
+def authority_key_id(certificate: x509.Certificate) -> str:
+    """The authority key identifier (RFC 5280, 4.2.1.1) in hexadecimal, "" without one. It names the issuer's key."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return ""
+    return (found or b"").hex()
+
+
 def _authority_name(serial: int) -> x509.Name:
-    """A name of its own for each CA: verifiers find the issuer by name first."""
+    """The subject of a CA. Each CA has another, because verifiers look for an issuer by name first."""
     return x509.Name(
         [
             _ORGANIZATION,

@@ -1,4 +1,4 @@
-"""What operators may do with an authority: JSON over HTTP, on a socket that only root can open.
+"""The API for operators of an authority: JSON over HTTP, on a socket that only root can open.
 
 | request | |
 |---|---|
@@ -18,26 +18,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from cryptography.x509.oid import NameOID
 
 from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.identity.common import bundle as bundles
+from nginx_mesh.identity.common import wire
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
-from nginx_mesh.identity.common.wire import Message
-from nginx_mesh.identity.common.x509svid import SvidError, certificate_pem
+from nginx_mesh.identity.common.ids import K8S_PREFIX, agent_spiffe_id
+from nginx_mesh.identity.common.x509svid import SvidError, authority_key_id, certificates_pem, subject_key_id
 from nginx_mesh.observe.responses import json_response
 
 from .attestation import JoinTokens
-from .authority import Authority, check_audience, issuer_id, public_key_of
-from .ca import Ca, key_identifier
+from .authority import Authority, check_audience
+from .ca import Ca
+from .csr import public_key_of
 from .datastore.base import AttestedNode, DatastoreError, FederationRelationship
 from .federation.client import FederationError, check_relationship
-from .registrations import K8S_PREFIX, agent_id
+from .settings import JWT_TTL
 from .upstream.base import UpstreamError
 
 log = logging.getLogger(__name__)
@@ -45,11 +48,9 @@ log = logging.getLogger(__name__)
 MAX_MINT_TTL = 365 * 24 * 3600
 MAX_OVERLAP = 7 * 24 * 3600
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-class Mint(Message, frozen=True):
-    """`csr` is DER; `ttl` seconds, 0 for the server's default."""
+class Mint(wire.Message, frozen=True):
+    """A request for an X.509-SVID. `csr` is DER; `ttl` is seconds, 0 for the server's default."""
 
     spiffe_id: str
     csr: bytes
@@ -57,36 +58,36 @@ class Mint(Message, frozen=True):
     ttl: int = 0
 
 
-class MintJwt(Message, frozen=True):
-    """`ttl` is seconds, 0 for the server's default."""
+class MintJwt(wire.Message, frozen=True):
+    """A request for a JWT-SVID. `ttl` is seconds, 0 for the server's default."""
 
     spiffe_id: str
     audience: list[str]
     ttl: int = 0
 
 
-class Rotate(Message, frozen=True):
-    """`overlap`: for how many seconds the new CA is known before it signs."""
+class Rotate(wire.Message, frozen=True):
+    """`overlap` is the number of seconds for which the new CA is in the bundle before it signs."""
 
     overlap: float
 
 
-class NewToken(Message, frozen=True):
-    """A token for the agent called `name`; `registrar` lets it register its machine's workloads. `ttl` is seconds."""
+class NewToken(wire.Message, frozen=True):
+    """A token for the agent called `name`. A `registrar` may register its machine's workloads. `ttl` is seconds."""
 
     name: str
     ttl: int = 600
     registrar: bool = False
 
 
-class Ban(Message, frozen=True):
+class Ban(wire.Message, frozen=True):
     """Whether an agent is to be refused."""
 
     banned: bool
 
 
-class Relationship(Message, frozen=True):
-    """Another trust domain. `bundle` is its first one (SPIFFE document), needed with https_spiffe."""
+class Relationship(wire.Message, frozen=True):
+    """Another trust domain. `bundle`, its first one as a SPIFFE bundle document, is needed with https_spiffe."""
 
     endpoint_url: str
     profile: Literal["https_spiffe", "https_web"]
@@ -165,9 +166,9 @@ class AdminApi:
                     "trust_domain": name,
                     "own": bundle is keeper.own,
                     "document": bundles.encode(bundle).decode(),
-                    "pem": "".join(certificate_pem(root) for root in bundle.x509_authorities),
+                    "pem": certificates_pem(bundle.x509_authorities),
                     "authorities": [
-                        {"id": key_identifier(root), "not_after": root.not_valid_after_utc.timestamp()}
+                        {"id": subject_key_id(root), "not_after": root.not_valid_after_utc.timestamp()}
                         for root in bundle.x509_authorities
                     ],
                     "jwt_authorities": [key.key_id for key in bundle.jwt_authorities],
@@ -178,7 +179,7 @@ class AdminApi:
         )
 
     async def _mint(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, Mint)
+        wanted = wire.decode(Mint, await request.read())
         spiffe_id, ttl = self._own_id(wanted.spiffe_id), _ttl(wanted.ttl or self._authority.settings.svid_ttl)
         key = public_key_of(wanted.csr, spiffe_id, wanted.dns_names)
         chain = self._authority.issue(key, spiffe_id, wanted.dns_names, ttl)
@@ -186,22 +187,22 @@ class AdminApi:
         own = self._authority.bundles.own
         return json_response(
             {
-                "chain": "".join(certificate_pem(certificate) for certificate in chain),
-                "bundle": "".join(certificate_pem(root) for root in own.x509_authorities),
+                "chain": certificates_pem(chain),
+                "bundle": certificates_pem(own.x509_authorities),
                 "not_after": chain[0].not_valid_after_utc.timestamp(),
             }
         )
 
     async def _mint_jwt(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, MintJwt)
-        spiffe_id, ttl = self._own_id(wanted.spiffe_id), _ttl(wanted.ttl or self._authority.settings.jwt_ttl)
+        wanted = wire.decode(MintJwt, await request.read())
+        spiffe_id, ttl = self._own_id(wanted.spiffe_id), _ttl(wanted.ttl or JWT_TTL)
         check_audience(wanted.audience)
         svid = self._authority.issue_jwt(spiffe_id, wanted.audience, ttl)
         log.warning("an operator minted a JWT-SVID for %s, valid for %d s", spiffe_id, ttl)
         return json_response({"token": svid.token, "not_after": svid.expires_at})
 
     async def _rotate(self, request: web.Request) -> web.Response:
-        overlap = (await _body(request, Rotate)).overlap
+        overlap = wire.decode(Rotate, await request.read()).overlap
         if not 0 <= overlap <= MAX_OVERLAP:
             raise RefusedError(f"overlap: {overlap:g} s is not between 0 and {MAX_OVERLAP} s")
         ca = await self._authority.rotate(overlap)
@@ -209,11 +210,11 @@ class AdminApi:
         return json_response(_about_ca("prepared", ca))
 
     async def _make_token(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, NewToken)
+        wanted = wire.decode(NewToken, await request.read())
         if wanted.name.startswith(K8S_PREFIX):
             raise RefusedError(f"name: those that begin with {K8S_PREFIX!r} are of nodes that Kubernetes vouches for")
         try:
-            agent = agent_id(self._authority.settings.trust_domain, wanted.name)
+            agent = agent_spiffe_id(self._authority.settings.trust_domain, wanted.name)
             token = await asyncio.to_thread(self._tokens.make, str(agent), wanted.ttl, registrar=wanted.registrar)
         except ValueError as error:
             raise RefusedError(str(error)) from None
@@ -226,7 +227,7 @@ class AdminApi:
 
     async def _ban(self, request: web.Request) -> web.Response:
         node = await self._node(request)
-        banned = (await _body(request, Ban)).banned
+        banned = wire.decode(Ban, await request.read()).banned
         await asyncio.to_thread(self._authority.datastore.ban_node, node.spiffe_id, banned)
         log.warning("an operator %s %s", "banned" if banned else "readmitted", node.spiffe_id)
         return json_response({})
@@ -252,7 +253,7 @@ class AdminApi:
 
     async def _federate(self, request: web.Request) -> web.Response:
         trust_domain = _trust_domain(request)
-        wanted = await _body(request, Relationship)
+        wanted = wire.decode(Relationship, await request.read())
         relationship = FederationRelationship(
             trust_domain, wanted.endpoint_url, wanted.profile, wanted.endpoint_spiffe_id
         )
@@ -290,7 +291,7 @@ class AdminApi:
     async def _node(self, request: web.Request) -> AttestedNode:
         name = request.match_info["name"]
         try:
-            wanted = str(agent_id(self._authority.settings.trust_domain, name))
+            wanted = str(agent_spiffe_id(self._authority.settings.trust_domain, name))
         except SpiffeIdError as error:
             raise RefusedError(str(error)) from None
         node = await asyncio.to_thread(self._authority.datastore.node, wanted)
@@ -307,10 +308,10 @@ class AdminApi:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Says what goes wrong as JSON."""
+    """Answer errors with JSON that says what went wrong."""
     try:
         return await handler(request)
-    except (RefusedError, SvidError, bundles.BundleError) as error:
+    except (RefusedError, SvidError, bundles.BundleError, wire.MalformedError) as error:
         return json_response({"message": str(error)}, 422)
     except (UnavailableError, UpstreamError, DatastoreError) as error:
         return json_response({"message": str(error)}, 503)
@@ -325,7 +326,7 @@ def _about_ca(state: str, ca: Ca) -> dict[str, Any]:
         "id": ca.ca_id,
         "key_type": ca.settings.key_type,
         "issuer": str(issuer[0].value) if issuer and ca.chain else "self",
-        "issuer_id": issuer_id(ca.certificate) if ca.chain else ca.ca_id,
+        "issuer_id": authority_key_id(ca.certificate) if ca.chain else ca.ca_id,
         "not_after": ca.not_after,
         "activate_at": ca.activate_at,
         "prepare_next_at": ca.prepare_next_at,
@@ -351,10 +352,3 @@ def _ttl(seconds: int) -> int:
     if not 1 <= seconds <= MAX_MINT_TTL:
         raise RefusedError(f"ttl: {seconds} s is not between 1 s and {MAX_MINT_TTL} s")
     return seconds
-
-
-async def _body(request: web.Request, type_: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(await request.read(), type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RefusedError(f"malformed: {error}") from None

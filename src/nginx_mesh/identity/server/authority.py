@@ -1,4 +1,4 @@
-"""The core of an identity server: what it knows, issues and announces, without sockets."""
+"""The core of an identity server, which knows, issues and announces without any socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from prometheus_client import Counter
 
 from nginx_mesh.api.spiffe import SpiffeId
@@ -25,30 +24,30 @@ from nginx_mesh.identity.common.client import (
     SvidRequest,
     UnavailableError,
 )
+from nginx_mesh.identity.common.entry import RegistrationEntry
 from nginx_mesh.identity.common.keymanager import KeyManager, KeyManagerError
-from nginx_mesh.identity.common.keys import KeyType, PublicKey, key_id_of, key_type_of
+from nginx_mesh.identity.common.keys import PublicKey, key_id_of
 from nginx_mesh.identity.common.latest import Latest
 from nginx_mesh.identity.common.workload import JwtSvid
-from nginx_mesh.identity.common.x509svid import CLOCK_SKEW, SvidError, issue_svid
+from nginx_mesh.identity.common.x509svid import CLOCK_SKEW, SvidError, authority_key_id, certificate_der, issue_svid
 
-from .attestation.base import Attested
 from .bundlekeeper import BundleKeeper
-from .ca import Ca, CaSettings, Retired, usable
+from .ca import Ca, Retired, usable
 from .camanager import CaManager
-from .datastore.base import AttestedNode, Changes, Datastore, DatastoreError, RegistrationEntry
-from .registrations import entry_of, is_agent, is_entry_id
+from .csr import public_key_of
+from .datastore.base import Changes, Datastore, DatastoreError, available
+from .registrations import entry_of, is_entry_id
+from .settings import JWT_TTL, IdentitySettings
 from .upstream.base import UpstreamAuthority, UpstreamError
 
 log = logging.getLogger(__name__)
 
-MIN_SVID_TTL = 2
 MAX_BATCH = 500
 """How many SVIDs one request may ask for."""
 
 _TURN_SECONDS = 1.0
-_MAX_CSR = 8192
 _MAX_AUDIENCE = 20
-# How many issued SVIDs are remembered, to be shown.
+# How many issued SVIDs are remembered, for operators to see.
 _MAX_ISSUED = 50_000
 _COMPLAINT_INTERVAL = 60.0
 _NOT_REGISTERED = "it is not registered for this agent"
@@ -60,44 +59,19 @@ _refusals = Counter("nginx_mesh_svids_refused_total", "X.509-SVIDs that agents a
 
 
 @dataclass(frozen=True)
-class IdentitySettings:
-    """Settings of identity (mtls.trustDomain, svidTTL, caTTL, caKeyType). TTLs are seconds. Raises ValueError.
-
-    `upstream` tells one configuration of an upstream authority from another, "" for none (CaSettings).
-    """
-
-    trust_domain: str
-    svid_ttl: int = 3600
-    ca_ttl: int = 720 * 3600
-    ca_key_type: KeyType = "ec-p256"
-    upstream: str = ""
-    jwt_ttl: int = 300
-    agent_ttl: int = 24 * 3600
-
-    def __post_init__(self) -> None:
-        self.ca_settings()
-        if self.svid_ttl < MIN_SVID_TTL:
-            raise ValueError(f"SVID TTL of {self.svid_ttl} s is shorter than {MIN_SVID_TTL} s")
-
-    def ca_settings(self) -> CaSettings:
-        """The part that is about the CA."""
-        return CaSettings(self.trust_domain, self.ca_key_type, self.ca_ttl, self.upstream)
-
-
-@dataclass(frozen=True)
 class Issued:
-    """An SVID that this process issued. Times are Unix seconds."""
+    """What is remembered of an SVID that this process issued. `issuer` is a key identifier, times are Unix seconds."""
 
-    spiffe_id: str
     serial: int
     issuer: str
     not_after: float
 
 
 class Authority:
-    """Signs what is registered. `clock` is the wall clock in Unix seconds; it may be set while we run.
+    """Signs the SVIDs of registered workloads. One event loop owns it.
 
-    One event loop owns it. `upstream` None is a CA that signs itself.
+    `clock` is the wall clock in Unix seconds, which may be set while the server runs. Without `upstream`, the CA signs
+    itself.
     """
 
     def __init__(
@@ -134,39 +108,45 @@ class Authority:
         self._announced = Latest(self._announcement())
 
     async def start(self) -> None:
-        """Take up what an earlier process left. An upstream authority that is down does not keep it from starting.
+        """Take up what an earlier process left. The server starts even while its upstream authority is down.
 
-        Raises DatastoreError, KeyManagerError, JournalError, BundleError.
+        Raises DatastoreError, KeyManagerError, CaRecordsError, BundleError.
         """
         self._cursor = (await asyncio.to_thread(self.datastore.changes, 0)).cursor
         await self.bundles.load()
         await self._cas.load()
         try:
-            await self._turn()
+            await self.turn()
         except UpstreamError as error:
             log.error("there is no CA yet, and nothing is issued: %s", error)
 
     async def run(self) -> None:
-        """Until cancelled: do what is due, each second, and at once after `reconfigure`.
+        """Do what is due, each second and at once after `reconfigure`, until cancelled.
 
-        No sleep is longer, however far away the next event: the wall clock may be set meanwhile.
+        No sleep is longer, however far away the next event is, because the wall clock may be set at any time.
         """
         while True:
             self._wake.clear()
             try:
-                await self._turn()
+                await self.turn()
             except (UpstreamError, DatastoreError, KeyManagerError) as error:
                 self._complain(error)
             except Exception:
                 log.exception("a turn of the authority failed")
             with suppress(TimeoutError):
-                # wait_for of Python 3.11 may lose a cancellation.
+                # Not wait_for: that of Python 3.11 may lose a cancellation.
                 async with asyncio.timeout(_TURN_SECONDS):
                     await self._wake.wait()
 
     async def turn(self) -> None:
-        """One round of `run`, at once. Raises what `run` would complain of."""
-        await self._turn()
+        """Do all that is due now. Raises the errors of CaManager.turn."""
+        async with self._turning:
+            try:
+                await self._follow_datastore()
+                self.bundles.prune()
+                await self._cas.turn()
+            finally:
+                self._announced.set(self._announcement())
 
     async def close(self) -> None:
         """Let go of the datastore and the upstream authority."""
@@ -175,9 +155,9 @@ class Authority:
         await asyncio.to_thread(self.datastore.close)
 
     def reconfigure(self, settings: IdentitySettings) -> None:
-        """Apply new settings. The trust domain and the upstream authority cannot change: ValueError.
+        """Apply new settings. Raises ValueError if the trust domain or the upstream authority is another.
 
-        A new CA key type or TTL applies to the next CA, a new SVID TTL at once where it is shorter.
+        A new key type or TTL of the CA applies to the next CA. A shorter TTL of SVIDs applies to those that exist, too.
         """
         fixed = (self.settings.trust_domain, self.settings.upstream)
         if (settings.trust_domain, settings.upstream) != fixed:
@@ -188,7 +168,7 @@ class Authority:
 
     @property
     def current(self) -> Ca | None:
-        """The CA that signs."""
+        """The CA that signs, None before there is one."""
         return self._cas.cas.current
 
     @property
@@ -198,12 +178,12 @@ class Authority:
 
     @property
     def upcoming(self) -> Ca | None:
-        """The CA that is prepared."""
+        """The CA that is prepared and does not sign yet."""
         return self._cas.cas.next
 
     @property
     def problem(self) -> str:
-        """What keeps the next CA from being made, "" for nothing."""
+        """What keeps the next CA from being made, "" if nothing does."""
         return self._cas.problem
 
     @property
@@ -212,7 +192,7 @@ class Authority:
         return self._cas.cas.retired
 
     async def rotate(self, overlap: float) -> Ca:
-        """Have a new CA sign in `overlap` seconds, and all SVIDs replaced then. Raises UpstreamError."""
+        """Have a new CA sign in `overlap` seconds, and all SVIDs replaced from then on. Raises UpstreamError."""
         async with self._turning:
             ca = await self._cas.rotate(overlap)
             self._announced.set(self._announcement())
@@ -220,11 +200,11 @@ class Authority:
         return ca
 
     def watch(self) -> AsyncGenerator[Announcement, None]:
-        """The announcement, then anew at every change."""
+        """The announcement as it is now, then again after every change."""
         return self._announced.values()
 
     async def register(self, agent: str, registrations: Sequence[Registration], *, exactly: bool = False) -> None:
-        """Make the agent's workloads known; with `exactly`, forget its others. All or none.
+        """Register all of these workloads of an agent, or none of them. With `exactly`, forget its others.
 
         Raises RefusedError, UnavailableError.
         """
@@ -233,12 +213,12 @@ class Authority:
         def store() -> None:
             self._store(agent, [entry_of(each, agent, trust_domain, now) for each in registrations], exactly)
 
-        with _available():
+        with available():
             await asyncio.to_thread(store)
 
     async def unregister(self, agent: str, entry_ids: Sequence[str]) -> None:
         """Forget workloads of the agent. Raises UnavailableError."""
-        with _available():
+        with available():
             known = await asyncio.to_thread(self.datastore.entries_by_id, entry_ids)
             own = [entry.entry_id for entry in known if entry.parent_id == agent]
             await asyncio.to_thread(self.datastore.delete_entries, own)
@@ -246,8 +226,11 @@ class Authority:
             self.issued.pop(entry_id, None)
 
     async def entries(self, agent: str, cursor: int) -> tuple[Changes, list[RegistrationEntry]]:
-        """What concerns an agent since a cursor (0: everything): the changes, and its entries among them."""
-        with _available():
+        """The changes since a cursor (0 is before everything), and the agent's entries that changed.
+
+        Raises UnavailableError.
+        """
+        with available():
             changes = await asyncio.to_thread(self.datastore.changes, cursor)
             if cursor == 0 or not changes.complete:
                 return changes, await asyncio.to_thread(self.datastore.entries, agent)
@@ -255,7 +238,10 @@ class Authority:
         return changes, [entry for entry in found if entry.parent_id == agent]
 
     async def sign(self, agent: str, requests: Sequence[SvidRequest]) -> list[SvidAnswer]:
-        """SVIDs for workloads of the agent. Refusals are logged. Raises UnavailableError, RefusedError."""
+        """X.509-SVIDs for workloads of the agent, in the order of the requests. Refusals are logged, too.
+
+        Raises UnavailableError, and RefusedError for too many requests.
+        """
         if len(requests) > MAX_BATCH:
             raise RefusedError(f"{len(requests)} requests at once; the limit is {MAX_BATCH}")
         await self.ensure_ca()
@@ -274,10 +260,10 @@ class Authority:
         entry = (await self._known([entry_id])).get(entry_id)
         if entry is None or entry.parent_id != agent:
             raise RefusedError(f"entry {entry_id[:200]}: {_NOT_REGISTERED}")
-        return self.issue_jwt(SpiffeId.parse(entry.spiffe_id), audience, entry.jwt_ttl or self.settings.jwt_ttl)
+        return self.issue_jwt(SpiffeId.parse(entry.spiffe_id), audience, entry.jwt_ttl or JWT_TTL)
 
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: int) -> JwtSvid:
-        """A JWT-SVID, whoever it is for. Raises UnavailableError, RefusedError."""
+        """A JWT-SVID for any SPIFFE ID; `ttl` is seconds. Raises UnavailableError, RefusedError."""
         ca, now = self._signing_ca(), self.clock()
         expires_at = int(min(now + ttl, ca.not_after))
         try:
@@ -290,73 +276,20 @@ class Authority:
     def issue(
         self, public_key: PublicKey, spiffe_id: SpiffeId, dns_names: Sequence[str], ttl: int
     ) -> tuple[x509.Certificate, ...]:
-        """An SVID, whoever it is for: its chain, leaf first. Raises SvidError, UnavailableError."""
+        """The chain of a new X.509-SVID for any SPIFFE ID, leaf first; `ttl` is seconds.
+
+        Raises SvidError, UnavailableError.
+        """
         ca, now = self._signing_ca(), self.clock()
         serial = x509.random_serial_number()
         leaf = issue_svid(ca.signer, public_key, spiffe_id, dns_names, now - CLOCK_SKEW, now + ttl, serial)
         _svids.labels("x509").inc()
         return (leaf, *ca.chain)
 
-    async def attest_agent(self, attested: Attested, kind: str, csr: bytes) -> tuple[x509.Certificate, ...]:
-        """The first SVID of an agent that proved where it runs; what an earlier one of its name held is void.
-
-        Raises RefusedError, UnavailableError.
-        """
-        with _available():
-            known = await asyncio.to_thread(self.datastore.node, attested.agent_id)
-        if known is not None and known.banned:
-            raise RefusedError(f"{attested.agent_id} is banned")
-        spiffe_id = SpiffeId.parse(attested.agent_id)
-        chain = self._issue_agent(spiffe_id, csr)
-        serial, not_after = _serial(chain), int(chain[0].not_valid_after_utc.timestamp())
-        with _available():
-            node = AttestedNode(attested.agent_id, kind, serial, not_after, attested.registrar)
-            await asyncio.to_thread(self.datastore.put_node, node)
-        return chain
-
-    async def renew_agent(self, node: AttestedNode, csr: bytes) -> tuple[x509.Certificate, ...]:
-        """The next SVID of an agent that `admit` let in. Raises RefusedError, UnavailableError."""
-        await self.ensure_ca()
-        chain = self._issue_agent(SpiffeId.parse(node.spiffe_id), csr)
-        # What it came with stays good until the new one is used: the answer may be lost.
-        serials = f"{node.serial} {_serial(chain)}"
-        await self._renewed(node, serials, int(chain[0].not_valid_after_utc.timestamp()))
-        return chain
-
-    async def admit(self, spiffe_id: SpiffeId, serial: int) -> AttestedNode:
-        """The agent that presents this SVID, and has no other from now on.
-
-        Raises UnavailableError, and RefusedError unless it is attested and this is the SVID that it was given last, or
-        the one before while that was never used.
-        """
-        with _available():
-            node = await asyncio.to_thread(self.datastore.node, str(spiffe_id)) if is_agent(spiffe_id) else None
-        if node is None:
-            raise RefusedError(f"{spiffe_id} is not an attested agent")
-        if node.banned:
-            raise RefusedError(f"{spiffe_id} is banned")
-        serials, presented = node.serial.split(), str(serial)
-        if presented not in serials:
-            raise RefusedError(f"its SVID is not the one that {spiffe_id} was given last")
-        if presented != serials[0]:
-            await self._renewed(node, presented, node.not_after)
-        return replace(node, serial=presented)
-
-    def _issue_agent(self, spiffe_id: SpiffeId, csr: bytes) -> tuple[x509.Certificate, ...]:
-        try:
-            return self.issue(public_key_of(csr, spiffe_id, ()), spiffe_id, (), self.settings.agent_ttl)
-        except SvidError as error:
-            raise RefusedError(f"{spiffe_id}: {error}") from None
-
-    async def _renewed(self, node: AttestedNode, serials: str, not_after: int) -> None:
-        with _available():
-            if not await asyncio.to_thread(self.datastore.renew_node, node.spiffe_id, serials, not_after):
-                raise RefusedError(f"{node.spiffe_id} was banned or evicted just now")
-
     async def _known(self, entry_ids: Iterable[str]) -> dict[str, RegistrationEntry]:
-        """Those of these entries that exist."""
+        """The entries with these IDs, as far as they exist, by ID."""
         sound = [entry_id for entry_id in entry_ids if is_entry_id(entry_id)]
-        with _available():
+        with available():
             found = await asyncio.to_thread(self.datastore.entries_by_id, sound)
         return {entry.entry_id: entry for entry in found}
 
@@ -382,8 +315,8 @@ class Authority:
         chain = self.issue(public_key, spiffe_id, entry.dns_names, entry.x509_ttl or self.settings.svid_ttl)
         leaf = chain[0]
         not_after = leaf.not_valid_after_utc.timestamp()
-        issued = Issued(entry.spiffe_id, leaf.serial_number, issuer_id(leaf), not_after)
-        return SvidAnswer(entry.entry_id, tuple(der(certificate) for certificate in chain)), issued
+        issued = Issued(leaf.serial_number, authority_key_id(leaf), not_after)
+        return SvidAnswer(entry.entry_id, tuple(certificate_der(certificate) for certificate in chain)), issued
 
     def _remember(self, entry_id: str, issued: Issued) -> None:
         self.issued[entry_id] = issued
@@ -392,7 +325,7 @@ class Authority:
             self.issued.popitem(last=False)
 
     def _store(self, agent: str, wanted: list[RegistrationEntry], exactly: bool) -> None:
-        """Write what differs. Raises RefusedError for a name that is another agent's."""
+        """Write the entries that differ from those known. Raises RefusedError for a name that is another agent's."""
         names = [entry.entry_id for entry in wanted]
         known = {entry.entry_id: entry for entry in self.datastore.entries_by_id(names)}
         for entry in known.values():
@@ -406,13 +339,13 @@ class Authority:
             self.datastore.delete_entries(gone)
 
     async def ensure_ca(self) -> None:
-        """Have a CA to issue from. The clock may have been set, and `run` not come round to it yet.
+        """Make sure that there is a CA to issue from: the clock may have been set since `run` saw to it.
 
         Raises UnavailableError.
         """
         if not self.issues:
             try:
-                await self._turn()
+                await self.turn()
             except (UpstreamError, DatastoreError, KeyManagerError) as error:
                 raise UnavailableError(f"there is no valid CA to issue from: {error}") from None
             self._signing_ca()
@@ -423,17 +356,8 @@ class Authority:
             raise UnavailableError("there is no valid CA to issue from")
         return current
 
-    async def _turn(self) -> None:
-        async with self._turning:
-            try:
-                await self._follow_datastore()
-                self.bundles.prune()
-                await self._cas.turn()
-            finally:
-                self._announced.set(self._announcement())
-
     async def _follow_datastore(self) -> None:
-        """Take in what others wrote."""
+        """Take in what other servers wrote to the datastore."""
         try:
             changes = await asyncio.to_thread(self.datastore.changes, self._cursor)
             if not changes.complete:
@@ -441,7 +365,7 @@ class Authority:
             elif changes.bundles:
                 await self.bundles.follow(changes.bundles)
         except (DatastoreError, BundleError) as error:
-            self._complain(error)  # what is in memory serves on
+            self._complain(error)  # the bundles in memory remain in use
             return
         self._cursor = changes.cursor
 
@@ -457,62 +381,10 @@ class Authority:
             log.error("%s", error)
 
 
-def public_key_of(csr: bytes, spiffe_id: SpiffeId, dns_names: Sequence[str]) -> PublicKey:
-    """The key of a CSR that its sender proves to hold. Raises RefusedError, also when it asks for other names."""
-    if len(csr) > _MAX_CSR:
-        raise RefusedError(f"csr: {len(csr)} bytes; the limit is {_MAX_CSR}")
-    try:
-        request = x509.load_der_x509_csr(csr)
-        valid = request.is_signature_valid
-        public_key = request.public_key()
-        key_type_of(public_key)
-        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = x509.SubjectAlternativeName([])
-    except Exception as error:  # the parser has many
-        raise RefusedError(f"csr: {error or type(error).__name__}") from None
-    if not valid:
-        raise RefusedError("csr: its signature is not of its key")
-    allowed = {x509.UniformResourceIdentifier(str(spiffe_id)), *(x509.DNSName(name) for name in dns_names)}
-    for name in names:
-        if name not in allowed:
-            raise RefusedError(f"csr: it asks for the name {str(name.value)[:200]!r}, which is not registered")
-    assert isinstance(public_key, PublicKey)  # noqa: S101 - what key_type_of established
-    return public_key
-
-
 def check_audience(audience: Sequence[str]) -> None:
     """Raise RefusedError unless it is a sound audience of a JWT-SVID."""
     if not audience or len(audience) > _MAX_AUDIENCE or not all(0 < len(each) <= 1000 for each in audience):
         raise RefusedError(f"audience: 1 to {_MAX_AUDIENCE} names of at most 1000 characters")
-
-
-def issuer_id(certificate: x509.Certificate) -> str:
-    """The key identifier of a certificate's issuer, hexadecimal; "" where a certificate (of a stranger) has none."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except x509.ExtensionNotFound:
-        return ""
-    return (found or b"").hex()
-
-
-def der(certificate: x509.Certificate) -> bytes:
-    """The certificate as DER."""
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
-class _available:  # noqa: N801 - reads as a statement
-    """Says of a datastore that fails that the server is unavailable."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DatastoreError):
-            raise UnavailableError(str(error)) from None
-
-
-def _serial(chain: Sequence[x509.Certificate]) -> str:
-    return str(chain[0].serial_number)
 
 
 def _same(entry: RegistrationEntry, known: RegistrationEntry | None) -> bool:
@@ -520,5 +392,5 @@ def _same(entry: RegistrationEntry, known: RegistrationEntry | None) -> bool:
 
 
 def _refresh_hint(settings: IdentitySettings) -> int:
-    """How often, in seconds, others should look for a changed bundle: well within the time it is published ahead."""
+    """How often others should fetch the bundle, in seconds: often enough to know a CA before it signs."""
     return max(1, min(300, settings.ca_ttl // 60))

@@ -1,5 +1,7 @@
-"""The bundles that a server hands out: its own trust domain's, which servers that share a datastore write together, and
-those of trust domains that it federates with.
+"""The bundles that a server hands out.
+
+Servers that share a datastore write the bundle of their trust domain together. The bundles of federated trust domains
+are only read here.
 """
 
 from __future__ import annotations
@@ -10,10 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from nginx_mesh.identity.common import bundle as bundles
-from nginx_mesh.identity.common.bundle import JwtAuthority, TrustBundle
+from nginx_mesh.identity.common.bundle import JwtAuthority, TrustBundle, merged, same_authorities
 
 from .datastore.base import Datastore, DatastoreError
 
@@ -22,39 +23,11 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 20
 
 
-def merged(one: TrustBundle, other: TrustBundle, now: float) -> TrustBundle:
-    """The authorities of both that are not over at `now` (Unix seconds), oldest first; sequence and hint of `one`.
-
-    The order depends on nothing but the authorities, so that the same ones are the same bundle.
-    """
-    certificates = {
-        each.fingerprint(hashes.SHA256()): each for each in (*one.x509_authorities, *other.x509_authorities)
-    }
-    keys = {each.key_id: each for each in (*one.jwt_authorities, *other.jwt_authorities)}
-    return replace(
-        one,
-        x509_authorities=tuple(
-            sorted(
-                (each for each in certificates.values() if now <= each.not_valid_after_utc.timestamp()),
-                key=lambda each: (each.not_valid_before_utc, each.serial_number),
-            )
-        ),
-        jwt_authorities=tuple(
-            sorted(
-                (each for each in keys.values() if not each.expires_at or now <= each.expires_at),
-                key=lambda each: (each.expires_at, each.key_id),
-            )
-        ),
-    )
-
-
-def same_authorities(one: TrustBundle, other: TrustBundle) -> bool:
-    """Whether two bundles trust the same, whatever their sequence numbers."""
-    return (one.x509_authorities, one.jwt_authorities) == (other.x509_authorities, other.jwt_authorities)
-
-
 class BundleKeeper:
-    """Keeps bundles in memory and in the datastore. Not thread-safe: one event loop."""
+    """Keeps bundles in memory and in the datastore. One event loop owns it.
+
+    `saved` says whether all of `own` is in the datastore.
+    """
 
     def __init__(
         self, datastore: Datastore, trust_domain: str, clock: Callable[[], float], refresh_hint: int = 0
@@ -79,7 +52,7 @@ class BundleKeeper:
             self._take_federated(trust_domain, document)
 
     async def follow(self, trust_domains: Iterable[str]) -> None:
-        """Read those bundles anew that somebody changed. Raises DatastoreError."""
+        """Read the bundles again that another server changed. Raises DatastoreError."""
         for trust_domain in trust_domains:
             document = await asyncio.to_thread(self._datastore.bundle, trust_domain)
             if trust_domain != self.own.trust_domain:
@@ -90,16 +63,16 @@ class BundleKeeper:
                 self._take_own(document)
 
     async def add(self, roots: Sequence[x509.Certificate], keys: Sequence[JwtAuthority]) -> None:
-        """Trust these from now on. `save` makes it known to others."""
+        """Trust these roots and JWT keys from now on. `save` makes them known to others."""
         addition = TrustBundle(self.own.trust_domain, tuple(roots), tuple(keys))
         self._replace(merged(self.own, addition, self._clock()))
 
     def prune(self) -> None:
-        """Drop authorities that are over."""
+        """Drop authorities that have expired."""
         self._replace(merged(self.own, TrustBundle(self.own.trust_domain), self._clock()))
 
     async def save(self) -> None:
-        """Store what is not stored yet, together with what other servers stored meanwhile. Raises DatastoreError."""
+        """Store what is not stored yet, merged with what other servers have stored. Raises DatastoreError."""
         for _ in range(_ATTEMPTS):
             if self.saved:
                 return

@@ -20,7 +20,7 @@ from cryptography import x509
 
 from nginx_mesh.api.spiffe import SpiffeId
 from nginx_mesh.identity.common.keys import KEY_TYPES, KeyType, PrivateKey, key_type_of
-from nginx_mesh.identity.common.x509svid import Signer, spiffe_id_of
+from nginx_mesh.identity.common.x509svid import Signer, spiffe_id_of, subject_key_id
 
 _DAY = 24 * 3600
 _PREPARE_AT_MOST = 30 * _DAY
@@ -32,9 +32,9 @@ MAX_TTL = 999_999 * 3600
 
 @dataclass(frozen=True)
 class CaSettings:
-    """What the next CA shall be. `ttl` is seconds. Raises ValueError (SpiffeIdError for the trust domain).
+    """How the next CA is to be made. `ttl` is seconds. Raises ValueError (SpiffeIdError for the trust domain).
 
-    `upstream` tells one upstream authority, and one configuration of it, from another; "" for a self-signed CA.
+    `upstream` tells one configuration of an upstream authority from another; "" means a self-signed CA.
     """
 
     trust_domain: str
@@ -52,11 +52,11 @@ class CaSettings:
 
 @dataclass(frozen=True, eq=False)
 class Ca:
-    """One CA: its certificate, the intermediates above it (none when it is self-signed), its key, and its JWT key.
+    """A CA: its certificate, the intermediates above it (none when it is self-signed), its key, and its JWT key.
 
-    Times are Unix seconds; `activate_at` is when it may start to sign. `settings` are those it was made by. `limit` is
-    when its root ends, if that is sooner than the chain does. `retires_previous`: once it signs, what its predecessor
-    signed is to be replaced early.
+    Times are Unix seconds. The CA may sign from `activate_at` on. It was made with `settings`. `limit` is when its root
+    expires, if that is sooner than its chain. With `retires_previous`, the SVIDs of its predecessor are replaced early
+    once it signs.
     """
 
     certificate: x509.Certificate
@@ -71,17 +71,17 @@ class Ca:
 
     @cached_property
     def ca_id(self) -> str:
-        """The subject key identifier, hexadecimal: what SVIDs name their issuer by."""
-        return key_identifier(self.certificate)
+        """The subject key identifier in hexadecimal, by which SVIDs name their issuer."""
+        return subject_key_id(self.certificate)
 
     @cached_property
     def chain(self) -> tuple[x509.Certificate, ...]:
-        """What SVIDs carry besides their own certificate: nothing under a root, else the CA and what is above it."""
+        """What SVIDs carry besides their own certificate: nothing under a root, else the CA and its intermediates."""
         return (self.certificate, *self.intermediates) if self.settings.upstream else ()
 
     @cached_property
     def not_before(self) -> float:
-        """Start of the certificate's validity: before `created_at`, for verifiers whose clock is behind."""
+        """The start of the certificate's validity. It is before `created_at`, for verifiers whose clock is behind."""
         return self.certificate.not_valid_before_utc.timestamp()
 
     @cached_property
@@ -102,7 +102,7 @@ class Ca:
 
     @cached_property
     def signer(self) -> Signer:
-        """The CA as what signs SVIDs."""
+        """The CA as the signer of SVIDs, which outlive no certificate above them."""
         return Signer(self.certificate, self.key, self.not_after)
 
     @cached_property
@@ -149,7 +149,7 @@ class CaSet:
 
 
 class Step(enum.Enum):
-    """What is to be done with a set of CAs."""
+    """One step of the rotation of a set of CAs."""
 
     PREPARE = "make the next CA and publish its root"
     ACTIVATE = "let the next CA sign"
@@ -157,15 +157,15 @@ class Step(enum.Enum):
 
 
 def usable(ca: Ca | None, settings: CaSettings, now: float) -> bool:
-    """Whether a CA can sign at `now`: it is there, valid, and of the configured trust domain."""
+    """Whether a CA can sign at `now`: it exists, is valid, and is of the configured trust domain."""
     return ca is not None and ca.valid(now) and ca.trust_domain == settings.trust_domain
 
 
 def next_step(cas: CaSet, settings: CaSettings, now: float) -> Step | None:
-    """What to do at `now`; call again after each step.
+    """The step to take at `now`, None for none. After each step there may be another.
 
-    However long nobody called, and wherever the clock was set, the steps lead to a usable CA. It may come without
-    notice, but only if the previous one can no longer be used.
+    However long nobody called, and wherever the clock was set, the steps lead to a usable CA. Only when the previous CA
+    can no longer be used does it sign before verifiers had time to learn its root.
     """
     if cas.next is not None and _outdated(cas.next, settings, now):
         return Step.DISCARD
@@ -174,13 +174,13 @@ def next_step(cas: CaSet, settings: CaSettings, now: float) -> Step | None:
     assert cas.current is not None  # noqa: S101 - it is usable
     if cas.next is not None:
         return Step.ACTIVATE if now >= cas.next.activate_at else None
-    # Under another upstream authority verifiers need other roots: that is not put off until the CA ages.
+    # Under another upstream authority verifiers need other roots, so the next CA is prepared at once.
     moved = cas.current.settings.upstream != settings.upstream
     return Step.PREPARE if moved or now >= cas.current.prepare_next_at else None
 
 
 def activated(cas: CaSet, now: float) -> CaSet:
-    """The set after its next CA began to sign. ValueError when there is none."""
+    """The set after its next CA began to sign. Raises ValueError when there is none."""
     previous, upcoming = cas.current, cas.next
     if upcoming is None:
         raise ValueError("no CA is prepared")
@@ -201,25 +201,9 @@ def activation(cas: CaSet, settings: CaSettings, now: float) -> float:
     return current.successor_activates_at(now)
 
 
-def next_event(cas: CaSet, settings: CaSettings, now: float) -> float:
-    """When `next_step` has something to do next; at or before `now` if it has right now."""
-    if next_step(cas, settings, now) is not None or cas.current is None:
-        return now
-    return min(cas.current.not_after, cas.current.prepare_next_at if cas.next is None else cas.next.activate_at)
-
-
-def key_identifier(certificate: x509.Certificate) -> str:
-    """The subject key identifier, hexadecimal; the customary one where a certificate (of a stranger) has none."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        found = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
-    return found.digest.hex()
-
-
 def _outdated(upcoming: Ca, wanted: CaSettings, now: float) -> bool:
-    """Whether a prepared CA, which never signed, is not what we would prepare now.
+    """Whether a prepared CA, which never signed, is another than would be prepared now.
 
-    Settings changed, it expired, or it is from the future (the clock went back).
+    This is so when settings changed, when it expired, and when the clock went back to before its validity.
     """
     return not upcoming.valid(now) or upcoming.settings != wanted or key_type_of(upcoming.key) != wanted.key_type

@@ -1,11 +1,11 @@
-"""Keeps a server's CAs as they should be: makes them or has them signed, publishes their roots, stores them."""
+"""Makes the CAs of a server or has them signed upstream, publishes their roots, stores them, lets them take over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 
@@ -14,7 +14,7 @@ from nginx_mesh.identity.common.keymanager import KeyManager, KeyManagerError
 from nginx_mesh.identity.common.keys import PrivateKey, from_pem, generate_key, key_id_of, to_pem
 from nginx_mesh.identity.common.x509svid import CLOCK_SKEW, issue_authority, request_authority
 
-from . import carecords as journal
+from . import carecords
 from .bundlekeeper import BundleKeeper
 from .ca import Ca, CaSet, CaSettings, Step, activated, activation, next_step, usable
 from .datastore.base import Datastore, DatastoreError
@@ -25,24 +25,24 @@ log = logging.getLogger(__name__)
 _FIRST_RETRY_SECONDS = 2.0
 _SLOWEST_RETRY_SECONDS = 60.0
 _COMPLAINT_INTERVAL = 60.0
-# How often upstream is asked whether it has other roots now.
+# How often, in seconds, upstream is asked whether its roots changed.
 _ROOTS_INTERVAL = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """Keys of a CA to be, and what upstream is asked for: kept over attempts, as an approval may take longer."""
+    """The keys of the next CA and the CSR for upstream. They are kept over attempts, as an approval may take long."""
 
     settings: CaSettings
-    key: PrivateKey
-    jwt_key: PrivateKey
+    key: PrivateKey = field(repr=False)
+    jwt_key: PrivateKey = field(repr=False)
     csr: x509.CertificateSigningRequest
 
 
 class CaManager:
-    """Owns the CAs of one server. Not thread-safe: one event loop.
+    """Owns the CAs of one server. One event loop owns it.
 
-    `settings` may be replaced at any time; they apply to the next CA.
+    `settings` may be replaced at any time, and then apply to the next CA.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class CaManager:
     async def load(self) -> None:
         """Take up the CAs of an earlier process.
 
-        Raises DatastoreError, KeyManagerError or JournalError: what is damaged is left as it is.
+        Raises DatastoreError, KeyManagerError or CaRecordsError. What is damaged is left as it is.
         """
-        kept = await asyncio.to_thread(self._datastore.journal, self._server_id)
+        kept = await asyncio.to_thread(self._datastore.ca_records, self._server_id)
         if kept is None:
             return
         try:
-            self.cas = await asyncio.to_thread(journal.decode, kept, self._load_key)
-        except journal.JournalError as error:
-            raise journal.JournalError(f"{self._datastore}: CA journal of {self._server_id}: {error}") from None
+            self.cas = await asyncio.to_thread(carecords.decode, kept, self._load_key)
+        except carecords.CaRecordsError as error:
+            raise carecords.CaRecordsError(f"{self._datastore}: CA records of {self._server_id}: {error}") from None
         if self.cas.current is None:
             log.warning("the keys of the former CA are gone (%s): a new CA is made", self._key_manager)
         for ca in (self.cas.current, self.cas.next):
-            if ca is not None:  # a bundle that was lost, or is of another time than the journal, may lack them
+            if ca is not None:  # a bundle that was lost, or is of another time than the CA records, may lack them
                 await self._bundles.add(() if ca.chain else (ca.certificate,), (_jwt_authority(ca),))
 
     @property
@@ -97,16 +97,16 @@ class CaManager:
         return "" if self._failure is None else str(self._failure)
 
     async def turn(self) -> None:
-        """Do what is due now. Failures are logged and tried again; only without a CA are they raised.
+        """Do all that is due now. Failures are logged, and the next turn tries again.
 
-        Raises UpstreamError, DatastoreError or KeyManagerError when there is no usable CA afterwards.
+        Raises UpstreamError, DatastoreError or KeyManagerError only when there is no usable CA afterwards.
         """
         await self._follow_upstream_roots()
         while (step := next_step(self.cas, self.settings, self._clock())) is not None:
             if step is Step.ACTIVATE and self._can_wait():
                 await self._save()
                 if self._unsaved:
-                    break  # others may not know its root yet, and a restart would lose it
+                    break  # other servers may not know its root yet, and a restart would lose it
             if not await self._take(step):
                 break
         await self._save()
@@ -137,7 +137,7 @@ class CaManager:
         return self.cas.current is None or usable(self.cas.current, self.settings, self._clock())
 
     async def _take(self, step: Step) -> bool:
-        """One step; whether there may be more."""
+        """Take one step. Returns whether there may be another."""
         now, cas = self._clock(), self.cas
         match step:
             case Step.DISCARD:
@@ -169,7 +169,7 @@ class CaManager:
         return True
 
     async def _prepare(self, activate_at: float) -> Ca:
-        """A new CA, its root in the bundle."""
+        """A new CA, whose root is in the bundle when this returns. Raises UpstreamError."""
         settings, now = self.settings, self._clock()
         created_at = int(now)
         not_before, not_after = created_at - CLOCK_SKEW, created_at + settings.ttl
@@ -206,7 +206,7 @@ class CaManager:
         return await asyncio.to_thread(generate_key, key_type), await asyncio.to_thread(generate_key, key_type)
 
     def _put_off(self, error: UpstreamError, now: float) -> None:
-        """Says loudly that upstream fails. Raises the error when there is nothing to issue from meanwhile."""
+        """Log that upstream failed, and when to try again. Raises the error if no CA can issue until then."""
         self._retry_at = now + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, _SLOWEST_RETRY_SECONDS)
         self._failure = error
@@ -238,7 +238,7 @@ class CaManager:
         self._unsaved = True
 
     async def _save(self) -> None:
-        """Keep keys and journal; what is not kept yet is tried again on every turn."""
+        """Keep the keys and the CA records. Every turn tries again until they are kept."""
         if not self._unsaved and self._bundles.saved:
             return
         cas = self.cas
@@ -246,9 +246,9 @@ class CaManager:
             await self._bundles.save()
             await asyncio.to_thread(self._put, cas)
         except (DatastoreError, KeyManagerError) as error:
-            if cas.current is None:  # the first CA: better none than one that nobody would find again
+            if cas.current is None:  # a first CA that a restart would lose is worse than none
                 raise
-            # Issuing goes on with CAs that a restart would lose.
+            # Issuing goes on, although a restart would lose these CAs.
             if abs(self._clock() - self._complained_at) >= _COMPLAINT_INTERVAL:
                 self._complained_at = self._clock()
                 log.error("CA not saved, a restart would lose it: %s", error)
@@ -257,15 +257,15 @@ class CaManager:
         self._obsolete.clear()
 
     def _put(self, cas: CaSet) -> None:
-        names = {name for ca in (cas.current, cas.next) if ca is not None for name in journal.key_names(ca)}
+        names = {name for ca in (cas.current, cas.next) if ca is not None for name in carecords.key_names(ca)}
         for ca in (cas.current, cas.next):
             if ca is not None:
-                for name, key in zip(journal.key_names(ca), (ca.key, ca.jwt_key), strict=True):
+                for name, key in zip(carecords.key_names(ca), (ca.key, ca.jwt_key), strict=True):
                     if self._key_manager.get(name) is None:
                         self._key_manager.put(name, to_pem(key).encode())
-        self._datastore.put_journal(self._server_id, journal.encode(cas))
+        self._datastore.put_ca_records(self._server_id, carecords.encode(cas))
         for ca in self._obsolete:
-            for name in set(journal.key_names(ca)) - names:
+            for name in set(carecords.key_names(ca)) - names:
                 self._key_manager.delete(name)
 
     def _load_key(self, name: str) -> PrivateKey | None:

@@ -1,7 +1,7 @@
-"""The CAs as bytes, for a datastore to keep: certificates and where each stands in the rotation. Keys stay elsewhere.
+"""The records of a server's CAs, as the datastore keeps them: the certificates, and where each CA is in the rotation.
 
-A journal is JSON after its SHA-256, so that a damaged one is told from a good one.
-The keys are in a key manager under the names given here; a CA whose keys are gone (the `memory` key manager, after a
+The records are JSON after the SHA-256 of that JSON, so that damage is noticed. They contain no keys. These are in a key
+manager, under the names that `key_names` gives. A CA whose keys are gone (as with the `memory` key manager after a
 restart) cannot sign any more and is left out.
 """
 
@@ -15,19 +15,19 @@ import msgspec
 from cryptography import x509
 
 from nginx_mesh.identity.common.keys import KeyType, PrivateKey, key_id_of
-from nginx_mesh.identity.common.x509svid import certificate_pem, spiffe_id_of
+from nginx_mesh.identity.common.x509svid import certificates_pem, spiffe_id_of
 
 from .ca import Ca, CaSet, CaSettings, Retired
 
-FORMAT: Final = 1
+_FORMAT: Final = 1
 _CHECKSUM_BYTES: Final = 65
 
 
-class JournalError(ValueError):
-    """A journal that does not hold what it must. The message names the entry and the reason."""
+class CaRecordsError(ValueError):
+    """CA records that are damaged or malformed. The message names the record and the reason."""
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One CA. `chain` is PEM, the CA first. Times are Unix seconds, `ttl` seconds."""
 
     state: Literal["current", "next"]
@@ -48,9 +48,9 @@ class _Retired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until: float
 
 
-class _Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Records(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]
-    authorities: list[_Entry]
+    authorities: list[_Record]
     retired: list[_Retired]
 
 
@@ -60,33 +60,33 @@ def key_names(ca: Ca) -> tuple[str, str]:
 
 
 def encode(cas: CaSet) -> bytes:
-    """The journal of `cas`. It contains no keys."""
+    """The records of `cas`, without keys."""
     slots = (("current", cas.current), ("next", cas.next))
-    entries = [_entry(state, ca) for state, ca in slots if ca is not None]
+    authorities = [_record(state, ca) for state, ca in slots if ca is not None]
     retired = [_Retired(each.ca_id, each.until) for each in cas.retired]
-    content = msgspec.json.encode(_Journal(FORMAT, entries, retired))
+    content = msgspec.json.encode(_Records(_FORMAT, authorities, retired))
     return _checksum(content) + content
 
 
-def decode(journal: bytes, load: Callable[[str], PrivateKey | None]) -> CaSet:
-    """The CAs of a journal that `encode` made, as far as `load` has their keys. Raises JournalError."""
-    content = journal[_CHECKSUM_BYTES:]
-    if journal[:_CHECKSUM_BYTES] != _checksum(content):
-        raise JournalError("damaged (its checksum does not match); restore it from a backup or remove it")
+def decode(records: bytes, load: Callable[[str], PrivateKey | None]) -> CaSet:
+    """The CAs of records that `encode` made, those whose keys `load` finds by their names. Raises CaRecordsError."""
+    content = records[_CHECKSUM_BYTES:]
+    if records[:_CHECKSUM_BYTES] != _checksum(content):
+        raise CaRecordsError("damaged (its checksum does not match); restore it from a backup or remove it")
     try:
-        decoded = msgspec.json.decode(content, type=_Journal)
+        decoded = msgspec.json.decode(content, type=_Records)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise JournalError(str(error)) from None
-    entries, found = decoded.authorities, dict[str, Ca]()
-    for number, entry in enumerate(entries):
-        if [other.state for other in entries].count(entry.state) > 1:
-            raise JournalError(f"more than one CA is {entry.state}")
+        raise CaRecordsError(str(error)) from None
+    found: dict[str, Ca] = {}
+    for number, record in enumerate(decoded.authorities):
+        if [other.state for other in decoded.authorities].count(record.state) > 1:
+            raise CaRecordsError(f"more than one CA is {record.state}")
         try:
-            ca = _ca(entry, load)
+            ca = _ca(record, load)
         except ValueError as error:
-            raise JournalError(f"authorities[{number}]: {error}") from None
+            raise CaRecordsError(f"authorities[{number}]: {error}") from None
         if ca is not None:
-            found[entry.state] = ca
+            found[record.state] = ca
     retired = tuple(Retired(each.ca_id, each.until) for each in decoded.retired)
     return CaSet(found.get("current"), found.get("next"), retired)
 
@@ -95,11 +95,11 @@ def _checksum(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
-def _entry(state: str, ca: Ca) -> _Entry:
+def _record(state: str, ca: Ca) -> _Record:
     key, jwt_key = key_names(ca)
-    return _Entry(
+    return _Record(
         "current" if state == "current" else "next",
-        "".join(certificate_pem(certificate) for certificate in (ca.certificate, *ca.intermediates)),
+        certificates_pem((ca.certificate, *ca.intermediates)),
         key,
         jwt_key,
         ca.settings.key_type,
@@ -112,22 +112,22 @@ def _entry(state: str, ca: Ca) -> _Entry:
     )
 
 
-def _ca(entry: _Entry, load: Callable[[str], PrivateKey | None]) -> Ca | None:
-    certificate, *intermediates = x509.load_pem_x509_certificates(entry.chain.encode())
-    key, jwt_key = load(entry.key), load(entry.jwt_key)
+def _ca(record: _Record, load: Callable[[str], PrivateKey | None]) -> Ca | None:
+    certificate, *intermediates = x509.load_pem_x509_certificates(record.chain.encode())
+    key, jwt_key = load(record.key), load(record.jwt_key)
     if key is None or jwt_key is None:
         return None
     if key.public_key() != certificate.public_key():
-        raise ValueError(f"the key {entry.key} is not that of the certificate")
-    settings = CaSettings(spiffe_id_of(certificate).trust_domain, entry.key_type, entry.ttl, entry.upstream)
+        raise ValueError(f"the key {record.key} is not that of the certificate")
+    settings = CaSettings(spiffe_id_of(certificate).trust_domain, record.key_type, record.ttl, record.upstream)
     return Ca(
         certificate,
         tuple(intermediates),
         key,
         jwt_key,
         settings,
-        entry.created_at,
-        entry.activate_at,
-        entry.not_after,
-        entry.retires_previous,
+        record.created_at,
+        record.activate_at,
+        record.not_after,
+        record.retires_previous,
     )

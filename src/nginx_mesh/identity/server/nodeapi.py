@@ -1,26 +1,29 @@
-"""The identity server's API for agents (wire.py)."""
+"""The identity server's API for agents, whose messages are in common/wire.py."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from cryptography import x509
 from prometheus_client import Counter, Gauge
 
 from nginx_mesh.identity.common import wire
 from nginx_mesh.identity.common.client import Announcement, RefusedError, UnavailableError
 from nginx_mesh.identity.common.tls import peer_id
+from nginx_mesh.identity.common.x509svid import certificate_der
+from nginx_mesh.observe.responses import json_response
 
+from .admission import Admission
 from .attestation import NodeAttestor
-from .authority import Authority, der
+from .authority import Authority
 from .datastore.base import AttestedNode
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _NODE: web.RequestKey[AttestedNode] = web.RequestKey("node", AttestedNode)
 
 _connected = Gauge("nginx_mesh_agents_connected", "Agents that listen to what this server announces.")
@@ -34,6 +37,7 @@ class NodeApi:
 
     def __init__(self, authority: Authority, attestors: Mapping[str, NodeAttestor]) -> None:
         self._authority = authority
+        self._admission = Admission(authority)
         self._attestors = attestors
         self._watches: set[asyncio.Task[object]] = set()
         self.app = web.Application(client_max_size=wire.MAX_BODY, middlewares=[self._guard])
@@ -50,13 +54,13 @@ class NodeApi:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Admits attested agents only, and says and logs every refusal."""
+        """Admit attested agents only; tell the caller of every error, and log every refusal."""
         try:
             if request.path != "/v1/attest":
                 request[_NODE] = await self._admit(request)
             return await handler(request)
         except UnavailableError as error:
-            return _answer(wire.Failed(str(error)), 503)
+            return json_response(wire.Failed(str(error)), 503)
         except wire.MalformedError as error:
             return _refusal(request, 400, str(error))
         except RefusedError as error:
@@ -67,7 +71,7 @@ class NodeApi:
             raise  # the agent went away
         except Exception:
             log.exception("%s %s", request.method, request.path)
-            return _answer(wire.Failed("an internal error; the server's log tells more"), 500)
+            return json_response(wire.Failed("an internal error; the server's log tells more"), 500)
 
     async def _admit(self, request: web.Request) -> AttestedNode:
         spiffe_id = peer_id(request.transport)
@@ -75,7 +79,7 @@ class NodeApi:
             raise web.HTTPUnauthorized(text="an SVID of an agent is needed")
         proved = request.get_extra_info("ssl_object").getpeercert(binary_form=True)
         try:
-            return await self._authority.admit(spiffe_id, x509.load_der_x509_certificate(proved).serial_number)
+            return await self._admission.admit(spiffe_id, x509.load_der_x509_certificate(proved).serial_number)
         except RefusedError as error:
             raise web.HTTPUnauthorized(text=str(error)) from None
 
@@ -93,18 +97,18 @@ class NodeApi:
         await self._authority.ensure_ca()  # evidence that is good once must not be spent on nothing
         with _attestations.labels("refused").count_exceptions(RefusedError):
             attested = await attestor.attest(evidence.payload)
-            chain = await self._authority.attest_agent(attested, evidence.attestation, evidence.csr)
+            chain = await self._admission.attest(attested, evidence.attestation, evidence.csr)
         _attestations.labels("admitted").inc()
         return self._issued(attested.agent_id, chain, attested.registrar)
 
     async def _renew(self, request: web.Request) -> web.StreamResponse:
         node = request[_NODE]
-        chain = await self._authority.renew_agent(node, wire.decode(wire.Csr, await request.read()).csr)
+        chain = await self._admission.renew(node, wire.decode(wire.Csr, await request.read()).csr)
         return self._issued(node.spiffe_id, chain, node.registrar)
 
     def _issued(self, agent: str, chain: tuple[x509.Certificate, ...], registrar: bool) -> web.Response:
         log.info("%s has an SVID until %s", agent, chain[0].not_valid_after_utc)
-        return _answer(wire.AgentSvid([der(certificate) for certificate in chain], registrar))
+        return json_response(wire.AgentSvid([certificate_der(certificate) for certificate in chain], registrar))
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
@@ -132,12 +136,12 @@ class NodeApi:
         node = _registrar(request)
         wanted = wire.decode(wire.Registrations, await request.read()).registrations
         await self._authority.register(node.spiffe_id, wanted, exactly=request.method == "PUT")
-        return _answer({})
+        return json_response({})
 
     async def _unregister(self, request: web.Request) -> web.StreamResponse:
         entry_ids = wire.decode(wire.EntryIds, await request.read()).entry_ids
         await self._authority.unregister(_registrar(request).spiffe_id, entry_ids)
-        return _answer({})
+        return json_response({})
 
     async def _entries(self, request: web.Request) -> web.StreamResponse:
         cursor = request.query.get("cursor", "0")
@@ -145,16 +149,16 @@ class NodeApi:
             raise web.HTTPBadRequest(text="cursor: not a number")
         changes, entries = await self._authority.entries(request[_NODE].spiffe_id, int(cursor))
         complete = changes.complete and cursor != "0"
-        return _answer(wire.Entries(changes.cursor, complete, list(changes.entries) if complete else [], entries))
+        return json_response(wire.Entries(changes.cursor, complete, list(changes.entries) if complete else [], entries))
 
     async def _sign(self, request: web.Request) -> web.StreamResponse:
         requests = wire.decode(wire.SvidRequests, await request.read()).requests
-        return _answer(wire.SvidAnswers(await self._authority.sign(request[_NODE].spiffe_id, requests)))
+        return json_response(wire.SvidAnswers(await self._authority.sign(request[_NODE].spiffe_id, requests)))
 
     async def _sign_jwt(self, request: web.Request) -> web.StreamResponse:
         wanted = wire.decode(wire.JwtRequest, await request.read())
         svid = await self._authority.sign_jwt(request[_NODE].spiffe_id, wanted.entry_id, wanted.audience)
-        return _answer(wire.Jwt(str(svid.spiffe_id), svid.token, svid.expires_at))
+        return json_response(wire.Jwt(str(svid.spiffe_id), svid.token, svid.expires_at))
 
     async def _shut_down(self, _: web.Application) -> None:
         for task in self._watches:
@@ -172,8 +176,4 @@ def _refusal(request: web.Request, status: int, reason: str) -> web.Response:
     agent = request.get(_NODE)
     who = request.remote or "somebody" if agent is None else agent.spiffe_id
     log.warning("%s is refused %s %.200r: %s", who, request.method, request.path, reason)
-    return _answer(wire.Failed(reason), status)
-
-
-def _answer(message: object, status: int = 200) -> web.Response:
-    return web.Response(body=wire.encode(message), status=status, content_type="application/json")
+    return json_response(wire.Failed(reason), status)

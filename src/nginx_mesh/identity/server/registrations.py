@@ -1,4 +1,4 @@
-"""Which registrations an identity server accepts. Pure."""
+"""Which registrations of workloads an identity server accepts. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ import re
 
 from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.identity.common.client import RefusedError, Registration
+from nginx_mesh.identity.common.entry import RegistrationEntry
 from nginx_mesh.identity.common.x509svid import check_dns_names
-
-from .datastore.base import RegistrationEntry
-
-CONTROL_PLANE = "/nginx-mesh"
-"""Paths below this are the control plane's own; no registration gives them away."""
-
-K8S_PREFIX = "k8s."
-"""Names of agents that begin so are of nodes that a Kubernetes cluster vouches for."""
 
 MAX_NAMES = 200
 
@@ -24,30 +17,16 @@ _MAX_SELECTORS = 50
 _MAX_SELECTOR = 1000
 
 
-def server_id(trust_domain: str) -> SpiffeId:
-    """The identity of identity servers."""
-    return SpiffeId(trust_domain, f"{CONTROL_PLANE}/identity")
-
-
-def agent_id(trust_domain: str, name: str) -> SpiffeId:
-    """The identity of the agent called `name`. Raises SpiffeIdError."""
-    if "/" in name or not name:
-        raise SpiffeIdError(f"{name!r} is not the name of an agent")
-    return SpiffeId(trust_domain, f"{CONTROL_PLANE}/agent/{name}")
-
-
-def is_agent(spiffe_id: SpiffeId) -> bool:
-    """Whether an ID is that of an agent."""
-    return spiffe_id.path.startswith(f"{CONTROL_PLANE}/agent/")
-
-
 def is_entry_id(text: str) -> bool:
-    """Whether a registration may have this name."""
+    """Whether a registration may have this ID: 1 to 200 letters, digits, dots, underscores, colons and dashes."""
     return _ENTRY_ID.fullmatch(text) is not None
 
 
 def entry_of(registration: Registration, parent: str, trust_domain: str, now: float) -> RegistrationEntry:
-    """The entry that a registration by the agent `parent` makes. Raises RefusedError, which names field and reason."""
+    """The registration entry that a registration by the agent `parent` (a SPIFFE ID) makes at `now` (Unix seconds).
+
+    Raises RefusedError, which names the entry, the field and the reason.
+    """
     found = registration
     if not is_entry_id(found.entry_id):
         raise RefusedError(f"entry_id {found.entry_id[:80]!r}: 1 to 200 letters, digits, '.', '_', ':' and '-'")

@@ -1,4 +1,4 @@
-"""An authority with all that serves it: agents, operators, other trust domains. Embedded, or a process of its own."""
+"""An identity server: an authority, and the APIs that serve it to agents, operators and other trust domains."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from aiohttp import web
 
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.identity.common.address import parse_address
 from nginx_mesh.identity.common.bundle import BundleError
+from nginx_mesh.identity.common.ids import server_spiffe_id
 from nginx_mesh.identity.common.keymanager import KeyManagerError, open_key_manager
 from nginx_mesh.identity.common.tls import server_context
-from nginx_mesh.identity.common.x509svid import certificate_pem
+from nginx_mesh.identity.common.x509svid import certificates_pem
 from nginx_mesh.observe import Endpoints, Part
 from nginx_mesh.observe import listen as serve_health
 
-from . import config as configuration
 from .admin import AdminApi, errors
 from .attestation import JoinTokens, NodeAttestor
 from .authority import Authority
-from .carecords import JournalError
-from .config import IdentityConfig
+from .carecords import CaRecordsError
+from .config import ServerConfig, datastore_config, parse_health_address
 from .datastore import DatastoreError, open_datastore
 from .federation.service import Federation
 from .nodeapi import NodeApi
 from .ownsvid import OwnSvid
-from .registrations import server_id
+from .settings import identity_settings
 from .telemetry import AuthorityMetrics
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,14 @@ _WRITE_AGAIN_SECONDS = 10.0
 
 
 def open_authority(
-    config: IdentityConfig, settings: MeshSettings, directory: Path, clock: Callable[[], float] = time.time
+    config: ServerConfig, settings: MeshSettings, directory: Path, clock: Callable[[], float] = time.time
 ) -> Authority:
-    """The authority that a configuration describes; relative paths and secrets are in `directory`. Blocks.
+    """The authority that a configuration describes. Blocks. Relative paths begin in `directory`, where keys are kept.
 
     Raises FieldError, DatastoreError, KeyManagerError.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells all that it does
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # by default it logs every step
     upstream = None
     if settings.upstream_authority is not None:
         from .upstream import open_upstream  # clients of clouds are heavy
@@ -55,40 +56,38 @@ def open_authority(
         with located("mtls.upstreamAuthority"):
             upstream = open_upstream(settings.upstream_authority)
     key_manager = open_key_manager(settings.key_manager, directory / "keys")
-    datastore = open_datastore(configuration.datastore_config(config, settings), directory, clock)
+    datastore = open_datastore(datastore_config(config, settings), directory, clock)
     return Authority(
-        configuration.identity_settings(settings),
+        identity_settings(settings),
         key_manager=key_manager,
         datastore=datastore,
         upstream=upstream,
-        server_id=config.identity.server_id or socket.gethostname(),
+        server_id=config.server_id or socket.gethostname(),
         clock=clock,
     )
 
 
 class IdentityServer:
-    """Runs an authority and its APIs. `admin` is an application for operators, for whoever has a socket for it."""
+    """Runs an authority and its APIs. `admin` is the HTTP application for operators, which its owner may serve, too."""
 
-    def __init__(self, authority: Authority, config: IdentityConfig) -> None:
+    def __init__(self, authority: Authority, config: ServerConfig) -> None:
         self.authority = authority
         self.tokens = JoinTokens(authority.datastore, authority.clock)
         self._config = config
-        self._own = OwnSvid(authority, server_id(authority.settings.trust_domain))
-        self._federation = Federation(
-            config.identity.federation, authority.datastore, self._own, lambda: authority.bundles.own
-        )
+        self._own = OwnSvid(authority, server_spiffe_id(authority.settings.trust_domain))
+        self._federation = Federation(config.federation, authority.datastore, self._own, lambda: authority.bundles.own)
         self.admin = AdminApi(authority, self.tokens, self._federation.reload).app
         self._runners: list[web.AppRunner] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = False
 
     async def start(self) -> None:
-        """Take up what an earlier process left, and go on with it. Raises as Authority.start, and FieldError."""
+        """Take up what an earlier process left. Raises the errors of Authority.start, and FieldError."""
         await self.authority.start()
         self._spawn(self.authority.run())
         await self._federation.start()
         self._spawn(self._federation.run())
-        path = self._config.identity.bundle_path
+        path = self._config.bundle_path
         if path is not None:
             self._spawn(self._write_bundles(Path(path)))
 
@@ -97,8 +96,8 @@ class IdentityServer:
         return {"ca": self._ca, "datastore": self._datastore}
 
     async def listen(self) -> None:
-        """Serve agents. Raises FieldError when the address is not to be had."""
-        address = configuration.endpoint(self._config.identity.listen, "identity.listen")
+        """Serve agents. Raises FieldError when the address cannot be listened at."""
+        address = parse_address(self._config.listen, "identity.listen")
         runner = web.AppRunner(NodeApi(self.authority, self._attestors()).app, access_log=None, shutdown_timeout=1.0)
         self._runners.append(runner)
         await runner.setup()
@@ -132,8 +131,8 @@ class IdentityServer:
             os.umask(old)
 
     async def listen_health(self, text: str) -> None:
-        """Serve /metrics, /healthz and /readyz at an address. Raises FieldError when that is not to be had."""
-        address = configuration.health_endpoint(text)
+        """Serve /metrics, /healthz and /readyz at an address. Raises FieldError when it cannot be used."""
+        address = parse_health_address(text)
         parts = {**self.parts(), "agents": lambda: "" if self._listening else "agents are not served yet"}
         try:
             self._runners.append(await serve_health(Endpoints(parts, [AuthorityMetrics(self.authority)]), address))
@@ -141,7 +140,7 @@ class IdentityServer:
             raise FieldError("identity.healthAddress", f"{address}: {error.strerror or error}") from None
 
     async def close(self) -> None:
-        """Stop. What was issued stays good until it expires."""
+        """Stop serving. SVIDs that were issued stay valid until they expire."""
         await self._federation.close()
         for runner in self._runners:
             await runner.cleanup()
@@ -158,14 +157,14 @@ class IdentityServer:
 
     async def _datastore(self) -> str:
         try:
-            await asyncio.to_thread(self.authority.datastore.journal, self.authority.server_id)
+            await asyncio.to_thread(self.authority.datastore.ca_records, self.authority.server_id)
         except DatastoreError as error:
             return str(error)
         return ""
 
     def _attestors(self) -> dict[str, NodeAttestor]:
         attestors: dict[str, NodeAttestor] = {"join_token": self.tokens}
-        section = self._config.identity.attestation.k8s_psat
+        section = self._config.attestation.k8s_psat
         if section is not None:
             from .attestation.k8s_psat import ProjectedTokens  # the client of Kubernetes is heavy
 
@@ -178,10 +177,10 @@ class IdentityServer:
         return attestors
 
     async def _write_bundles(self, path: Path) -> None:
-        """Keep a file at the newest bundle."""
+        """Write every new bundle to a file, until cancelled."""
         async for announcement in self.authority.watch():
             own = announcement.bundles[announcement.trust_domain]
-            pem = "".join(certificate_pem(root) for root in own.x509_authorities)
+            pem = certificates_pem(own.x509_authorities)
             while not await asyncio.to_thread(_written, path, pem):
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
@@ -192,7 +191,7 @@ class IdentityServer:
 
 
 def _written(path: Path, text: str) -> bool:
-    """Replace a file that everybody may read; whether that worked, which is logged if not."""
+    """Replace a file that everybody may read. Returns whether that worked; a failure is logged."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         temporary.write_text(text)
@@ -204,5 +203,5 @@ def _written(path: Path, text: str) -> bool:
     return True
 
 
-START_ERRORS = (FieldError, DatastoreError, KeyManagerError, JournalError, BundleError, OSError)
-"""What can be wrong when a server starts: said to whoever started it, without a traceback."""
+START_ERRORS = (FieldError, DatastoreError, KeyManagerError, CaRecordsError, BundleError, OSError)
+"""The errors of a server's start, which its process prints without a traceback."""

@@ -1,4 +1,4 @@
-"""What an authority measures when Prometheus asks for it."""
+"""The metrics that an authority collects when Prometheus scrapes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .authority import Authority
 
 
 class AuthorityMetrics(Collector):
-    """The CAs of one authority, and the roots of its bundle."""
+    """Metrics of one authority: the expiry of its CAs, and the number of roots in its bundle."""
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority

@@ -215,7 +215,7 @@ async def test_an_unregistered_workload_is_forgotten_here_and_at_the_server() ->
     async with node(authority(clock), "pod-1") as one:
         one.agent.unregister("pod-1")
         one.agent.unregister("never-seen")
-        gone = (one.agent.identity("pod-1"), one.agent.svid("pod-1"), one.agent.holding("pod-1"))
+        gone = (one.agent.identity("pod-1"), one.agent.context("pod-1"), one.agent.holding("pod-1"))
         assert gone == (None, None, None)
         clock.now += HOUR
         await one.turn()
@@ -434,7 +434,7 @@ def test_no_key_is_shown_when_things_are_logged(caplog: pytest.LogCaptureFixture
     async def play() -> None:
         async with node(authority(FakeClock()), "pod-1") as one:
             identity = one.identity("pod-1")
-            shown = repr([one.agent, one.agent._workloads, one.agent.svid("pod-1"), one.agent.context("pod-1")])
+            shown = repr([one.agent, one.agent._workloads, one.agent.context("pod-1")])
             assert identity.key.splitlines()[1] not in shown.replace("\\n", "\n") + caplog.text
 
     asyncio.run(play())

@@ -130,7 +130,7 @@ def test_unknown_members_and_further_certificates_are_ignored() -> None:
     assert len(decode(TD, json.dumps(value).encode()).jwt_authorities) == 1
 
 
-def der(certificate: x509.Certificate) -> str:
+def x5c_of(certificate: x509.Certificate) -> str:
     return base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
 
 
@@ -158,8 +158,11 @@ def der(certificate: x509.Certificate) -> str:
         ({"use": "x509-svid", "x5c": [5]}, "keys[1].x5c: not an array of strings"),
         ({"use": "x509-svid", "x5c": ["!"]}, "keys[1].x5c: not base64"),
         ({"use": "x509-svid", "x5c": ["AAAA"]}, "keys[1].x5c: not a DER certificate"),
-        ({"use": "x509-svid", "x5c": [der(LEAF)]}, "keys[1].x5c: not the certificate of a CA"),
-        ({"use": "x509-svid", "x5c": [der(CERTIFICATES[1])]}, "keys[1].x5c: the certificate's key is not the one"),
+        ({"use": "x509-svid", "x5c": [x5c_of(LEAF)]}, "keys[1].x5c: not the certificate of a CA"),
+        (
+            {"use": "x509-svid", "x5c": [x5c_of(CERTIFICATES[1])]},
+            "keys[1].x5c: the certificate's key is not the one",
+        ),
     ],
 )
 def test_malformed_key_spoils_the_bundle(changes: dict[str, object], reason: str) -> None:

@@ -2,8 +2,8 @@ import asyncio
 import logging
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +18,19 @@ from nginx_mesh.api.spiffe import SpiffeId, workload_id
 from nginx_mesh.identity.common import jwtsvid
 from nginx_mesh.identity.common.bundle import BundleError
 from nginx_mesh.identity.common.client import RefusedError, Registration, SvidRequest, UnavailableError
+from nginx_mesh.identity.common.ids import agent_spiffe_id, server_spiffe_id
 from nginx_mesh.identity.common.keymanager import KeyManagerError
 from nginx_mesh.identity.common.keymanager.disk import DiskKeyManager
 from nginx_mesh.identity.common.keymanager.memory import MemoryKeyManager
-from nginx_mesh.identity.common.keys import generate_key, key_type_of
-from nginx_mesh.identity.common.x509svid import request_svid, spiffe_id_of
+from nginx_mesh.identity.common.keys import key_type_of
+from nginx_mesh.identity.common.x509svid import spiffe_id_of
+from nginx_mesh.identity.server.admission import Admission
 from nginx_mesh.identity.server.attestation import Attested
-from nginx_mesh.identity.server.authority import MAX_BATCH, Authority, public_key_of
-from nginx_mesh.identity.server.carecords import JournalError
+from nginx_mesh.identity.server.authority import MAX_BATCH, Authority
+from nginx_mesh.identity.server.carecords import CaRecordsError
+from nginx_mesh.identity.server.csr import public_key_of
 from nginx_mesh.identity.server.datastore import Datastore, DatastoreError
 from nginx_mesh.identity.server.ownsvid import OwnSvid
-from nginx_mesh.identity.server.registrations import agent_id, server_id
 from nginx_mesh.identity.server.upstream.base import UpstreamError
 from tests.unit.identity.authorities import (
     AGENT,
@@ -36,26 +38,24 @@ from tests.unit.identity.authorities import (
     DAY,
     HOUR,
     HOURLY,
+    KEY,
     MINUTE,
     NOW,
     WEB,
     Company,
     FakeClock,
     authority,
+    csr,
     names_of,
     sqlite,
+    started,
 )
 from tests.unit.identity.chains import Verifier
 
 from .upstream import pki
 
 ME = str(AGENT)
-OTHER = str(agent_id("example.org", "node-2"))
-KEY = generate_key("ec-p256")
-
-
-def csr(spiffe_id: SpiffeId | None = WEB, key: object = KEY) -> bytes:
-    return request_svid(key, spiffe_id).public_bytes(serialization.Encoding.DER)  # type: ignore[arg-type]
+OTHER = str(agent_spiffe_id("example.org", "node-2"))
 
 
 def roots(server: Authority) -> tuple[x509.Certificate, ...]:
@@ -69,15 +69,6 @@ async def signed(server: Authority, spiffe_id: SpiffeId = WEB) -> tuple[x509.Cer
     (answer,) = await server.sign(ME, [SvidRequest(name, csr(spiffe_id))])
     assert answer.refused == ""
     return tuple(x509.load_der_x509_certificate(each) for each in answer.chain)
-
-
-@asynccontextmanager
-async def started(server: Authority) -> AsyncIterator[Authority]:
-    try:
-        await server.start()
-        yield server
-    finally:
-        await server.close()
 
 
 @contextmanager
@@ -174,11 +165,11 @@ async def test_keys_in_memory_make_a_new_ca_and_the_bundle_keeps_the_old_root(tm
         assert Verifier(roots(after)).spiffe_id(chain[0], clock.now) == str(WEB)
 
 
-async def test_a_bundle_that_was_lost_has_the_ca_of_the_journal_again(tmp_path: Path) -> None:
+async def test_a_bundle_that_was_lost_has_the_ca_of_the_records_again(tmp_path: Path) -> None:
     clock, keys = FakeClock(), MemoryKeyManager()
     async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))) as before:
         bundle = before.bundles.own
-        before.datastore.delete_bundle("example.org")
+        before.datastore.delete_relationship("example.org")
     async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))) as after:
         assert after.bundles.own.x509_authorities == bundle.x509_authorities
         assert after.bundles.own.jwt_authorities == bundle.jwt_authorities
@@ -233,24 +224,24 @@ async def test_damaged_keys_are_reported_and_left_as_they_are(tmp_path: Path) ->
     other = next(each for each in directory.iterdir() if each.name.startswith("jwt-"))
     path.write_bytes(other.read_bytes())
     swapped = authority(clock, keys=DiskKeyManager(directory), datastore=sqlite(tmp_path / "data", clock))
-    with pytest.raises(JournalError, match=r"CA journal of server: authorities\[0\]: the key x509-.* is not that of"):
+    with pytest.raises(CaRecordsError, match=r"CA records of server: authorities\[0\]: the key x509-.* is not that of"):
         async with started(swapped):
             pass
     assert path.read_bytes() == other.read_bytes()
 
 
-async def test_a_damaged_journal_or_bundle_is_reported_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_damaged_ca_records_or_bundles_are_reported_and_left_as_they_are(tmp_path: Path) -> None:
     clock, keys = FakeClock(), MemoryKeyManager()
     async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))) as server:
-        journal = server.datastore.journal("server")
-        assert journal is not None
-        server.datastore.put_journal("server", journal[:-1])
-    with pytest.raises(JournalError, match=r"sqlite3 datastore .*: CA journal of server: "):
+        records = server.datastore.ca_records("server")
+        assert records is not None
+        server.datastore.put_ca_records("server", records[:-1])
+    with pytest.raises(CaRecordsError, match=r"sqlite3 datastore .*: CA records of server: "):
         async with started(authority(clock, keys=keys, datastore=sqlite(tmp_path, clock))):
             pass
     with closing(sqlite(tmp_path, clock)) as store:
-        assert store.journal("server") == journal[:-1]
-        store.put_journal("server", journal)
+        assert store.ca_records("server") == records[:-1]
+        store.put_ca_records("server", records)
         bundle = store.bundle("example.org")
         store.put_bundle("example.org", b"{}", bundle)
     with pytest.raises(BundleError):
@@ -688,73 +679,15 @@ async def test_jwt_svids_are_for_the_audience_that_was_asked_for_and_bounded() -
                 await server.sign_jwt(ME, "pod", audience)
 
 
-# --- agents ---
-
-
-async def attested(server: Authority, name: str = "node-1") -> x509.Certificate:
-    spiffe_id = agent_id("example.org", name)
-    return (await server.attest_agent(Attested(str(spiffe_id)), "join_token", csr(None)))[0]
-
-
-async def test_an_agent_is_admitted_by_its_newest_svid_and_the_one_before_until_that_is_used() -> None:
-    async with started(authority(FakeClock())) as server:
-        first = await attested(server)
-        node = await server.admit(AGENT, first.serial_number)
-        (lost, *_) = await server.renew_agent(node, csr(None))  # its answer never arrives
-        node = await server.admit(AGENT, first.serial_number)
-        (second, *_) = await server.renew_agent(node, csr(None))
-        await server.admit(AGENT, first.serial_number)
-        with pytest.raises(RefusedError, match=r"not the one that .*node-1 was given last"):
-            await server.admit(AGENT, lost.serial_number)
-        await server.admit(AGENT, second.serial_number)
-        with pytest.raises(RefusedError, match="not the one that"):
-            await server.admit(AGENT, first.serial_number)
-        again = await attested(server)
-        with pytest.raises(RefusedError, match="not the one that"):
-            await server.admit(AGENT, second.serial_number)
-        await server.admit(AGENT, again.serial_number)
-
-
-async def test_a_ban_is_not_undone_by_what_the_agent_was_about_to_do() -> None:
-    async with started(authority(FakeClock())) as server:
-        leaf = await attested(server)
-        node = await server.admit(AGENT, leaf.serial_number)
-        server.datastore.ban_node(ME, True)
-        with pytest.raises(RefusedError, match="banned or evicted just now"):
-            await server.renew_agent(node, csr(None))
-        with pytest.raises(RefusedError, match="is banned"):
-            await server.admit(AGENT, leaf.serial_number)
-        with pytest.raises(RefusedError, match="is banned"):
-            await attested(server)
-        server.datastore.ban_node(ME, False)
-        node = await server.admit(AGENT, leaf.serial_number)
-        server.datastore.delete_node(ME)
-        with pytest.raises(RefusedError, match="banned or evicted just now"):
-            await server.renew_agent(node, csr(None))
-        with pytest.raises(RefusedError, match="is not an attested agent"):
-            await server.admit(AGENT, leaf.serial_number)
-
-
-async def test_only_agents_are_admitted() -> None:
-    async with started(authority(FakeClock())) as server:
-        leaf = await attested(server)
-        for spiffe_id in (WEB, server_id("example.org"), agent_id("example.org", "node-2")):
-            with pytest.raises(RefusedError, match="is not an attested agent"):
-                await server.admit(spiffe_id, leaf.serial_number)
-        with pytest.raises(RefusedError, match="csr: it asks for the name"):
-            await server.renew_agent(await server.admit(AGENT, leaf.serial_number), csr(WEB))
-
-
 async def test_the_servers_own_svid_is_renewed_at_half_life_when_its_ca_is_retired_and_when_the_clock_is_set() -> None:
     clock = FakeClock()
     async with started(authority(clock)) as server:
-        own = OwnSvid(server, server_id("example.org"), ["identity.nginx-mesh"])
+        own = OwnSvid(server, server_spiffe_id("example.org"))
 
         def serial() -> int:
             svid = own()
             assert svid is not None
-            assert spiffe_id_of(svid.chain[0]) == server_id("example.org")
-            assert names_of(svid.chain[0]) == ["identity.nginx-mesh"]
+            assert spiffe_id_of(svid.chain[0]) == server_spiffe_id("example.org")
             return svid.chain[0].serial_number
 
         first = serial()
@@ -783,7 +716,7 @@ async def test_secrets_are_not_shown_when_things_are_logged(tmp_path: Path, capl
         await signed(server)
         clock.now += 12 * HOUR
         await server.turn()
-        svid = OwnSvid(server, server_id("example.org"))()
+        svid = OwnSvid(server, server_spiffe_id("example.org"))()
         token = server.issue_jwt(WEB, ["api"], 60)
         shown = repr([server, server.current, server.upcoming, svid, token, server.issued]) + caplog.text
     secrets = [path.read_text().splitlines()[2] for path in (tmp_path / "keys").iterdir()]
@@ -819,8 +752,8 @@ async def test_a_store_that_fails_is_told_from_a_refusal(tmp_path: Path) -> None
             lambda: server.register(ME, [Registration("pod", str(WEB))]),
             lambda: server.unregister(ME, ["pod"]),
             lambda: server.entries(ME, 0),
-            lambda: server.admit(AGENT, 1),
-            lambda: attested(server),
+            lambda: Admission(server).admit(AGENT, 1),
+            lambda: Admission(server).attest(Attested(ME), "join_token", csr(None)),
         ):
             with pytest.raises(UnavailableError, match=r"sqlite3 datastore .*: closed"):
                 await call()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_mesh.identity.common.keys import KEY_TYPES, KeyType, PrivateKey, to_pem
-from nginx_mesh.identity.server import carecords as journal
+from nginx_mesh.identity.server import carecords
 from nginx_mesh.identity.server.ca import Ca, CaSet, CaSettings, Retired
 from tests.unit.identity.authorities import HOUR, NOW, advanced, new_ca
 
@@ -27,13 +27,13 @@ def keys_of(cas: CaSet) -> dict[str, PrivateKey]:
     found: dict[str, PrivateKey] = {}
     for ca in (cas.current, cas.next):
         if ca is not None:
-            found |= zip(journal.key_names(ca), (ca.key, ca.jwt_key), strict=True)
+            found |= zip(carecords.key_names(ca), (ca.key, ca.jwt_key), strict=True)
     return found
 
 
 CAS = rotated()
 KEYS = keys_of(CAS)
-GOOD = journal.encode(CAS)
+GOOD = carecords.encode(CAS)
 
 
 def resealed(content: bytes) -> bytes:
@@ -50,7 +50,7 @@ def facts(ca: Ca | None) -> list[object]:
 @pytest.mark.parametrize("key_type", KEY_TYPES)
 def test_cas_come_back_as_they_were_kept(key_type: KeyType) -> None:
     cas = rotated(key_type)
-    back = journal.decode(journal.encode(cas), keys_of(cas).get)
+    back = carecords.decode(carecords.encode(cas), keys_of(cas).get)
     assert facts(back.current) == facts(cas.current)
     assert facts(back.next) == facts(cas.next)
     assert back.retired == cas.retired
@@ -60,15 +60,15 @@ def test_a_ca_below_others_comes_back_with_its_chain_and_its_end() -> None:
     below = CaSettings("example.org", "ec-p256", 24 * HOUR, "company-1")
     middle = pki.make_ca("middle", end=NOW + 99 * HOUR).certificate
     ca = replace(new_ca(below, NOW, NOW), intermediates=(middle,), limit=NOW + 5 * HOUR, retires_previous=True)
-    back = journal.decode(journal.encode(CaSet(ca)), keys_of(CaSet(ca)).get).current
+    back = carecords.decode(carecords.encode(CaSet(ca)), keys_of(CaSet(ca)).get).current
     assert facts(back) == facts(ca)
 
 
 def test_an_empty_set_comes_back_empty() -> None:
-    assert journal.decode(journal.encode(CaSet()), KEYS.get) == CaSet()
+    assert carecords.decode(carecords.encode(CaSet()), KEYS.get) == CaSet()
 
 
-def test_a_journal_holds_no_keys() -> None:
+def test_ca_records_hold_no_keys() -> None:
     assert b"PRIVATE" not in GOOD
     for key in KEYS.values():
         secret = key.private_numbers()
@@ -79,18 +79,18 @@ def test_a_journal_holds_no_keys() -> None:
 def test_a_ca_whose_keys_are_gone_is_left_out() -> None:
     names = list(KEYS)
     for missing in names[:2]:
-        back = journal.decode(GOOD, {name: key for name, key in KEYS.items() if name != missing}.get)
+        back = carecords.decode(GOOD, {name: key for name, key in KEYS.items() if name != missing}.get)
         assert back.current is None
         assert facts(back.next) == facts(CAS.next)
-    gone = journal.decode(GOOD, lambda _: None)
+    gone = carecords.decode(GOOD, lambda _: None)
     assert (gone.current, gone.next, gone.retired) == (None, None, CAS.retired)
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
 def test_an_altered_byte_is_noticed(position: int, flip: int) -> None:
     damaged = GOOD[:position] + bytes([GOOD[position] ^ flip]) + GOOD[position + 1 :]
-    with pytest.raises(journal.JournalError, match="damaged"):
-        journal.decode(damaged, KEYS.get)
+    with pytest.raises(carecords.CaRecordsError, match="damaged"):
+        carecords.decode(damaged, KEYS.get)
 
 
 @given(
@@ -98,9 +98,9 @@ def test_an_altered_byte_is_noticed(position: int, flip: int) -> None:
     | st.binary(max_size=200).map(resealed)
     | st.integers(0, len(GOOD) - 1).map(lambda end: GOOD[:end])
 )
-def test_garbage_and_cut_journals_are_refused(damaged: bytes) -> None:
-    with pytest.raises(journal.JournalError):
-        journal.decode(damaged, KEYS.get)
+def test_garbage_and_cut_ca_records_are_refused(damaged: bytes) -> None:
+    with pytest.raises(carecords.CaRecordsError):
+        carecords.decode(damaged, KEYS.get)
 
 
 def changed(index: int, **fields: object) -> bytes:
@@ -123,12 +123,12 @@ def changed(index: int, **fields: object) -> bytes:
         (GOOD[:-1], "damaged"),
     ],
 )
-def test_what_is_wrong_with_a_journal_is_named(damaged: bytes, reason: str) -> None:
-    with pytest.raises(journal.JournalError, match=reason):
-        journal.decode(damaged, KEYS.get)
+def test_what_is_wrong_with_ca_records_is_named(damaged: bytes, reason: str) -> None:
+    with pytest.raises(carecords.CaRecordsError, match=reason):
+        carecords.decode(damaged, KEYS.get)
 
 
 def test_names_of_keys_fit_every_key_manager_whatever_identifiers_strangers_give() -> None:
     ca = new_ca(DAILY, NOW, NOW)
-    assert all(len(name) <= 64 for name in journal.key_names(ca))
-    assert journal.key_names(ca)[0].removeprefix("x509-") != ca.ca_id
+    assert all(len(name) <= 64 for name in carecords.key_names(ca))
+    assert carecords.key_names(ca)[0].removeprefix("x509-") != ca.ca_id

@@ -20,7 +20,7 @@ import pytest
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.values import HostPort
-from nginx_mesh.identity.server.config import health_endpoint
+from nginx_mesh.identity.server.config import parse_health_address
 from tests.mesh.identityserver import IdentityProcess
 from tests.unit.observe.promtool import complaints
 
@@ -122,12 +122,12 @@ def test_an_address_that_is_taken_ends_the_server_with_a_clear_error(server: Wat
 
 
 def test_a_port_alone_is_on_loopback_and_bad_addresses_are_refused() -> None:
-    assert health_endpoint("9000") == HostPort("127.0.0.1", 9000)
-    assert health_endpoint("0.0.0.0:9000") == HostPort("0.0.0.0", 9000)
-    assert health_endpoint("unix:/run/health.sock") == Path("/run/health.sock")
+    assert parse_health_address("9000") == HostPort("127.0.0.1", 9000)
+    assert parse_health_address("0.0.0.0:9000") == HostPort("0.0.0.0", 9000)
+    assert parse_health_address("unix:/run/health.sock") == Path("/run/health.sock")
     for bad in ("99999", "host", "", "0"):
         with pytest.raises(FieldError, match=r"identity\.healthAddress"):
-            health_endpoint(bad)
+            parse_health_address(bad)
 
 
 def test_the_process_ends_at_once_while_its_health_is_asked_for() -> None:

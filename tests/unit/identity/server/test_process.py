@@ -27,13 +27,13 @@ from nginx_mesh.identity.agent.remote import RemoteClient, join_token
 from nginx_mesh.identity.common import tls, wire
 from nginx_mesh.identity.common.bundle import TrustBundle
 from nginx_mesh.identity.common.client import RefusedError, Registration, SvidRequest, UnavailableError
+from nginx_mesh.identity.common.ids import agent_spiffe_id, server_spiffe_id
 from nginx_mesh.identity.common.keymanager import KeyManagerError
 from nginx_mesh.identity.common.keymanager.disk import DiskKeyManager
 from nginx_mesh.identity.common.keymanager.memory import MemoryKeyManager
 from nginx_mesh.identity.common.keys import generate_key, to_pem
 from nginx_mesh.identity.common.workload import X509Svid
 from nginx_mesh.identity.common.x509svid import request_svid
-from nginx_mesh.identity.server.registrations import agent_id, server_id
 from nginx_mesh.protocol.state import Identity
 from tests.mesh.identityserver import IdentityProcess
 from tests.unit.identity.authorities import API, WEB, Company, leaf
@@ -41,7 +41,7 @@ from tests.unit.identity.chains import Verifier
 from tests.unit.identity.domains import Domain
 
 TD = "example.org"
-NODE_1 = agent_id(TD, "node-1")
+NODE_1 = agent_spiffe_id(TD, "node-1")
 
 
 class Server(IdentityProcess):
@@ -205,8 +205,8 @@ async def test_forged_svids_of_agents_are_refused_and_logged(shared: Server) -> 
     minted_key = generate_key("ec-p256")
     for spiffe_id, reason in (
         (WEB, f"{WEB} is not an attested agent"),
-        (server_id(TD), "is not an attested agent"),
-        (agent_id(TD, "nobody"), "nobody is not an attested agent"),
+        (server_spiffe_id(TD), "is not an attested agent"),
+        (agent_spiffe_id(TD, "nobody"), "nobody is not an attested agent"),
         (true.spiffe_id, "is not the one that"),  # the right CA and name, and yet not what it was given
     ):
         request = request_svid(minted_key, spiffe_id).public_bytes(serialization.Encoding.DER)
@@ -301,12 +301,14 @@ async def test_svids_that_are_over_or_not_valid_yet_prove_nothing(shared: Server
     client = shared.client(shared.token("late"))
     await client.sync([])
     key = generate_key("ec-p256")
-    request = request_svid(key, agent_id(TD, "late")).public_bytes(serialization.Encoding.DER)
-    minted = shared.admin("POST", "/mint", {"spiffe_id": str(agent_id(TD, "late")), "csr": to_text(request), "ttl": 1})
+    request = request_svid(key, agent_spiffe_id(TD, "late")).public_bytes(serialization.Encoding.DER)
+    minted = shared.admin(
+        "POST", "/mint", {"spiffe_id": str(agent_spiffe_id(TD, "late")), "csr": to_text(request), "ttl": 1}
+    )
     chain = tuple(x509.load_pem_x509_certificates(minted["chain"].encode()))
     await asyncio.sleep(max(0.0, minted["not_after"] + 1.1 - time.time()))
     with pytest.raises((aiohttp.ClientError, OSError)):
-        await asked(shared, "GET", "/v1/entries", svid=X509Svid(agent_id(TD, "late"), chain, key))
+        await asked(shared, "GET", "/v1/entries", svid=X509Svid(agent_spiffe_id(TD, "late"), chain, key))
     assert "certificate has expired" in shared.log()
 
 
@@ -445,7 +447,7 @@ async def test_a_restart_is_over_in_seconds_and_nothing_is_attested_or_issued_ag
 
         # The agent's own restart: what it is, it is still.
         again = server.client(tmp_path / "no token", DiskKeyManager(tmp_path / "agent"))
-        assert again.agent_id == NODE_1
+        assert svid_of(again).spiffe_id == NODE_1
         async with agent_of(again, "pod-1"):
             assert svid_of(again).chain == own.chain
             await until(lambda: server.entries() == {"pod-1"})

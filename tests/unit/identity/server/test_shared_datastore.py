@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 
 from nginx_mesh.identity.common.client import RefusedError, Registration, SvidRequest
+from nginx_mesh.identity.server.admission import Admission
 from nginx_mesh.identity.server.authority import Authority
 from nginx_mesh.identity.server.datastore import DatastoreConfig, open_datastore
 from tests.unit.identity.authorities import (
@@ -21,12 +22,13 @@ from tests.unit.identity.authorities import (
     Node,
     authority,
     certificates,
+    csr,
     leaf,
 )
 from tests.unit.identity.chains import Verifier
 
 from .datastore.servers import SERVERS
-from .test_authority import attested, csr
+from .test_admission import attested
 
 BACKENDS = ["sqlite3", "postgres"]
 
@@ -99,10 +101,11 @@ async def test_what_one_registers_the_other_signs_and_agents_of_both_believe_eac
 
 async def test_an_agent_admitted_by_one_is_known_and_can_be_banned_at_the_other(tmp_path: Path) -> None:
     async with pair("sqlite3", tmp_path, FakeClock()) as (one, two):
-        svid = await attested(one)
-        node = await two.admit(AGENT, svid.serial_number)
-        renewed = (await two.renew_agent(node, csr(None)))[0]
-        await one.admit(AGENT, renewed.serial_number)
+        admission = Admission(one)
+        svid = await attested(admission)
+        node = await Admission(two).admit(AGENT, svid.serial_number)
+        renewed = (await Admission(two).renew(node, csr(None)))[0]
+        await admission.admit(AGENT, renewed.serial_number)
         two.datastore.ban_node(str(AGENT), True)
         with pytest.raises(RefusedError, match="is banned"):
-            await one.admit(AGENT, renewed.serial_number)
+            await admission.admit(AGENT, renewed.serial_number)

@@ -1,1 +1,1 @@
-"""Identities from a SPIRE deployment instead of our own authority."""
+"""Identities from a SPIRE deployment instead of an authority of ours."""

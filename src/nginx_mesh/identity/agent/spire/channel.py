@@ -1,4 +1,4 @@
-"""The ways to a SPIRE server's API: its own unix socket, or TCP with mTLS as one of its administrators."""
+"""How the API of a SPIRE server is reached: on its unix socket, or by TCP with mTLS as one of its administrators."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CHUNK = 64 << 10
 
 
 class ServerChannel(Protocol):
-    """A way to the server."""
+    """Opens gRPC channels to the server."""
 
     def use(self, context: WorkloadContext) -> None:
-        """What the agent gave us, for servers that want to know whom they talk to."""
+        """Take what the agent gave us, from which a server that authenticates its callers is shown an SVID."""
 
     def open(self) -> AbstractAsyncContextManager[grpc.aio.Channel]:
-        """A channel. Raises SpireError when there can be none yet."""
+        """A channel, as a context manager. Raises SpireError while there can be none."""
 
 
 class UnixServer:
@@ -54,7 +54,7 @@ class UnixServer:
 class TcpServer:
     """A ServerChannel: mTLS with the SVID of an entry that the server was told is an administrator's.
 
-    The server is believed to be one if it is `spiffe://<trust domain>/spire/server` by the bundle that the agent gave.
+    The server has to prove that it is `spiffe://<trust domain>/spire/server` by the bundle that the agent gave.
     """
 
     def __init__(self, address: HostPort, admin_id: SpiffeId) -> None:
@@ -75,8 +75,8 @@ class TcpServer:
         """See ServerChannel."""
         if self._svid is None:
             raise SpireError(f"the SPIRE agent grants us no {self._admin_id} to call its server with")
-        # gRPC for Python checks host names, which SPIRE's servers have none of, and cannot check SPIFFE IDs. So TLS is
-        # ours, and gRPC's end of it a socket in a directory that nobody else can enter.
+        # gRPC for Python checks host names, which the certificates of SPIRE's servers lack, and cannot check SPIFFE
+        # IDs. So we do the TLS ourselves, and gRPC connects to a socket in a directory that nobody else can enter.
         with tempfile.TemporaryDirectory(prefix="nginx-mesh-") as directory:
             socket = Path(directory) / "spire"
             relay = await asyncio.start_unix_server(self._relay, path=socket)

@@ -1,4 +1,4 @@
-"""A SPIRE server's registration entries: who may have which SPIFFE ID. A client of its Entry API."""
+"""A client of the Entry API of SPIRE servers, whose registration entries say who may have which SPIFFE ID."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class SpireError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Selector:
-    """What a SPIRE agent finds out about a workload, as `unix:uid:0`, where `type` is "unix" and `value` the rest."""
+    """What a SPIRE agent finds out about a workload: `unix:uid:0` has the type "unix" and the value "uid:0"."""
 
     type: str
     value: str
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """The selector that `type:value` spells. Raises ValueError."""
+        """The selector in a text `type:value`. Raises ValueError."""
         kind, colon, value = text.partition(":")
         if not kind or not colon or not value:
             raise ValueError(f"{text!r} is not a selector as type:value")
@@ -55,7 +55,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Entry:
-    """Whoever `parent_id` (an agent) finds to have all `selectors` may have this identity. `svid_ttl` is seconds."""
+    """The identity of every workload in which the agent `parent_id` finds all `selectors`. `svid_ttl` is seconds."""
 
     entry_id: str
     spiffe_id: SpiffeId
@@ -67,20 +67,20 @@ class Entry:
 
 
 class Channel(Protocol):
-    """A way to the server; grpc.aio.Channel is one."""
+    """What the client needs of a grpc.aio.Channel."""
 
     def unary_unary(self, method: str, request_serializer: Any, response_deserializer: Any) -> Any:
         """A callable for a method."""
 
 
 class EntryClient:
-    """Calls a SPIRE server. All methods raise SpireError; what was done before stays done."""
+    """Calls a SPIRE server. All methods raise SpireError; batches that the server took before that remain."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     async def of_parent(self, parent_id: SpiffeId) -> list[Entry]:
-        """All entries with this parent. Those that are none of ours to begin with are passed over."""
+        """All entries with this parent. Those whose IDs are no valid SPIFFE IDs are ignored."""
         request = pb.ListEntriesRequest(
             filter=pb.ListEntriesRequest.Filter(by_parent_id=_id(parent_id)), output_mask=_MASK, page_size=_PAGE
         )
@@ -94,9 +94,9 @@ class EntryClient:
         raise SpireError(f"ListEntries: more than {_MAX_PAGES} pages")
 
     async def create(self, entries: Sequence[Entry]) -> dict[str, str]:
-        """Add entries. An equal one that is there under another ID is as good.
+        """Add entries. One that exists under another ID counts as added.
 
-        Answers why, by the ID of the entry, for those that the server refused.
+        Returns the entries that the server refused: the reason by the ID of the entry.
         """
         refused: dict[str, str] = {}
         for batch in _batches(entries):
@@ -106,7 +106,7 @@ class EntryClient:
         return refused
 
     async def update(self, entries: Sequence[Entry]) -> dict[str, str]:
-        """Make entries what they should be, by their IDs. Answers as `create`."""
+        """Replace entries that have the same IDs. Returns what `create` does."""
         refused: dict[str, str] = {}
         for batch in _batches(entries):
             request = pb.BatchUpdateEntryRequest(
@@ -117,7 +117,7 @@ class EntryClient:
         return refused
 
     async def delete(self, entry_ids: Sequence[str]) -> dict[str, str]:
-        """Remove entries by their IDs; those that have gone are passed over. Answers as `create`."""
+        """Remove entries by their IDs. Unknown ones are ignored. Returns what `create` does."""
         refused: dict[str, str] = {}
         for batch in _batches(entry_ids):
             request = pb.BatchDeleteEntryRequest(ids=batch)
@@ -160,7 +160,7 @@ def _parsed(message: pb.Entry) -> Entry | None:
             message.x509_svid_ttl,
         )
     except SpiffeIdError:
-        return None  # older servers let things in that are no SPIFFE IDs
+        return None  # older servers took IDs that are no SPIFFE IDs
 
 
 def _id(spiffe_id: SpiffeId) -> pb.SPIFFEID:

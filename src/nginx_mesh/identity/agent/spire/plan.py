@@ -1,4 +1,4 @@
-"""Which registration entries there have to be, and what to change so that there are. Pure."""
+"""Which registration entries SPIRE's server has to have, and what to change until it has them. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .entries import Entry, Selector
 class EntrySettings:
     """What all of our entries have in common.
 
-    `parent_id` is the agent that serves this machine, `selectors` what it knows us by. The IDs of our entries begin
-    with `prefix` (letters, digits, dot, dash, underscore): entries that are called otherwise are somebody else's.
-    `svid_ttl` is seconds.
+    `parent_id` is the agent that serves this machine, and recognises us by `selectors`. The IDs of our entries begin
+    with `prefix` (letters, digits, dots, dashes, underscores). All other entries are somebody else's. `svid_ttl` is
+    seconds.
     """
 
     parent_id: SpiffeId
@@ -28,7 +28,7 @@ class EntrySettings:
     prefix: str = "nginx-mesh"
 
     def is_ours(self, entry: Entry) -> bool:
-        """Whether we made it, now or in an earlier life."""
+        """Whether this process made the entry, or an earlier one with the same prefix."""
         return entry.parent_id == self.parent_id and bool(
             re.fullmatch(rf"{re.escape(self.prefix)}-[0-9a-f]{{32}}", entry.entry_id)
         )
@@ -36,7 +36,7 @@ class EntrySettings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do about entries. `surplus` are IDs of ours that nobody needs, `foreign` what others made and we use."""
+    """Changes of entries. `surplus` has the IDs of ours that nobody needs, `foreign` those of others that we use."""
 
     create: tuple[Entry, ...] = ()
     update: tuple[Entry, ...] = ()
@@ -66,8 +66,8 @@ def wanted(settings: EntrySettings, registered: Iterable[tuple[SpiffeId, Iterabl
 def plan(settings: EntrySettings, entries: Mapping[SpiffeId, Entry], existing: Iterable[Entry]) -> Plan:
     """How to get from what exists to what is wanted.
 
-    Only entries of ours are ever changed. Where somebody else made an equal one, it serves as it is: SPIRE has no room
-    for another.
+    Only entries of ours are ever changed. Where somebody else made an equal one, we use that, because SPIRE takes no
+    second one.
     """
     missing = {entry.entry_id: entry for entry in entries.values()}
     update: list[Entry] = []
@@ -93,7 +93,7 @@ def _fingerprint(settings: EntrySettings, spiffe_id: SpiffeId) -> str:
 
 
 def _normal(entry: Entry) -> Entry:
-    """The entry with its names in order, which means nothing."""
+    """The entry with its DNS names sorted, as their order means nothing."""
     return Entry(
         entry.entry_id,
         entry.spiffe_id,

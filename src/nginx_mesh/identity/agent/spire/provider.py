@@ -1,7 +1,7 @@
 """The identities of the workloads on one machine, from SPIRE: entries at its server, SVIDs from its agent.
 
-We are one workload of the agent, entitled to the identity of every service account that runs here; what it hands us we
-pass on to the pods. Private keys are made by the agent.
+To SPIRE's agent we are one workload, entitled to the identity of every service account that runs here, and we pass on
+to the pods what it gives us. SPIRE's agent makes the private keys.
 """
 
 from __future__ import annotations
@@ -9,24 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-from cryptography import x509
 
 from nginx_mesh.api.spiffe import SpiffeId
-from nginx_mesh.identity.agent.agent import Holding
-from nginx_mesh.identity.agent.provider import OnUpdate
-from nginx_mesh.identity.common.bundle import TrustBundle
+from nginx_mesh.identity.agent.provider import Holding, OnUpdate
+from nginx_mesh.identity.agent.source import ProviderSource
 from nginx_mesh.identity.common.keys import to_pem
 from nginx_mesh.identity.common.latest import Latest
 from nginx_mesh.identity.common.workload import JwtRefusedError, JwtSvid, WorkloadContext, X509Svid
-from nginx_mesh.identity.common.x509svid import certificate_pem, check_dns_names
-from nginx_mesh.identity.server.authority import issuer_id
-from nginx_mesh.identity.server.ca import key_identifier
+from nginx_mesh.identity.common.x509svid import authority_key_id, certificates_pem, check_dns_names, subject_key_id
 from nginx_mesh.protocol.state import Identity
 
 from .channel import ServerChannel
@@ -37,7 +33,7 @@ from .workload import WorkloadClient
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 60.0
-"""How long an entry stays that nobody needs: after a start pods come back, in a rollout one follows the other."""
+"""For how long an entry stays that nobody needs: pods come back after a start, and follow each other in a rollout."""
 
 _RESYNC_SECONDS = 300.0
 _FIRST_RETRY = 0.2
@@ -52,10 +48,10 @@ class _Workload:
 
 
 class SpireProvider:
-    """An IdentityProvider before SPIRE.
+    """An IdentityProvider whose identities come from SPIRE.
 
-    Workloads of one SPIFFE ID share an entry and its SVID. What SPIRE gave stays while its server or agent is away;
-    what the agent takes away is gone.
+    Workloads of one SPIFFE ID share an entry and its SVID. They keep what SPIRE gave while its server or agent does not
+    answer, and lose what the agent takes away. `linger` and `resync` are seconds.
     """
 
     def __init__(
@@ -79,10 +75,10 @@ class SpireProvider:
         self._complaints: dict[str, str] = {}
         self._server_problem = ""
         self._stale = asyncio.Event()
-        self._tick = Latest(0)
+        self._changes = Latest(0)
 
     def reconfigure(self, svid_ttl: int) -> None:
-        """SVIDs shall live this many seconds."""
+        """Have SVIDs live for `svid_ttl` seconds."""
         self._settings = replace(self._settings, svid_ttl=svid_ttl)
         self._stale.set()
 
@@ -108,7 +104,7 @@ class SpireProvider:
         return None if known is None else self._identities.get(known.spiffe_id)
 
     def holding(self, workload: str) -> Holding | None:
-        """What a workload holds, None if it is not registered. SPIRE does not tell when it renews."""
+        """See IdentityProvider. SPIRE does not tell when it renews."""
         known = self._workloads.get(workload)
         if known is None:
             return None
@@ -120,10 +116,10 @@ class SpireProvider:
             str(known.spiffe_id),
             known.dns_names,
             f"{leaf.serial_number:x}",
-            _named(issuer_id, leaf),
+            authority_key_id(leaf),
             leaf.not_valid_before_utc.timestamp(),
             leaf.not_valid_after_utc.timestamp(),
-            bundle=tuple(sorted(_named(key_identifier, root) for root in own.x509_authorities)),
+            bundle=tuple(sorted(subject_key_id(root) for root in own.x509_authorities)),
         )
 
     @property
@@ -131,24 +127,24 @@ class SpireProvider:
         """See IdentityProvider."""
         return self._agent.problem or self._server_problem
 
-    def source(self, workload: str) -> _Source:
+    def source(self, workload: str) -> ProviderSource:
         """See IdentityProvider."""
-        return _Source(self, workload)
+        return ProviderSource(self, workload)
 
-    def node_source(self) -> _Source:
+    def node_source(self) -> ProviderSource:
         """See IdentityProvider."""
-        return _Source(self, None)
+        return ProviderSource(self, None)
 
     async def run(self, on_update: OnUpdate) -> None:
         """See IdentityProvider. An identity that is taken away is reported as None."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._agent.run())
             tasks.create_task(self._keep_entries())
-            async for _ in self._tick.values():
+            async for _ in self._changes.values():
                 self._report(on_update)
 
     def context(self, workload: str | None) -> WorkloadContext | None:
-        """All that a workload holds, or with None all workloads together; None when that is nothing."""
+        """See ContextProvider."""
         chosen = self._workloads.values() if workload is None else filter(None, [self._workloads.get(workload)])
         ids = {known.spiffe_id for known in chosen}
         svids = tuple(svid for svid in self._context.svids if svid.spiffe_id in ids)
@@ -157,26 +153,26 @@ class SpireProvider:
     async def jwt_svids(
         self, workload: str | None, audience: Sequence[str], spiffe_id: SpiffeId | None
     ) -> list[JwtSvid]:
-        """Tokens from the agent, one for each identity of the workload (None: of all). Raises JwtRefusedError."""
+        """See ContextProvider. SPIRE's agent issues the tokens."""
         context = self.context(workload)
         ids = [svid.spiffe_id for svid in context.svids if spiffe_id in (None, svid.spiffe_id)] if context else []
         if not ids:
             raise JwtRefusedError("no identity issued")
         return [token for entitled in ids for token in await self._agent.jwt_svids(audience, entitled)]
 
-    def ticks(self) -> AsyncIterator[int]:
-        """A new number whenever what anybody holds may have changed."""
-        return self._tick.values()
+    def changes(self, _: str | None) -> AsyncGenerator[int, None]:
+        """See ContextProvider. Everybody hears of every change."""
+        return self._changes.values()
 
     def _svids(self) -> Mapping[SpiffeId, X509Svid]:
         return {svid.spiffe_id: svid for svid in self._context.svids}
 
     def _changed(self) -> None:
-        self._tick.set(self._tick.value + 1)
+        self._changes.set(self._changes.value + 1)
 
     def _taken(self, context: WorkloadContext) -> None:
-        """The agent said something."""
-        pems = {name: _pem(bundle) for name, bundle in context.bundles.items()}
+        """Take in what SPIRE's agent gives us now."""
+        pems = {name: certificates_pem(bundle.x509_authorities) for name, bundle in context.bundles.items()}
         self._context = context
         self._server.use(context)
         before, self._identities = (
@@ -184,7 +180,7 @@ class SpireProvider:
             {
                 svid.spiffe_id: Identity(
                     spiffe_id=str(svid.spiffe_id),
-                    svid="".join(map(certificate_pem, svid.chain)),
+                    svid=certificates_pem(svid.chain),
                     key=to_pem(svid.key),
                     bundle=pems[svid.spiffe_id.trust_domain],
                     federated={name: pem for name, pem in pems.items() if name != svid.spiffe_id.trust_domain},
@@ -219,7 +215,7 @@ class SpireProvider:
             log.exception("workload %s: its new identity was not taken", name)
 
     async def _keep_entries(self) -> None:
-        """Until cancelled: let SPIRE's server have the entries that are needed, and no others of ours."""
+        """Keep our entries at SPIRE's server at those that are needed, until cancelled."""
         retry, away = _FIRST_RETRY, False
         while True:
             self._stale.clear()
@@ -238,12 +234,12 @@ class SpireProvider:
                 log.info("SPIRE server: answers again")
             retry, away, self._server_problem = _FIRST_RETRY, False, ""
             with suppress(TimeoutError):
-                # wait_for of Python 3.11 may lose a cancellation.
+                # Not wait_for: that of Python 3.11 may lose a cancellation.
                 async with asyncio.timeout(pause):
                     await self._stale.wait()
 
     async def _reconcile(self) -> float:
-        """Bring the server's entries in line; answers after how many seconds to look again. Raises SpireError."""
+        """Change the server's entries where need be. Returns the seconds until the next look. Raises SpireError."""
         settings = self._settings
         entries = wanted(settings, ((known.spiffe_id, known.dns_names) for known in self._workloads.values()))
         async with self._server.open() as channel:
@@ -266,37 +262,8 @@ class SpireProvider:
         return max(0.0, min([self._resync, *pauses, *([_REFUSED_RETRY] if refused else [])]))
 
     def _complain(self, complaints: dict[str, str]) -> None:
-        """Log what was not logged the last time."""
+        """Log the complaints that are new since the last time."""
         for name, complaint in complaints.items():
             if self._complaints.get(name) != complaint:
                 log.warning("entry %s %s", name, complaint)
         self._complaints = complaints
-
-
-class _Source:
-    """A WorkloadSource: one workload, or all of the machine."""
-
-    def __init__(self, provider: SpireProvider, workload: str | None) -> None:
-        self._provider = provider
-        self._workload = workload
-
-    async def updates(self) -> AsyncIterator[WorkloadContext | None]:
-        """See WorkloadSource."""
-        async for _ in self._provider.ticks():
-            yield self._provider.context(self._workload)
-
-    async def jwt_svids(self, audience: Sequence[str], spiffe_id: SpiffeId | None) -> list[JwtSvid]:
-        """See WorkloadSource."""
-        return await self._provider.jwt_svids(self._workload, audience, spiffe_id)
-
-
-def _pem(bundle: TrustBundle) -> str:
-    return "".join(map(certificate_pem, bundle.x509_authorities))
-
-
-def _named(identifier: Callable[[x509.Certificate], str], certificate: x509.Certificate) -> str:
-    """Roots that others made need not have a name."""
-    try:
-        return identifier(certificate)
-    except x509.ExtensionNotFound:
-        return ""

@@ -1,4 +1,4 @@
-"""A provider as the configuration file has it."""
+"""The SPIRE provider that the configuration file describes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.spiffe import SpiffeId, SpiffeIdError
 from nginx_mesh.api.values import parse_host_port
-from nginx_mesh.identity.server.config import SpireSection
+from nginx_mesh.identity.agent.config import SpireSection
 
 from .channel import ServerChannel, TcpServer, UnixServer
 from .entries import Selector
@@ -19,7 +19,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def spire_provider(section: SpireSection, trust_domain: str, svid_ttl: int) -> SpireProvider:
-    """The provider for workloads of `trust_domain`, SPIRE's own. `svid_ttl` is seconds. Raises FieldError."""
+    """The provider for workloads of SPIRE's `trust_domain`. `svid_ttl` is seconds. Raises FieldError."""
     return SpireProvider(
         entry_settings(section, trust_domain, svid_ttl), Path(section.agent_socket), _server(section, trust_domain)
     )

@@ -1,4 +1,4 @@
-"""What a SPIRE agent hands out: a client of the SPIFFE Workload API."""
+"""A client of the SPIFFE Workload API, for what a SPIRE agent gives us."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY = 0.2
 _SLOWEST_RETRY = 5.0
-# An agent learns of new entries within seconds, and being asked costs it next to nothing.
+# An agent learns of new entries within seconds, and a request costs it little.
 _DENIED_RETRY = 1.0
 _JWT_TIMEOUT = 10.0
 _OPTIONS = [
@@ -48,13 +48,14 @@ _OPTIONS = [
 
 
 class WorkloadApiError(ValueError):
-    """A part of an answer that is not as the standard has it. The message says what is wrong."""
+    """A part of an answer that does not follow the standard. The message says what is wrong."""
 
 
 class WorkloadClient:
-    """One workload before an agent's socket, which keeps what it was given while the agent is away.
+    """Follows an agent as one workload, and keeps what it was given while the agent does not answer.
 
-    `on_change` hears of every answer. An SVID that the agent no longer mentions is gone, as the standard has it.
+    `on_change` is called with all of it after every answer. As the standard demands, an SVID that the agent no longer
+    sends is dropped.
     """
 
     def __init__(self, socket: Path, on_change: Callable[[WorkloadContext], None]) -> None:
@@ -66,11 +67,11 @@ class WorkloadClient:
 
     @property
     def problem(self) -> str:
-        """Why the agent does not answer, "" as far as it does."""
+        """Why the agent does not answer, "" if it does."""
         return next(iter(self._away.values()), "")
 
     async def run(self) -> None:
-        """Until cancelled: keep to what the agent says."""
+        """Follow the agent until cancelled."""
         async with grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(channel, "FetchX509SVID", pb.X509SVIDResponse, self._take_x509))
             tasks.create_task(self._follow(channel, "FetchJWTBundles", pb.JWTBundlesResponse, self._take_jwt_bundles))
@@ -92,7 +93,7 @@ class WorkloadClient:
     async def _follow(
         self, channel: grpc.aio.Channel, method: str, response: type[Message], take: Callable[[Any], None]
     ) -> None:
-        """Take all that a stream says, for ever."""
+        """Take every answer of a stream, which is opened again when it ends, until cancelled."""
         call: Any = channel.unary_stream(f"/{SERVICE}/{method}", None, None)
         retry, away = _FIRST_RETRY, False
         while True:
@@ -143,7 +144,7 @@ class WorkloadClient:
 def parse_x509(answer: pb.X509SVIDResponse) -> WorkloadContext:
     """SVIDs and bundles of an answer to FetchX509SVID, one SVID for each identity.
 
-    What is not as the standard has it is left out, and logged: the others are good nevertheless.
+    What does not follow the standard is left out and logged. The rest is taken.
     """
     svids: dict[SpiffeId, X509Svid] = {}
     bundles: dict[str, TrustBundle] = {}
@@ -166,7 +167,7 @@ def parse_x509(answer: pb.X509SVIDResponse) -> WorkloadContext:
 
 
 def parse_jwt_bundles(answer: pb.JWTBundlesResponse) -> dict[str, tuple[JwtAuthority, ...]]:
-    """The keys of an answer to FetchJWTBundles, by trust domain. What is not as the standard has it: see parse_x509."""
+    """The keys of an answer to FetchJWTBundles, by trust domain. Parts are left out as in parse_x509."""
     found: dict[str, tuple[JwtAuthority, ...]] = {}
     for name, document in answer.bundles.items():
         try:
@@ -178,7 +179,7 @@ def parse_jwt_bundles(answer: pb.JWTBundlesResponse) -> dict[str, tuple[JwtAutho
 
 
 def certificates(der: bytes) -> tuple[x509.Certificate, ...]:
-    """DER certificates one after the other. Raises WorkloadApiError."""
+    """The certificates in concatenated DER. Raises WorkloadApiError."""
     found = []
     while der:
         size = _der_size(der)
@@ -191,11 +192,11 @@ def certificates(der: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def _der_size(der: bytes) -> int:
-    """How long the sequence is that `der` begins with."""
+    """The number of bytes of the DER sequence that `der` begins with."""
     if len(der) < 2 or der[0] != 0x30:
         raise WorkloadApiError("not certificates in DER")
     size, header = der[1], 2
-    if size >= 0x80:  # it is told in as many bytes
+    if size >= 0x80:  # the length is in so many bytes
         header += size & 0x7F
         size = int.from_bytes(der[2:header], "big")
     if size == 0 or header + size > len(der):
@@ -263,7 +264,7 @@ def _jwt_authorities(trust_domain: str, document: bytes) -> tuple[JwtAuthority, 
 
 
 def _jwt_svid(message: pb.JWTSVID, spiffe_id: SpiffeId) -> JwtSvid:
-    """Not verified: the agent just made it, and whoever gets it has to."""
+    """The JWT-SVID in a message. Its signature is not checked: whoever receives the token has to do so."""
     claims: Mapping[str, Any] = {}
     with suppress(jwt.InvalidTokenError):
         claims = jwt.decode(message.svid, options={"verify_signature": False})

@@ -1,4 +1,4 @@
-"""What the Workload API answers, from what a workload holds. Pure."""
+"""The answers of the Workload API, made from what a workload holds. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nginx_mesh.identity.common.workload import JwtSvid, WorkloadContext
 
 from . import workload_pb2 as pb
 
-# What a token of another trust domain says besides means nothing here: claims of ours and of theirs may share names.
+# Other claims of a foreign token are left out: another trust domain may use the same names with another meaning.
 _FOREIGN_CLAIMS = frozenset(["sub", "aud", "exp"])
 
 
 def x509_svids(context: WorkloadContext) -> pb.X509SVIDResponse:
-    """For FetchX509SVID. KeyError when the bundle of an SVID's own trust domain is missing."""
+    """The answer to FetchX509SVID. Raises KeyError when the bundle of an SVID's own trust domain is missing."""
     own = {svid.spiffe_id.trust_domain for svid in context.svids}
     return pb.X509SVIDResponse(
         svids=[
@@ -40,27 +40,27 @@ def x509_svids(context: WorkloadContext) -> pb.X509SVIDResponse:
 
 
 def x509_bundles(context: WorkloadContext) -> pb.X509BundlesResponse:
-    """For FetchX509Bundles."""
+    """The answer to FetchX509Bundles."""
     return pb.X509BundlesResponse(bundles=_x509_bundles(context.bundles.values()))
 
 
 def jwt_bundles(context: WorkloadContext) -> pb.JWTBundlesResponse:
-    """For FetchJWTBundles."""
+    """The answer to FetchJWTBundles."""
     bundles = context.bundles.values()
     return pb.JWTBundlesResponse(bundles={_name(bundle): jwks_of(bundle) for bundle in bundles})
 
 
 def jwt_svids(svids: Sequence[JwtSvid]) -> pb.JWTSVIDResponse:
-    """For FetchJWTSVID."""
+    """The answer to FetchJWTSVID."""
     return pb.JWTSVIDResponse(svids=[pb.JWTSVID(spiffe_id=str(svid.spiffe_id), svid=svid.token) for svid in svids])
 
 
 def validated(claims: Mapping[str, Any], own: Iterable[str]) -> pb.ValidateJWTSVIDResponse:
-    """For ValidateJWTSVID: claims that hold. `own` are the workload's trust domains. Raises ValueError."""
+    """The answer to ValidateJWTSVID for valid claims. `own` are the workload's trust domains. Raises ValueError."""
     foreign = SpiffeId.parse(claims["sub"]).trust_domain not in own
     told = {name: value for name, value in claims.items() if not foreign or name in _FOREIGN_CLAIMS}
     if isinstance(told["aud"], str):
-        # The two spellings mean the same; callers expect the longer.
+        # A string and a list of one mean the same, and callers expect the list.
         told["aud"] = [told["aud"]]
     try:
         return pb.ValidateJWTSVIDResponse(spiffe_id=claims["sub"], claims=json_format.ParseDict(told, Struct()))

@@ -1,7 +1,7 @@
-"""The Workload API on a unix socket, by gRPC.
+"""The SPIFFE Workload API: gRPC on a unix socket.
 
-Whoever can reach a socket is the workload that it was made for; the server knows its callers by nothing else. So each
-workload has a server of its own, which costs 16 KiB and no thread (all servers of a process share gRPC's).
+Whoever can reach a socket is taken for the workload that it was made for; nothing else identifies a caller. So each
+workload has a server of its own, which costs 16 KiB and no thread, as all servers of a process share those of gRPC.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    # Who connects and says nothing, or holds a connection without a call, makes room for others.
+    # A client that is silent, or that keeps a connection without a call, has to make room for others.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 300_000),
     ("grpc.so_reuseport", 0),
@@ -75,8 +75,8 @@ class WorkloadApiServer:
         self._inode = 0
 
     async def start(self) -> None:
-        """Listen. A socket that a predecessor left is replaced without a moment in between. Raises OSError."""
-        # gRPC gives a socket no mode, and would unlink a predecessor first. So it gets another name, then moves.
+        """Listen. A socket that a predecessor left is replaced atomically. Raises OSError."""
+        # gRPC sets no mode, and would unlink a predecessor. So the socket gets another name first, then is renamed.
         new = self._path.with_name(f".{secrets.token_hex(4)}")
         if len(os.fsencode(self._path)) > MAX_PATH_BYTES or len(os.fsencode(new)) > MAX_PATH_BYTES:
             raise OSError(f"socket {self._path}: its path is longer than {MAX_PATH_BYTES} bytes")
@@ -115,7 +115,7 @@ class _Service:
         self._clock = clock
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """All methods but those of the WIT profile, which gRPC answers with UNIMPLEMENTED, as it has to be."""
+        """All methods but those of the WIT profile, for which gRPC answers UNIMPLEMENTED, as the standard demands."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods: dict[str, Any] = {
             "FetchX509SVID": stream(self._streaming(pb.X509SVIDRequest, messages.x509_svids)),
@@ -136,7 +136,7 @@ class _Service:
                         response = answer(context).SerializeToString(deterministic=True)
                     except Exception:
                         await _fail(call, "could not put an answer together")
-                    # Not every change of what a workload holds is a change of what this stream tells.
+                    # Some changes of what a workload holds do not concern this stream.
                     if response != sent:
                         yield response
                         sent = response
@@ -182,7 +182,7 @@ class _Service:
             await call.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def _contexts(self, call: Call) -> AsyncGenerator[WorkloadContext]:
-        """What the workload holds, now and at every change. Ends by aborting the call: there is always a reason."""
+        """What the workload holds, now and after every change. Ends by aborting the call, with the reason."""
         updates = self._source.updates()
         try:
             while True:
@@ -201,7 +201,7 @@ class _Service:
 
 
 async def _admit(call: Call, request: type[Request], data: bytes) -> Request:
-    """The request, if it comes with the header that no tricked HTTP client sends."""
+    """The request, if it has the security header, which a client that was tricked into a request (SSRF) lacks."""
     key, value = SECURITY_HEADER
     if [v for k, v in call.invocation_metadata() or () if k == key] != [value]:
         await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "security header missing from request")
@@ -212,6 +212,6 @@ async def _admit(call: Call, request: type[Request], data: bytes) -> Request:
 
 
 async def _fail(call: Call, message: str) -> NoReturn:
-    """For errors that are ours, while handling one."""
+    """Log the error that is being handled, which is our fault, and abort the call."""
     log.exception("Workload API: %s", message)
     await call.abort(grpc.StatusCode.UNAVAILABLE, message)

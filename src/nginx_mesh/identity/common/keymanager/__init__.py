@@ -1,4 +1,4 @@
-"""Where the CA's private keys rest between two runs (`spireServerKeyManager`). Implementations are found by name."""
+"""Key managers keep private keys while the process is down (`spireServerKeyManager`). Each has a name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY_MANAGERS: dict[str, Callable[[Path], KeyManager]] = {
     "disk": DiskKeyManager,
     "memory": lambda _directory: MemoryKeyManager(),
 }
-"""Name → factory; the argument is the directory that a key manager may keep files in."""
+"""How to make a key manager, by its name. The argument is the directory that it may keep files in."""
 
 
 def open_key_manager(name: str, directory: Path) -> KeyManager:

@@ -9,20 +9,20 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 class KeyManagerError(Exception):
-    """Secrets that cannot be read or kept. The message names the place and the reason, never the secret."""
+    """A secret that cannot be read or kept. The message names the place and the reason, never the secret."""
 
 
 class KeyManager(Protocol):
-    """Keeps named secrets. A name is 1-64 lower-case letters, digits and dashes. `str()` says where, for messages."""
+    """Keeps secrets by name: 1-64 lower-case letters, digits and dashes. `str()` says where they are, for messages."""
 
     def get(self, name: str) -> bytes | None:
-        """The secret last put under `name`, None when there never was one. Raises KeyManagerError when damaged."""
+        """The secret that was last put under `name`, or None. Raises KeyManagerError when it is damaged."""
 
     def put(self, name: str, secret: bytes) -> None:
-        """Replace the secret as a whole or, on KeyManagerError, not at all. Durable on return if this manager is."""
+        """Replace the secret as a whole or, when this raises KeyManagerError, not at all."""
 
     def delete(self, name: str) -> None:
-        """Destroy the secret; nothing happens when there is none. Raises KeyManagerError when it is damaged."""
+        """Destroy the secret, if there is one. Raises KeyManagerError when it is damaged."""
 
 
 def check_name(name: str) -> None:

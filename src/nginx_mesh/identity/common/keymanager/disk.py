@@ -1,7 +1,7 @@
 """The `disk` key manager: one file per secret in a directory that only its owner can open.
 
-A file is a header line with the SHA-256 of the rest, then the secret: a cut or altered file is told from a good one,
-reported, and left for a person to look at. One process uses a directory at a time.
+A file is a header line with the SHA-256 of the rest, then the secret. So a file that was cut or altered is noticed and
+reported, and it is left for a person to look at. One process uses a directory at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DiskKeyManager:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_private(directory, os.lstat(directory), stat.S_IFDIR)
-            for abandoned in directory.glob(f"{_TEMPORARY}*"):  # by a process that was killed while writing
+            for abandoned in directory.glob(f"{_TEMPORARY}*"):  # left by a process that was killed while it wrote
                 abandoned.unlink()
         except OSError as error:
             raise KeyManagerError(f"{directory}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""The `memory` key manager: secrets are gone with the process."""
+"""The `memory` key manager, whose secrets end with the process."""
 
 from __future__ import annotations
 

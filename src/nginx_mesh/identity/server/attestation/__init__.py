@@ -1,4 +1,4 @@
-"""How agents prove where they run. Attestors are found by the name of their kind of evidence."""
+"""How agents prove where they run. There is one attestor for each kind of evidence."""
 
 from .base import Attested, NodeAttestor
 from .join_token import JoinTokens

@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Attested:
-    """What evidence proved: who the agent is, and whether it may register the workloads of its machine itself."""
+    """What evidence proved: the agent's SPIFFE ID, and whether it may register the workloads of its machine itself."""
 
     agent_id: str
     registrar: bool = False
@@ -18,4 +18,7 @@ class NodeAttestor(Protocol):
     """Judges evidence of one kind."""
 
     async def attest(self, payload: str) -> Attested:
-        """Raises RefusedError with a reason that can be told to anybody, UnavailableError when it cannot judge now."""
+        """The agent that the evidence is of.
+
+        Raises RefusedError with a reason that anybody may learn, and UnavailableError when it cannot judge now.
+        """

@@ -1,4 +1,4 @@
-"""Join tokens: secrets that admit one agent, once. For single machines, where nobody else vouches for them."""
+"""Join tokens: secrets that admit one agent, once. They are for machines that no cluster vouches for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 import secrets
 from collections.abc import Callable
 
-from nginx_mesh.identity.common.client import RefusedError, UnavailableError
-from nginx_mesh.identity.server.datastore.base import Datastore, DatastoreError, JoinToken
+from nginx_mesh.identity.common.client import RefusedError
+from nginx_mesh.identity.server.datastore.base import Datastore, JoinToken, available
 
 from .base import Attested
 
@@ -23,7 +23,10 @@ class JoinTokens:
         self._clock = clock
 
     def make(self, agent_id: str, ttl: int, *, registrar: bool) -> str:
-        """A token for the agent with this ID, good for `ttl` seconds. Blocks. Raises ValueError, DatastoreError."""
+        """A token for the agent with this SPIFFE ID, valid for `ttl` seconds. Blocks.
+
+        Raises ValueError for a TTL out of bounds, DatastoreError.
+        """
         if not 1 <= ttl <= MAX_TTL:
             raise ValueError(f"a life of {ttl} s is not between 1 s and {MAX_TTL} s")
         token = secrets.token_urlsafe(32)
@@ -33,10 +36,8 @@ class JoinTokens:
 
     async def attest(self, payload: str) -> Attested:
         """See NodeAttestor."""
-        try:
+        with available():
             found = await asyncio.to_thread(self._datastore.take_join_token, _digest(payload), int(self._clock()))
-        except DatastoreError as error:
-            raise UnavailableError(str(error)) from None
         if found is None:
             raise RefusedError("the join token is unknown, used or expired")
         return Attested(found.agent_id, found.registrar)

@@ -1,7 +1,8 @@
-"""Projected service-account tokens: the Kubernetes API server says which pod holds one, and on which node that runs.
+"""Attestation by projected service-account tokens.
 
-A node's agent is `…/nginx-mesh/agent/k8s.NODE`: names of agents are one path segment. A token is good for as often as
-its life allows, so that an agent which lost its SVID comes back by itself; what an earlier one held is void then.
+The Kubernetes API server says which pod holds a token, and on which node that pod runs. The agent of a node has the
+SPIFFE ID `spiffe://TRUST-DOMAIN/nginx-mesh/agent/k8s.NODE`. A token may be used again while it is valid, so that an
+agent which lost its SVID comes back by itself; the SVID that it had is void then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import kubernetes.client
 import msgspec
 
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
-from nginx_mesh.identity.server.registrations import K8S_PREFIX, agent_id
+from nginx_mesh.identity.common.ids import K8S_PREFIX, agent_spiffe_id
 from nginx_mesh.identity.server.upstream.base import UpstreamError
 from nginx_mesh.identity.server.upstream.calls import BlockingCalls, quoted
 from nginx_mesh.identity.server.upstream.cluster import TIMEOUT, cluster
@@ -23,7 +24,6 @@ from .base import Attested
 
 T = TypeVar("T")
 
-DEFAULT_AUDIENCE = "nginx-mesh-identity"
 _MAX_TOKEN = 16 << 10
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 _USER = re.compile(r"system:serviceaccount:([a-z0-9.-]{1,253}):([a-z0-9.-]{1,253})")
@@ -73,7 +73,7 @@ class ProjectedTokens:
         trust_domain: str,
         service_accounts: Sequence[str],
         *,
-        audience: str = DEFAULT_AUDIENCE,
+        audience: str,
         kube_config_file: str | None = None,
     ) -> None:
         self._trust_domain = trust_domain
@@ -102,7 +102,7 @@ class ProjectedTokens:
             raise UnavailableError(str(error)) from None
         if refusals:
             raise refusals[0]
-        return Attested(str(agent_id(self._trust_domain, f"{K8S_PREFIX}{node}")))
+        return Attested(str(agent_spiffe_id(self._trust_domain, f"{K8S_PREFIX}{node}")))
 
     def _node(self, token: str) -> str:
         """The node that the token's holder runs on. Raises RefusedError, UpstreamError."""

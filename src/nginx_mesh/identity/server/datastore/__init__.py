@@ -1,4 +1,4 @@
-"""What an identity server remembers: registrations, attested nodes, join tokens, bundles, CA journals."""
+"""The datastore of an identity server: registrations, attested nodes, join tokens, bundles, CA records."""
 
 from __future__ import annotations
 

@@ -5,38 +5,34 @@ Times are Unix seconds. Records are immutable; each method is one transaction. M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from nginx_mesh.identity.common.client import UnavailableError
+from nginx_mesh.identity.common.entry import RegistrationEntry
 
 
 class DatastoreError(Exception):
     """The datastore cannot be opened, read or written. The message says which and why, without credentials."""
 
 
-@dataclass(frozen=True)
-class RegistrationEntry:
-    """A workload that shall have an identity.
-
-    `entry_id` is chosen by who registers (a pod's uid). `parent_id` is the SPIFFE ID of the agent that may obtain it.
-    TTLs are seconds, 0 for the server's default.
-    """
-
-    entry_id: str
-    spiffe_id: str
-    parent_id: str
-    selectors: tuple[str, ...] = ()
-    dns_names: tuple[str, ...] = ()
-    x509_ttl: int = 0
-    jwt_ttl: int = 0
-    created_at: int = 0
+@contextmanager
+def available() -> Iterator[None]:
+    """Within, a datastore that fails makes the server unavailable: DatastoreError becomes UnavailableError."""
+    try:
+        yield
+    except DatastoreError as error:
+        raise UnavailableError(str(error)) from None
 
 
 @dataclass(frozen=True)
 class AttestedNode:
     """An agent that proved where it runs.
 
-    `serial` is that of its present SVID, decimal; until that one is used, the serial before it and a space precede it.
+    `serial` is the decimal serial number of its newest SVID. Until the agent uses that SVID, the serial number of the
+    one before and a space come first. `not_after` is Unix seconds.
     """
 
     spiffe_id: str
@@ -49,7 +45,7 @@ class AttestedNode:
 
 @dataclass(frozen=True)
 class JoinToken:
-    """A secret that admits one agent, once. Only its SHA-256 (hexadecimal) is kept."""
+    """A secret that admits one agent, once. `digest` is its SHA-256 in hexadecimal; the secret itself is not kept."""
 
     digest: str
     agent_id: str
@@ -59,7 +55,7 @@ class JoinToken:
 
 @dataclass(frozen=True)
 class FederationRelationship:
-    """Where another trust domain publishes its bundle. `endpoint_spiffe_id` only with the profile https_spiffe."""
+    """Where another trust domain publishes its bundle. Only the profile https_spiffe has an `endpoint_spiffe_id`."""
 
     trust_domain: str
     endpoint_url: str
@@ -69,9 +65,9 @@ class FederationRelationship:
 
 @dataclass(frozen=True)
 class Changes:
-    """What was touched after a cursor, each once: entry IDs and trust domains of bundles, and the cursor to go on from.
+    """The entry IDs and the trust domains of bundles that changed after a cursor, each once, and the next cursor.
 
-    `complete` False: the cursor is too old (or from elsewhere) to tell; read everything anew.
+    Unless it is `complete`, the cursor was too old or from another datastore: everything has to be read again.
     """
 
     cursor: int
@@ -81,9 +77,10 @@ class Changes:
 
 
 class Datastore(Protocol):
-    """Every method raises DatastoreError when the store cannot be used. Thread-safe. `str()` says which, for messages.
+    """Keeps what a server must not forget. Thread-safe. `str()` names the datastore, for messages.
 
-    Several servers may share one; what one commits, the others find by `changes`.
+    Every method raises DatastoreError when the datastore cannot be used. Several servers may share one: by `changes`
+    they find what another committed.
     """
 
     def entries(self, parent_id: str | None = None) -> list[RegistrationEntry]:
@@ -99,7 +96,7 @@ class Datastore(Protocol):
         """Remove entries; unknown ones are passed over."""
 
     def changes(self, cursor: int) -> Changes:
-        """What was touched since `cursor`; 0 is before everything. What is older than a day may be forgotten."""
+        """What changed since `cursor`; 0 is before everything. Changes that are older than a day may be forgotten."""
 
     def nodes(self) -> list[AttestedNode]:
         """All attested nodes."""
@@ -108,22 +105,22 @@ class Datastore(Protocol):
         """One attested node."""
 
     def put_node(self, node: AttestedNode) -> None:
-        """Create or replace a node. Whether one that exists is banned stays."""
+        """Create or replace a node. A node that is banned remains so."""
 
     def renew_node(self, spiffe_id: str, serial: str, not_after: int) -> bool:
-        """The SVID that a node has now; False for one that is not there or is banned, and stays so."""
+        """Record the new SVID of a node. Returns False, and changes nothing, for a node that is unknown or banned."""
 
     def ban_node(self, spiffe_id: str, banned: bool) -> bool:
-        """Ban or readmit a node; whether it is there."""
+        """Ban a node, or end its ban. Returns whether the node exists."""
 
     def delete_node(self, spiffe_id: str) -> None:
         """Remove a node and the entries below it."""
 
     def put_join_token(self, token: JoinToken) -> None:
-        """Remember a token; also forgets those that expired before the newest was made."""
+        """Remember a token, and forget all that have expired."""
 
     def take_join_token(self, digest: str, now: int) -> JoinToken | None:
-        """Consume a token: whoever asks first has it, also of several servers; None: there is none, or it expired."""
+        """Consume a token. Of several servers that ask, one gets it. None when it is unknown, used or expired."""
 
     def bundle(self, trust_domain: str) -> bytes | None:
         """A bundle's document (SPIFFE bundle format), None when unknown."""
@@ -132,10 +129,7 @@ class Datastore(Protocol):
         """Every bundle's document by trust domain."""
 
     def put_bundle(self, trust_domain: str, document: bytes, expected: bytes | None) -> bool:
-        """Replace a bundle if it still is `expected` (None: absent); whether it was."""
-
-    def delete_bundle(self, trust_domain: str) -> None:
-        """Forget a bundle."""
+        """Replace a bundle if it still is `expected` (None for absent). Returns whether it was."""
 
     def relationships(self) -> list[FederationRelationship]:
         """All federation relationships."""
@@ -146,11 +140,11 @@ class Datastore(Protocol):
     def delete_relationship(self, trust_domain: str) -> None:
         """Remove a relationship and that trust domain's bundle."""
 
-    def journal(self, server_id: str) -> bytes | None:
-        """The CA journal of one server. It holds no keys."""
+    def ca_records(self, server_id: str) -> bytes | None:
+        """The records of one server's CAs, None when there are none. They hold no keys."""
 
-    def put_journal(self, server_id: str, journal: bytes) -> None:
-        """Replace the CA journal of one server."""
+    def put_ca_records(self, server_id: str, records: bytes) -> None:
+        """Replace the records of one server's CAs."""
 
     def close(self) -> None:
         """Let go of files and connections."""

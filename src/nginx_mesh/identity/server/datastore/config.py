@@ -22,7 +22,7 @@ _MYSQL = re.compile(
 
 
 class DatastoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Decode it with `api.decoding.decode_as`; what strings hold is checked when the datastore is opened.
+    """Where the database is. Decode it with `api.decoding.decode_as`; the strings are checked when it is opened.
 
     `connection_string`: for sqlite3 a path or `:memory:`; for postgres what libpq takes, a URI or `key=value` pairs;
     for mysql (also MariaDB) `user:password@tcp(host:port)/database?tls=true`, or `unix(/path)` instead of `tcp(…)`.
@@ -46,11 +46,11 @@ class DatastoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 IN_MEMORY: Final = DatastoreConfig(connection_string=_MEMORY)
-"""Everything is gone with the process (`persistentStorage` off)."""
+"""A database that ends with the process (`persistentStorage` off)."""
 
 
 def with_absolute_files(value: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """A configuration that is not decoded yet, its files found from anywhere. An SQLite database stays where it is."""
+    """A configuration, not decoded yet, with absolute paths of all files but an SQLite database."""
     paths = ("password_file", "root_ca_path", "client_cert_path", "client_key_path")
     found = {name: str(directory / value[name]) for name in paths if value.get(name) and isinstance(value[name], str)}
     return value | found
@@ -113,7 +113,7 @@ def mysql_arguments(config: DatastoreConfig) -> dict[str, Any]:
 
 
 def read_password(path: str) -> str:
-    """The password in a file, without the line's end. Raises DatastoreError."""
+    """The password in a file, without the line break at its end. Raises DatastoreError."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             return file.read(4096).rstrip("\r\n")

@@ -22,8 +22,8 @@ from .config import DatastoreConfig, mysql_arguments, postgres_arguments, read_p
 _LOCK_TIMEOUT = 10
 """Seconds that a transaction waits for others."""
 
-# A transaction that is on disk stays there also when the power fails: a consumed join token must not come back, nor may
-# a bundle lose a CA that signs already. Writes are few, so that they may cost an fsync.
+# What was committed has to survive a power failure: a join token that was used must not come back, and a bundle must
+# not lose a CA that signs already. Writes are few, so that each may cost an fsync.
 _SQLITE = f"""
 PRAGMA busy_timeout={_LOCK_TIMEOUT * 1000};
 PRAGMA journal_mode=WAL;
@@ -105,7 +105,7 @@ def _sqlite(database: str, **pool: int) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A transaction that reads first and writes then could not wait for others: it is a writer from the beginning.
+        # SQLite lets no transaction that read first wait for the right to write, so writers say so at the beginning.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
     return engine
@@ -113,7 +113,7 @@ def _sqlite(database: str, **pool: int) -> Engine:
 
 @contextmanager
 def _prepared(path: Path) -> Iterator[None]:
-    """The file is there, ours alone, and sound; the directory is locked. Raises DatastoreError."""
+    """Make sure that the file exists, is ours alone and undamaged. The directory is locked. Raises DatastoreError."""
     directory = path.parent
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -138,11 +138,11 @@ def _prepared(path: Path) -> Iterator[None]:
 
 
 def _damage(path: Path, size: int) -> str | None:
-    """What is wrong with a database file. Looks without writing, for a damaged file is evidence."""
+    """What is wrong with a database file, None for nothing. A damaged file is evidence, so nothing is written."""
     log = path.with_name(f"{path.name}-wal")
     if size == 0:  # new; but with a log it had content once
         return "empty, beside a write-ahead log" if log.exists() and log.stat().st_size else None
-    # What a process that was killed while it made the file left has to be rolled back, which is writing.
+    # A process that was killed while it made the file left a transaction, and rolling that back means writing.
     mode = "rw" if path.with_name(f"{path.name}-journal").exists() else "ro"
     try:
         with closing(

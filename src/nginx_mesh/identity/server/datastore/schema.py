@@ -1,4 +1,4 @@
-"""The tables of a datastore. Columns have the names of the records' fields. A change here needs a migration."""
+"""The tables of a datastore. Columns have the names of the fields that they store. A change here needs a migration."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ relationships = Table(
     Column("endpoint_spiffe_id", Exact(2048), nullable=False),
 )
 
-journals = Table(
-    "journals",
+ca_records = Table(
+    "journals",  # the names in the database are those of the first version
     metadata,
     Column("server_id", Exact(255), primary_key=True),
     Column("journal", _document(), nullable=False),

@@ -27,8 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
+from nginx_mesh.identity.common.entry import RegistrationEntry
+
 from . import schema
-from .base import AttestedNode, Changes, DatastoreError, FederationRelationship, JoinToken, RegistrationEntry
+from .base import AttestedNode, Changes, DatastoreError, FederationRelationship, JoinToken
 from .config import DatastoreConfig
 from .engine import opening
 from .migrate import migrate
@@ -43,7 +45,10 @@ _CHUNK: Final = 500  # IDs in one statement
 
 
 class SqlDatastore:
-    """See Datastore. Raises DatastoreError when the database cannot be opened, is damaged, or of a newer version."""
+    """A Datastore in an SQL database.
+
+    Raises DatastoreError when the database cannot be opened, is damaged, or is of a newer version.
+    """
 
     def __init__(self, config: DatastoreConfig, directory: Path, clock: Callable[[], float]) -> None:
         self._where = f"{config.database_type} datastore"
@@ -105,7 +110,7 @@ class SqlDatastore:
             rows = connection.execute(
                 select(table.c.id, table.c.kind, table.c.name).where(table.c.id > cursor).order_by(table.c.id)
             ).all()
-            # Read last: where it says that nothing was forgotten, nothing was when the changes were read.
+            # This is read last: if nothing was forgotten by now, nothing was when the changes were read.
             latest, pruned = connection.execute(select(counter.c.latest, counter.c.pruned)).one()
         if not pruned <= cursor <= latest:
             return Changes(latest, complete=False)
@@ -159,7 +164,7 @@ class SqlDatastore:
         table = schema.join_tokens
         with self._writing() as connection:
             row = connection.execute(_select(table, JoinToken).where(table.c.digest == digest)).one_or_none()
-            # Of several that read it, one deletes it.
+            # Of several transactions that read the token, one deletes it.
             if row is None or not _deleted(connection, delete(table).where(table.c.digest == digest)):
                 return None
         token = JoinToken(*row)
@@ -188,11 +193,6 @@ class SqlDatastore:
             changing.bundle(trust_domain)
         return True
 
-    def delete_bundle(self, trust_domain: str) -> None:
-        """See Datastore."""
-        with self._changing() as changing:
-            changing.delete_bundle(trust_domain)
-
     def relationships(self) -> list[FederationRelationship]:
         """See Datastore."""
         query = _select(schema.relationships, FederationRelationship)
@@ -211,15 +211,15 @@ class SqlDatastore:
             changing.connection.execute(delete(table).where(table.c.trust_domain == trust_domain))
             changing.delete_bundle(trust_domain)
 
-    def journal(self, server_id: str) -> bytes | None:
+    def ca_records(self, server_id: str) -> bytes | None:
         """See Datastore."""
-        table = schema.journals
+        table = schema.ca_records
         return self._document(select(table.c.journal).where(table.c.server_id == server_id))
 
-    def put_journal(self, server_id: str, journal: bytes) -> None:
+    def put_ca_records(self, server_id: str, records: bytes) -> None:
         """See Datastore."""
         with self._writing() as connection:
-            connection.execute(self._upsert(schema.journals), {"server_id": server_id, "journal": journal})
+            connection.execute(self._upsert(schema.ca_records), {"server_id": server_id, "journal": records})
 
     def _update_node(self, which: ColumnElement[bool], **values: object) -> bool:
         with self._writing() as connection:
@@ -255,7 +255,7 @@ class SqlDatastore:
 
     @contextmanager
     def _changing(self) -> Iterator[_Changing]:
-        """A transaction that touches entries or bundles, alone: no other server is in one at the same time."""
+        """A transaction that changes entries or bundles. No other server is in such a one at the same time."""
         table, counter = schema.changes, schema.change_counter
         with self._writing() as connection:
             latest = connection.execute(select(counter.c.latest).with_for_update()).scalar_one()
@@ -278,7 +278,7 @@ class SqlDatastore:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """The database's errors as ours."""
+        """Within, errors of the database become DatastoreErrors."""
         if self._closed:
             raise DatastoreError(f"{self._where}: closed")
         with _errors.count_exceptions(DatastoreError):
@@ -296,14 +296,14 @@ _POSTGRES_LIMITS: Final = text(
     "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true),"
     " set_config('idle_in_transaction_session_timeout', '10s', true)"
 )
-"""For this transaction; poolers lend a session to one transaction after the other."""
+"""Limits of this transaction only, because poolers lend a session to one transaction after the other."""
 
 
 class _Changing:
-    """A transaction that all servers hear of.
+    """A transaction whose changes all servers learn of.
 
-    IDs of changes are given and committed one transaction after the other, for each locks the counter first. So whoever
-    has read one has seen all below it, which the numbers of a database's own sequences do not promise.
+    Every such transaction locks the counter first, so that the IDs of changes are given and committed in one order.
+    Whoever has read one has therefore seen all below it, which the sequences of a database do not promise.
     """
 
     def __init__(self, connection: Connection) -> None:

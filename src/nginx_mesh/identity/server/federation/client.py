@@ -24,7 +24,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class FederationError(Exception):
-    """A relationship that cannot be, or a bundle that could not be fetched. The message says which and why."""
+    """A relationship that is not allowed, or a bundle that could not be fetched. The message says which and why."""
 
 
 def check_relationship(relationship: FederationRelationship, own: str) -> None:
@@ -60,8 +60,9 @@ async def fetch(
 ) -> TrustBundle:
     """The bundle that the endpoint of a (checked) relationship serves now. Raises FederationError.
 
-    `known` gives the bundle that a trust domain has here; with https_spiffe the endpoint is verified by the one of its
-    SPIFFE ID's trust domain. `web_ca` are the roots for https_web, a PEM file; the system's when None.
+    The profiles are those of the SPIFFE Federation standard. `known` gives the bundle that we have of a trust domain:
+    with https_spiffe it verifies the endpoint, whose SPIFFE ID names the trust domain. `web_ca` is a PEM file of roots
+    for https_web, None for the system's.
     """
     where = f"federation with {relationship.trust_domain}"
     context = _context(relationship, known, web_ca, where)
@@ -103,7 +104,7 @@ async def _get(url: str, context: ssl.SSLContext, where: str) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             async with session.get(url, allow_redirects=False) as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
-                    # The same context: whoever answers has to prove the same.
+                    # The context stays: whoever answers has to prove the same.
                     url = urljoin(url, response.headers["Location"])
                     _check_url(url, f"{where}: redirect")
                     continue

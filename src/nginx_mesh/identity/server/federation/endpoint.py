@@ -1,4 +1,4 @@
-"""The bundle endpoint: HTTPS that tells anybody our trust bundle."""
+"""The bundle endpoint of the SPIFFE Federation standard: HTTPS that gives our trust bundle to anybody."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from pathlib import Path
 from aiohttp import web
 
 from nginx_mesh.identity.common.bundle import TrustBundle, encode
-from nginx_mesh.identity.common.tls import Identity, LiveContext, harden, server_context
+from nginx_mesh.identity.common.tls import LiveContext, SvidSource, harden, server_context
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256
 HANDSHAKE_SECONDS = 10.0
 CONNECTION_SECONDS = 30.0
-"""How long a connection lives at most."""
+"""No connection lives longer."""
 
 
-def spiffe_context(identity: Identity, bundle: Callable[[], TrustBundle]) -> ssl.SSLContext:
+def spiffe_context(svid_source: SvidSource, bundle: Callable[[], TrustBundle]) -> ssl.SSLContext:
     """TLS of the profile https_spiffe: the server's own SVID, no client certificates."""
-    return server_context(identity, bundle, lambda _: None, client_certificate="none")
+    return server_context(svid_source, bundle, lambda _: None, client_certificate="none")
 
 
 def web_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """TLS of the profile https_web: a certificate chain and a key in PEM files, read anew when they change.
 
-    Raises OSError and ssl.SSLError when they cannot be used at first; later they are complained about, and the former
-    ones used on.
+    Raises OSError and ssl.SSLError when they cannot be used at first. When they cannot be used later, that is logged,
+    and the former ones remain in use.
     """
     return LiveContext(ssl.PROTOCOL_TLS_SERVER, _WebCertificate(certificate, key).current)
 
 
 class BundleEndpoint:
-    """Serves `bundle` at `path`, to anybody."""
+    """Serves what `bundle` gives at `path`, to anybody."""
 
     def __init__(self, bundle: Callable[[], TrustBundle], context: ssl.SSLContext, path: str = "/") -> None:
         self._bundle, self._context, self._path = bundle, context, path
@@ -44,7 +44,7 @@ class BundleEndpoint:
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which matters where 0 was asked for. Raises OSError."""
+        """Listen. Returns the port, which the system chose if 0 was asked for. Raises OSError."""
         self._server = await asyncio.get_running_loop().create_server(
             self._http, host, port, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_SECONDS
         )
@@ -65,7 +65,7 @@ class BundleEndpoint:
 
 
 class _Http(web.Server):
-    """Anybody may connect, so nobody holds a connection for long, and there are not too many of them."""
+    """An HTTP server for anybody, so with a limit to the life and to the number of connections."""
 
     def __call__(self) -> web.RequestHandler | asyncio.Protocol:  # type: ignore[override]
         if len(self.connections) >= MAX_CONNECTIONS:
@@ -90,7 +90,7 @@ class _WebCertificate:
         try:
             state = self._state()
             if state != self._seen:
-                # Seen also when it fails: one complaint for each change.
+                # Remembered even if loading fails, so that each change is complained about once.
                 self._seen = state
                 self._context = self._load()
                 log.info("bundle endpoint: certificate %s was renewed", self._files[0])
@@ -105,6 +105,6 @@ class _WebCertificate:
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         harden(context)
-        # An empty passphrase, as OpenSSL would ask the terminal for one.
+        # Without a passphrase OpenSSL would ask the terminal for one.
         context.load_cert_chain(*self._files, password="")
         return context

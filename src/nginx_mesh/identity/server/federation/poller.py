@@ -22,10 +22,10 @@ DEFAULT_INTERVAL = 300
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds. What a bundle's refresh hint asks for is kept within `minimum` and `maximum`.
+    """How often bundles are fetched. All values are seconds.
 
-    After a failure the next try is in `retry`, then twice that and so on, up to the interval. The list of
-    relationships is read every `reload`.
+    The refresh hint of a bundle counts between `minimum` and `maximum`. After a failure the next try is in `retry`,
+    then in twice that and so on, up to the interval. The list of relationships is read every `reload`.
     """
 
     minimum: float = 5
@@ -34,17 +34,17 @@ class Pace:
     reload: float = 5
 
     def interval(self, bundle: TrustBundle | None) -> float:
-        """Until the next fetch of a bundle."""
+        """Seconds until the next fetch of a bundle."""
         hint = bundle.refresh_hint if bundle is not None else 0
         return min(max(hint or DEFAULT_INTERVAL, self.minimum), self.maximum)
 
     def retry_after(self, failures: int, bundle: TrustBundle | None) -> float:
-        """Until the next try, after so many failures in a row."""
+        """Seconds until the next try, after so many failures in a row."""
         return min(self.retry * 2.0 ** min(failures - 1, 20), self.interval(bundle))
 
 
 def objections(known: TrustBundle | None, fetched: TrustBundle) -> list[str]:
-    """What is odd about a bundle that follows another. It is taken even so: the endpoint proved who it is."""
+    """What is odd about a bundle that replaces another. It is taken all the same, as the endpoint proved who it is."""
     odd = []
     if not fetched.x509_authorities and not fetched.jwt_authorities:
         odd.append("it has no keys, so nothing of that trust domain is trusted any more")
@@ -60,8 +60,8 @@ def objections(known: TrustBundle | None, fetched: TrustBundle) -> list[str]:
 class FederationPoller:
     """Polls the endpoint of every relationship in the datastore, each by itself. `own` is our trust domain.
 
-    A bundle in the datastore is replaced only by one whose endpoint proved who it is. Whatever else happens is logged,
-    and the bundle stays. Several servers may do so for one datastore.
+    A bundle in the datastore is replaced only by one whose endpoint proved who it is. Every failure is logged, and the
+    bundle stays. Several servers may poll for one datastore.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class FederationPoller:
         self._changed: set[str] = set()
 
     def reload(self, trust_domain: str) -> None:
-        """An operator entered or ended the relationship with a trust domain: begin with it anew, now."""
+        """Poll a trust domain again at once, because an operator entered or ended the relationship with it."""
         self._changed.add(trust_domain)
         self._reload.set()
 

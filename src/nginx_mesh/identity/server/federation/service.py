@@ -1,4 +1,4 @@
-"""An identity server's part in federation: it publishes its bundle and follows those of others."""
+"""Federation: an identity server publishes its bundle and follows those of other trust domains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.values import parse_host_port
 from nginx_mesh.identity.common.bundle import TrustBundle
-from nginx_mesh.identity.common.tls import Identity
+from nginx_mesh.identity.common.tls import SvidSource
 from nginx_mesh.identity.server.config import FederationSection
 from nginx_mesh.identity.server.datastore.base import Datastore
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Federation:
-    """`own` gives this server's SVID and `bundle` the trust domain's bundle, as they are at the time."""
+    """Publishes what `bundle` gives, with the SVID that `own` gives, and keeps the bundles of others up to date."""
 
     def __init__(
-        self, section: FederationSection, datastore: Datastore, own: Identity, bundle: Callable[[], TrustBundle]
+        self, section: FederationSection, datastore: Datastore, own: SvidSource, bundle: Callable[[], TrustBundle]
     ) -> None:
         self._section = section
         web_ca = None if section.web_ca_file is None else Path(section.web_ca_file)
@@ -61,7 +61,7 @@ class Federation:
         log.info("publishing the bundle at https://%s/ (%s)", address, section.profile)
 
     def reload(self, trust_domain: str) -> None:
-        """An operator entered or ended the relationship with a trust domain."""
+        """Take in that an operator entered or ended the relationship with a trust domain."""
         self._poller.reload(trust_domain)
 
     async def run(self) -> None:
@@ -69,6 +69,6 @@ class Federation:
         await self._poller.run()
 
     async def close(self) -> None:
-        """Publish no more."""
+        """Stop publishing."""
         if self._endpoint is not None:
             await self._endpoint.close()

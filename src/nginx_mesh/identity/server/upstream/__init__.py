@@ -1,4 +1,4 @@
-"""Upstream authorities: what signs the mesh's CA. Implementations are found by name."""
+"""Upstream authorities, which sign the mesh's CA. Each plugin has a name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _PLUGINS = {
     "vault": ("vault", "VaultAuthority"),
     "cert-manager": ("cert_manager", "CertManagerAuthority"),
 }
-"""Name → module and class, imported when used: the clients of AWS and Kubernetes take a second to load."""
+"""Module and class by name. They are imported when used, as the clients of AWS and Kubernetes load for a second."""
 
 
 def open_upstream(settings: UpstreamSettings, clock: Callable[[], float] = time.time) -> UpstreamAuthority:
-    """The upstream authority that is configured. Raises FieldError; nothing is read or contacted yet.
+    """The upstream authority that is configured. Raises FieldError.
 
-    So one whose files or servers are gone can be opened; `check_files` is for when it is configured.
+    Nothing is read or contacted yet, so that a mesh starts although the files or servers of its upstream are gone.
+    `check_files` is for the time when it is configured.
     """
     config = parse_config(settings)
     module, plugin = _PLUGINS[settings.upstream_authority]

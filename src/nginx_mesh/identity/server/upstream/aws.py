@@ -1,4 +1,4 @@
-"""What the upstream authorities of AWS share: clients, and what their errors mean."""
+"""Clients of AWS, and the explanations of their errors, for the upstream authorities there."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _HINTS = {
 
 
 def new_client(config: AwsPcaConfig | AwsSecretConfig, service: str, endpoint: str | None = None) -> Any:
-    """A client of a service. Credentials are the configured ones, else found as AWS's tools find them.
+    """A client of a service, for one question. Without configured credentials, they are found as AWS's tools find them.
 
-    With a role to assume, it is assumed now: its credentials are good for an hour, and a client serves one question.
+    A role is assumed now. Its credentials are valid for an hour.
     """
     session = boto3.session.Session(
         aws_access_key_id=config.aws_access_key_id,
@@ -61,12 +61,12 @@ def new_client(config: AwsPcaConfig | AwsSecretConfig, service: str, endpoint: s
 
 
 def explained(config: AwsPcaConfig | AwsSecretConfig, function: Callable[[], T]) -> T:
-    """What `function` returns; what botocore raises becomes an UpstreamError without secrets."""
+    """What `function` returns. Errors of botocore become UpstreamErrors without secrets."""
     try:
         return function()
     except botocore.exceptions.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", "no code"))
-        # Of a signature that does not match, AWS quotes all that was signed, over many lines.
+        # For a signature that does not match, AWS quotes over many lines all that was signed.
         said = str(error.response.get("Error", {}).get("Message", "")).strip().partition("\n")[0]
         hint = f" ({_HINTS[code]})" if code in _HINTS else ""
         raise UpstreamError(
@@ -83,5 +83,5 @@ def explained(config: AwsPcaConfig | AwsSecretConfig, function: Callable[[], T])
 
 
 def secrets_of(config: AwsPcaConfig | AwsSecretConfig) -> list[str]:
-    """What no message may hold."""
+    """The secrets in a configuration, which no message may hold."""
     return [value for name in config.SECRETS if (value := getattr(config, name)) is not None]

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class AwsPcaAuthority:
-    """Asks AWS Private CA. The chain of what it issues must lead to that very CA."""
+    """An UpstreamAuthority that asks AWS Private CA. The chain of what is issued has to lead to the configured CA."""
 
     def __init__(self, config: AwsPcaConfig, clock: Callable[[], float]) -> None:
         self._config = config
@@ -69,7 +69,7 @@ class AwsPcaAuthority:
             TemplateArn=config.ca_signing_template_arn or _TEMPLATE.format(partition=partition),
             # AWS refuses what would outlive the CA.
             Validity={"Type": "ABSOLUTE", "Value": int(min(not_after, own.not_valid_after_utc.timestamp()))},
-            # The same request again, within minutes, is the same certificate.
+            # The same request again, within minutes, gets the same certificate.
             IdempotencyToken=hashlib.sha256(csr.public_bytes(serialization.Encoding.DER)).hexdigest()[:36],
         )
         answer = self._wait(client, issued["CertificateArn"])

@@ -1,4 +1,4 @@
-"""The `awssecret` upstream authority: a CA's certificate and key in AWS Secrets Manager, which signs ours here."""
+"""The `awssecret` upstream authority: ours is signed here, with a CA whose key is in AWS Secrets Manager."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .signing import Pem, SigningCa, load_signing_ca, roots_among
 
 
 class AwsSecretAuthority:
-    """Fetches the CA whenever it is needed, so that a new one in Secrets Manager is used from then on."""
+    """An UpstreamAuthority that fetches the CA whenever it is needed, so that a new one is used at once."""
 
     def __init__(self, config: AwsSecretConfig, clock: Callable[[], float]) -> None:
         self._config = config
@@ -48,7 +48,7 @@ class AwsSecretAuthority:
         return load_signing_ca(certificate, key, None, self._clock())
 
     def _read_roots(self) -> tuple[x509.Certificate, ...]:
-        """Without fetching the key, which nobody needs for this."""
+        """The roots among the certificates. The key is not fetched for this."""
         config = self._config
         client = aws.explained(config, lambda: aws.new_client(config, "secretsmanager"))
         return checks.unexpired(roots_among(self._secret(client, "cert_file_arn")), self._clock())

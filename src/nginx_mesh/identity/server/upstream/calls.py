@@ -1,4 +1,4 @@
-"""Blocking library calls, kept from holding up the event loop for longer than they may."""
+"""Blocking calls of libraries, which run in threads and are limited in time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 5.0
-"""How long a client waits for a connection and then for (more of) an answer. Libraries take them, per request."""
+"""How long a client waits for a connection, and then for each part of an answer. Libraries take these per request."""
 
 NO_ANSWER = f"no answer within {CONNECT_SECONDS:g} s (connecting) or {READ_SECONDS:g} s (reading)"
 
@@ -28,8 +28,8 @@ REMEMBERED_SECONDS = 300.0
 class BlockingCalls:
     """Runs one call at a time, each in a thread of its own, and waits for it for `seconds` at most.
 
-    No thread can be stopped. One that outlives its time (a server that answers a byte at a time outlives any timeout
-    of a library) is left to end on its own, keeps nothing from ending, and is the only one: until then calls fail.
+    A thread cannot be stopped. A call that takes longer (a server that sends a byte at a time outlives the timeouts of
+    libraries) is left to end by itself. Until it does, further calls fail. It does not keep the process from ending.
     """
 
     def __init__(self, name: str, seconds: float = TOTAL_SECONDS) -> None:
@@ -39,9 +39,9 @@ class BlockingCalls:
         self._running: Future[Any] | None = None
 
     async def run(self, what: str, function: Callable[[], T]) -> T:
-        """What `function` returns. Raises UpstreamError, which says who was asked for `what`, also for one of its own.
+        """What `function` returns. Every error becomes an UpstreamError that says who was asked for `what`.
 
-        Errors of other types are reported by type alone: what a library says may quote secrets.
+        Errors of other types are reported by their type alone, because the messages of libraries may quote secrets.
         """
         try:
             async with asyncio.timeout(self._seconds), self._lock:
@@ -67,14 +67,14 @@ class BlockingCalls:
             else:
                 future.set_result(result)
 
-        future.set_running_or_notify_cancel()  # so that nobody's giving up changes it
+        future.set_running_or_notify_cancel()  # so that a caller that gives up does not cancel it
         self._running = future
         threading.Thread(target=work, name=self._name, daemon=True).start()
         return future
 
 
 class Remembered(Generic[T]):
-    """What a distant upstream told, good for `seconds`: to be asked often costs it nothing. Errors are not kept."""
+    """An answer of a distant upstream, which is used again for `seconds`. Errors are not remembered."""
 
     def __init__(self, seconds: float = REMEMBERED_SECONDS) -> None:
         self._seconds = seconds
@@ -90,7 +90,7 @@ class Remembered(Generic[T]):
 
 
 def quoted(text: str, secrets: Iterable[str | None]) -> str:
-    """What an upstream or a library said, fit for a message: in one line, secrets blacked out."""
+    """What an upstream or a library said, for a message: in one line, without the secrets."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "<secret>")
@@ -98,7 +98,7 @@ def quoted(text: str, secrets: Iterable[str | None]) -> str:
 
 
 def innermost(error: BaseException) -> str:
-    """What is at the bottom of a library's nested errors, such as "Connection refused"."""
+    """The text of the innermost of nested errors, such as "Connection refused"."""
     while True:
         inner = getattr(error, "reason", None) or error.__cause__ or error.__context__ or next(iter(error.args), None)
         if not isinstance(inner, BaseException):

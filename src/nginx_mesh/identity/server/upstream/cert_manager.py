@@ -34,7 +34,7 @@ _MAX_LABEL = 63
 _SIGN_SECONDS = 8.0
 _POLL_SECONDS = 0.5
 _STALE_SECONDS = 3600
-"""A request older than this is nobody's any longer: whoever made it has asked again or ended."""
+"""Nobody waits for a request that is older: whoever made it has asked again or ended."""
 
 _HINTS = {
     401: "are its credentials valid?",
@@ -76,7 +76,7 @@ class _CertificateRequestList(msgspec.Struct):
 
 
 class CertManagerAuthority:
-    """Asks cert-manager. A request that is still open when time is up is taken up again when the same CSR comes."""
+    """An UpstreamAuthority that asks cert-manager. A request that is open when time is up is found again by its CSR."""
 
     def __init__(self, config: CertManagerConfig, clock: Callable[[], float]) -> None:
         self._config = config
@@ -115,7 +115,7 @@ class CertManagerAuthority:
         name = f"nginx-mesh-ca-{hashlib.sha256(pem).hexdigest()[:20]}"
         label = _label(trust_domain)
         if self._pending is not None and self._pending != name:
-            api.delete(self._pending)  # nobody asks for that one any longer
+            api.delete(self._pending)  # nobody will ask for that one again
         self._pending = name
         api.create(self._body(name, label, pem, max(int(not_after - now), 0)))
         request = self._wait(api, name, pem)
@@ -174,7 +174,7 @@ class CertManagerAuthority:
         }
 
     def _clean_up(self, api: _Requests, label: str, now: float) -> None:
-        """Delete what earlier runs left behind. Requests of today may belong to another server of the mesh."""
+        """Delete what earlier runs left behind. Younger requests may belong to another server of the mesh."""
         try:
             for request in api.list(label):
                 created = request.metadata.creation_timestamp
@@ -192,7 +192,7 @@ class _Requests:
         self._place: dict[str, Any] = {"group": _GROUP, "version": _VERSION, "namespace": namespace, "plural": _PLURAL}
 
     def create(self, body: dict[str, Any]) -> None:
-        """Create it, unless it is there."""
+        """Create a request, unless it exists."""
         try:
             self._api.create_namespaced_custom_object(**self._place, body=body, _request_timeout=TIMEOUT)
         except kubernetes.client.ApiException as error:
@@ -211,7 +211,7 @@ class _Requests:
         return msgspec.convert(found, _CertificateRequestList).items
 
     def delete(self, name: str) -> None:
-        """Delete it; one that cannot be deleted is for the next clean-up."""
+        """Delete a request. One that cannot be deleted is left to the next clean-up."""
         try:
             self._api.delete_namespaced_custom_object(**self._place, name=name, _request_timeout=TIMEOUT)
         except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
@@ -225,7 +225,7 @@ def _failed(condition: _Condition) -> bool:
 
 
 def _label(trust_domain: str) -> str:
-    """The trust domain as a label's value, which is shorter than a trust domain may be."""
+    """The trust domain as the value of a label, or its SHA-256 where a label cannot hold it."""
     if len(trust_domain) <= _MAX_LABEL and trust_domain[0].isalnum() and trust_domain[-1].isalnum():
         return trust_domain
     return hashlib.sha256(trust_domain.encode()).hexdigest()[:_MAX_LABEL]

@@ -1,7 +1,7 @@
-"""What every answer of an upstream authority has to stand up to before anything is signed below it.
+"""Checks of the answers of upstream authorities, before anything is signed below them.
 
-Whoever answered, a CA that our sidecars, OpenSSL or Go would not follow up to a root is refused here, with the reason,
-instead of failing every handshake later. Pure: the time is an argument, in Unix seconds.
+A CA that our sidecars, OpenSSL or Go would not follow up to a root is refused here with the reason, instead of failing
+every handshake later. Pure: the time is an argument, in Unix seconds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .base import MintedCa, UpstreamError
 
 MAX_PEM_CERTIFICATES = 64
 _MAX_DEPTH = 8
-"""CAs from ours to the root, both included."""
+"""The limit to the CAs from ours to the root, both included."""
 
 _MAX_STEPS = 1000
-"""Signatures that are looked at in search of a chain: certificates that sign each other in circles end it."""
+"""The limit to the signatures that are checked in search of a chain, as certificates may sign each other in circles."""
 
 _MIN_RSA_BITS = 2048
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1)
@@ -39,9 +39,10 @@ def accept(
     roots: Iterable[x509.Certificate],
     now: float,
 ) -> MintedCa:
-    """The answer to `csr` as the CA it is. Raises UpstreamError, saying what is wrong with it.
+    """The CA that an answer to `csr` makes. Raises UpstreamError, which says what is wrong with the answer.
 
-    `others` may hold the intermediates, in any order and among others; `roots` are what to trust because of it.
+    `others` has the intermediates, in any order and perhaps with unrelated certificates. `roots` are to be trusted
+    because of this CA.
     """
     if certificate.public_key() != csr.public_key():
         raise UpstreamError("the certificate is for another key than the one that was asked for")
@@ -67,9 +68,9 @@ def find_path(
     trust_domain: str | None = None,
     below: int = 0,
 ) -> tuple[x509.Certificate, ...]:
-    """The way from a CA's certificate up to one of the roots, both included, every certificate fit for its place.
+    """The path from a CA's certificate up to one of the roots, both included, with every certificate fit for its place.
 
-    `below` is how many CAs will hang below the certificate. Raises UpstreamError with what is wrong.
+    `below` is the number of CAs that will be below the certificate. Raises UpstreamError, which says what is wrong.
     """
     roots = tuple(roots)
     if not roots:
@@ -106,17 +107,17 @@ def parse_certificate(pem: str) -> x509.Certificate:
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
-    """Whether its own key signed it: only such a one is taken as a root."""
+    """Whether its own key signed it. Only such a certificate is taken for a root."""
     return _signed(certificate, by=certificate)
 
 
 def self_signed(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Those that are roots, each once."""
+    """The roots among certificates, each once."""
     return tuple(c for c in dict.fromkeys(certificates) if is_self_signed(c))
 
 
 def unexpired(certificates: Iterable[x509.Certificate], now: float) -> tuple[x509.Certificate, ...]:
-    """Those that are not over."""
+    """The certificates that have not expired."""
     return tuple(c for c in certificates if now <= c.not_valid_after_utc.timestamp())
 
 
@@ -234,7 +235,7 @@ def _uris(subtrees: Iterable[x509.GeneralName] | None) -> list[str]:
 
 
 def _covers(constraint: str, host: str) -> bool:
-    """RFC 5280, 4.2.1.10: a constraint that begins with a dot means every host below, any other exactly that host."""
+    """Whether a constraint covers a host. One with a leading dot covers all hosts below it (RFC 5280, 4.2.1.10)."""
     return host.endswith(constraint) if constraint.startswith(".") else host == constraint
 
 

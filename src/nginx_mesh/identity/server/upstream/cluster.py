@@ -1,4 +1,4 @@
-"""The API server of a Kubernetes cluster: how it is reached, and what its failures mean."""
+"""Clients of the Kubernetes API server, and the explanations of their errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
 
 @contextmanager
 def cluster(kube_config_file: str | None, key: str, hints: Mapping[int, str]) -> Iterator[kubernetes.client.ApiClient]:
-    """A client of the cluster that a kubeconfig names, or of the one that this pod is in. For one use; it blocks.
+    """A client, for one use, of the cluster that a kubeconfig names, or without one of the cluster that this pod is in.
 
-    `key` is what the configuration calls the file, `hints` say what to do about a status. Raises UpstreamError, also
-    for the client's errors within.
+    The configuration calls the file `key`; `hints` say what to do about an HTTP status. Blocks. Errors of the client
+    within become UpstreamErrors.
     """
     try:
         with kubernetes.client.ApiClient(_configuration(kube_config_file, key)) as client:
@@ -33,7 +33,7 @@ def cluster(kube_config_file: str | None, key: str, hints: Mapping[int, str]) ->
         raise UpstreamError(f"the cluster refuses: {error.status} {quoted(_said(error), ())}{hint}") from None
     except urllib3.exceptions.HTTPError as error:
         cause = getattr(error, "reason", None) or error
-        # A connection that is refused counts as a timeout to urllib3.
+        # To urllib3 a refused connection is a kind of timeout.
         late = isinstance(cause, urllib3.exceptions.TimeoutError)
         if late and not isinstance(cause, urllib3.exceptions.NewConnectionError):
             raise UpstreamError(NO_ANSWER) from None
@@ -56,14 +56,14 @@ def _configuration(path: str | None, key: str) -> kubernetes.client.Configuratio
         where = f"there is no config.{key}, and this is no pod" if path is None else "kubeconfig"
         raise UpstreamError(f"{where}: {quoted(str(error), ())}") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError):
-        # Their messages quote the file, which holds credentials.
+        # The messages of these errors quote the file, which holds credentials.
         raise UpstreamError(f"config.{key} {path}: is not a kubeconfig") from None
     configuration.retries = 0
     return configuration
 
 
 def _said(error: kubernetes.client.ApiException) -> str:
-    """What the API server says in the Status that is the body of its refusals."""
+    """The message in the Status object that is the body of a refusal."""
     try:
         message = msgspec.json.decode(error.body or "")["message"]
     except (msgspec.DecodeError, KeyError, TypeError):

@@ -33,7 +33,7 @@ API_VERSION = "v1"
 MAX_FILE_BYTES = 1 << 20
 
 _Rule = tuple[re.Pattern[str], str]
-"""What a text must match, and that in words."""
+"""The pattern that a text must match, and the same in words."""
 
 _TEXT: _Rule = (re.compile(r"[^\x00-\x1f\x7f]+"), "text without control characters")
 _SECRET: _Rule = (re.compile(r"[!-~]+"), "printable ASCII characters without spaces")
@@ -50,7 +50,7 @@ _KIND: _Rule = (re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}"), "a kind such as Cluste
 
 
 def parse_private_key(pem: str) -> None:
-    """Raise ValueError unless the text is a private key without a password: TLS libraries ask a terminal for it."""
+    """Raise ValueError unless the text is an unencrypted private key. TLS libraries ask a terminal for passwords."""
     try:
         serialization.load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -59,12 +59,13 @@ def parse_private_key(pem: str) -> None:
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     FILES: ClassVar[dict[str, Callable[[str], object]]] = {}
-    """Keys that are paths → what reads the text in the file; raises ValueError."""
+    """For each key that is a path, what reads the text of the file; it raises ValueError."""
 
     RULES: ClassVar[dict[str, _Rule]] = {}
-    """Keys of other texts → what they must look like; without one, text of any kind but not empty."""
+    """For each key of another text, what the text must look like. Without a rule it must not be empty."""
 
     SECRETS: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose values appear in no repr and no message."""
 
     def __repr__(self) -> str:
         fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
@@ -135,7 +136,7 @@ class VaultCertAuth(_Config, frozen=True, kw_only=True):
 
 
 class VaultTokenAuth(_Config, frozen=True, kw_only=True):
-    """A token that somebody made for us."""
+    """Proving to Vault who we are by a token."""
 
     SECRETS = frozenset({"token"})
 
@@ -143,7 +144,7 @@ class VaultTokenAuth(_Config, frozen=True, kw_only=True):
 
 
 class VaultAppRoleAuth(_Config, frozen=True, kw_only=True):
-    """An AppRole: the ID of a role, and the secret that goes with it."""
+    """Proving to Vault who we are by an AppRole: the ID of a role and its secret."""
 
     RULES = {"approle_auth_mount_point": _MOUNT}
     SECRETS = frozenset({"approle_secret_id"})
@@ -170,7 +171,7 @@ class VaultConfig(_Config, frozen=True, kw_only=True):
 
 
 class CertManagerConfig(_Config, frozen=True, kw_only=True):
-    """An issuer of cert-manager. Without a kubeconfig, we are a pod of the cluster that it is in."""
+    """An issuer of cert-manager. Without a kubeconfig it is in the cluster of our pod."""
 
     FILES = {"kube_config_file": str}
     RULES = {"namespace": _NAMESPACE, "issuer_name": _NAME, "issuer_kind": _KIND, "issuer_group": _NAME}
@@ -194,7 +195,7 @@ _PLUGINS: dict[str, type[PluginConfig]] = {
 
 
 def parse_config(settings: UpstreamAuthority) -> PluginConfig:
-    """What the plugin is to do; its files are not looked at. Raises FieldError."""
+    """The configuration of the plugin. Its files are not read. Raises FieldError."""
     if settings.api_version != API_VERSION:
         raise FieldError("apiVersion", f'"{one_line(settings.api_version, 40)}" is not supported; use "{API_VERSION}"')
     with located("config"):
@@ -220,7 +221,7 @@ def check_files(config: PluginConfig) -> None:
 
 
 def read_file(path: str) -> str:
-    """The text of a small regular file. Raises ValueError with the reason, without the path."""
+    """The text of a regular file of at most 1 MiB. Raises ValueError with the reason, which does not name the path."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, which cannot be a pipe that blocks
@@ -238,7 +239,7 @@ def read_file(path: str) -> str:
 
 
 def warn_of_open_key(path: str) -> None:
-    """Complain in the log about a private key that everybody on the machine can read."""
+    """Log a warning about a private key that everybody on the machine can read."""
     with suppress(OSError):
         if Path(path).stat().st_mode & stat.S_IROTH:
             log.warning("%s: a private key that everybody can read; make its mode 0600", path)
@@ -253,10 +254,7 @@ def read_named_file(key: str, path: str) -> str:
 
 
 def with_absolute_paths(settings: UpstreamAuthority, directory: Path) -> UpstreamAuthority:
-    """The same settings, valid, for a process in another directory than the one that relative paths are meant from.
-
-    Raises FieldError.
-    """
+    """The same settings with absolute paths. Relative ones begin in `directory`. Raises FieldError."""
     changed = _absolute(settings.config, parse_config(settings), directory)
     return msgspec.structs.replace(settings, config=changed)
 

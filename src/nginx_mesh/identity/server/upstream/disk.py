@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class DiskAuthority:
-    """Signs with a CA in files. Files that change for the worse are complained about, and what they held is kept."""
+    """An UpstreamAuthority that signs with a CA in files.
+
+    When the files become unfit, that is logged, and the CA that they held before remains in use.
+    """
 
     def __init__(self, config: DiskConfig, clock: Callable[[], float]) -> None:
         self._config = config

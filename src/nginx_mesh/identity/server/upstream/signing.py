@@ -1,8 +1,8 @@
-"""A CA whose certificate and key were given to us, which signs ours here: `disk` and `awssecret`."""
+"""Signing our CA here, with a CA whose certificate and key we were given (`disk` and `awssecret`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 
@@ -15,10 +15,10 @@ from .base import MintedCa, UpstreamError
 
 @dataclass(frozen=True)
 class Pem:
-    """A PEM text and where it came from, for messages."""
+    """A PEM text, perhaps a private key, and where it came from, for messages."""
 
     source: str
-    text: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,10 +40,10 @@ class SigningCa:
 
 
 def load_signing_ca(certificate: Pem, key: Pem, bundle: Pem | None, now: float) -> SigningCa:
-    """The CA that the texts hold. Raises UpstreamError when they do not fit together or it could not sign ours now.
+    """The CA in these texts. Raises UpstreamError when they do not fit together, or when it could not sign ours now.
 
-    `certificate` may hold intermediates after the CA's own, and so may `bundle`, beside the roots. Without a bundle
-    the root must be among the certificates; a self-signed CA is its own.
+    `certificate` begins with the CA's own. Intermediates may follow it, or be in `bundle` beside the roots. Without a
+    bundle the root must be among the certificates; a self-signed CA is its own root.
     """
     own, *others = _certificates(certificate)
     try:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _RENEW_AGAIN_SECONDS = 30.0
 _SHORT_LEASE = 2.0
-"""Seconds: a token that lives no longer than this is not worth renewing."""
+"""A token that lives no longer than so many seconds is not renewed."""
 
 _HINTS: dict[type[Exception], str] = {
     hvac.exceptions.InvalidPath: "is the engine mounted there, and in this namespace?",
@@ -40,9 +40,8 @@ _HINTS: dict[type[Exception], str] = {
 
 
 class _Lease(msgspec.Struct):
-    """What Vault says of a token, at login, renewal and lookup. Seconds; 0 is for ever."""
+    """What Vault says of a token at login, renewal and lookup. Times are seconds; 0 means that it never ends."""
 
-    client_token: str | None = None
     lease_duration: int = 0
     ttl: int = 0
     renewable: bool = False
@@ -68,7 +67,7 @@ class _SignedAnswer(msgspec.Struct):
 
 @dataclass(frozen=True)
 class _Session:
-    """A client that has a token. Times are of `time.monotonic`; `expires_at` is infinite for a token without end."""
+    """A client that has a token. Times are of `time.monotonic`, and infinite for a token that never ends."""
 
     client: Any
     expires_at: float
@@ -159,7 +158,7 @@ class VaultAuthority:
         return roots
 
     def _ask(self, question: Callable[[Any], T]) -> T:
-        """The answer, as whoever we can prove to be. Logs in when needed, once more when a token is refused."""
+        """The answer to a question. Logs in if need be, and once more when the token is refused."""
         had = self._session
         try:
             return self._explained(lambda: question(self._logged_in()))
@@ -192,7 +191,7 @@ class VaultAuthority:
         else:
             cert = config.cert_auth
             assert cert is not None  # noqa: S101 - the configuration has exactly one
-            # Not by hvac's method for it, which insists on checking Vault's certificate.
+            # hvac's own method for this always checks Vault's certificate, so it is not used.
             named = {} if cert.cert_auth_role_name is None else {"name": cert.cert_auth_role_name}
             answer = client.login(f"/v1/auth/{cert.cert_auth_mount_point}/login", json=named)
         lease = _read(_Auth, answer).auth
@@ -205,7 +204,7 @@ class VaultAuthority:
             read_named_file("cert_auth.client_cert_path", cert.client_cert_path)
             read_named_file("cert_auth.client_key_path", cert.client_key_path)
             warn_of_open_key(cert.client_key_path)
-        # Empty is not None: for that hvac would look for tokens and certificates in the environment.
+        # Empty values, not None, keep hvac from looking for tokens and certificates in the environment.
         client = hvac.Client(
             url=config.vault_addr,
             token="",
@@ -229,7 +228,7 @@ class VaultAuthority:
             self._renewal = asyncio.get_running_loop().create_task(self._renew_in_time())
 
     async def _renew_in_time(self) -> None:
-        """Renews the token at half its life for as long as Vault lets it live. Whoever asks next logs in anew."""
+        """Renew the token at half of its life for as long as Vault allows. The next question after that logs in."""
         while (session := self._session) is not None and session.renew_at != float("inf"):
             await asyncio.sleep(max(session.renew_at - time.monotonic(), 0))
             try:
@@ -246,7 +245,7 @@ class VaultAuthority:
             self._session = None
 
     def _explained(self, function: Callable[[], T]) -> T:
-        """What `function` returns; what hvac raises becomes an UpstreamError without secrets."""
+        """What `function` returns. Errors of hvac become UpstreamErrors without secrets."""
         try:
             return function()
         except hvac.exceptions.VaultError as error:
@@ -278,7 +277,7 @@ class VaultAuthority:
 
 
 class _RefusedError(UpstreamError):
-    """Vault takes us for nobody, or for somebody who may not."""
+    """Vault does not know who we are, or does not allow us what we asked."""
 
 
 def _session(client: hvac.Client, seconds: int, renewable: bool) -> _Session:

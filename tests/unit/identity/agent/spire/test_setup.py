@@ -6,9 +6,10 @@ import yaml
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.spiffe import SpiffeId
+from nginx_mesh.identity.agent.config import SpireSection
 from nginx_mesh.identity.agent.spire.entries import Selector
 from nginx_mesh.identity.agent.spire.setup import entry_settings, spire_provider
-from nginx_mesh.identity.server.config import SpireSection, read_config
+from nginx_mesh.identity.config import read_config
 
 SOUND = {
     "agentSocket": "/run/spire/agent.sock",

@@ -4,7 +4,6 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
@@ -15,6 +14,7 @@ from nginx_mesh.identity.agent.workloadapi import messages
 from nginx_mesh.identity.agent.workloadapi import workload_pb2 as pb
 from nginx_mesh.identity.common.bundle import TrustBundle
 from nginx_mesh.identity.common.workload import WorkloadContext
+from nginx_mesh.identity.common.x509svid import certificate_der
 from tests.unit.identity.domains import Domain
 
 DOMAIN, PARTNER = Domain("spire.test"), Domain("partner.test")
@@ -37,10 +37,6 @@ def test_what_the_workload_api_says_is_read_back() -> None:
     }
 
 
-def der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
 ED25519 = ed25519.Ed25519PrivateKey.generate().private_bytes(
     serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
 )
@@ -54,9 +50,9 @@ ED25519 = ed25519.Ed25519PrivateKey.generate().private_bytes(
         ("spiffe_id", "spiffe://partner.test/web", "not of the trust domain"),
         ("x509_svid", b"", "x509_svid: empty"),
         ("x509_svid", b"\x00" * 1000, "not certificates in DER"),
-        ("x509_svid", der(DOMAIN.authorities[0]), "trust domain, not a workload"),
-        ("x509_svid", der(WEB.chain[0])[:-1], "not certificates in DER"),
-        ("x509_svid", der(WEB.chain[0]) + b"0", "not certificates in DER"),
+        ("x509_svid", certificate_der(DOMAIN.authorities[0]), "trust domain, not a workload"),
+        ("x509_svid", certificate_der(WEB.chain[0])[:-1], "not certificates in DER"),
+        ("x509_svid", certificate_der(WEB.chain[0]) + b"0", "not certificates in DER"),
         ("x509_svid_key", b"", "x509_svid_key"),
         ("x509_svid_key", ED25519, "x509_svid_key"),
         ("x509_svid_key", answer(DB).svids[0].x509_svid_key, "not the key of the certificate"),
@@ -85,7 +81,7 @@ def test_a_bundle_of_no_trust_domain_is_left_out(name: str, caplog: pytest.LogCa
 
 def test_a_federated_bundle_cannot_stand_in_for_our_own() -> None:
     message = answer(WEB)
-    message.federated_bundles["spiffe://spire.test"] = der(PARTNER.authorities[0])
+    message.federated_bundles["spiffe://spire.test"] = certificate_der(PARTNER.authorities[0])
     assert parse_x509(message).bundles["spire.test"].x509_authorities == tuple(DOMAIN.authorities)
 
 
@@ -106,7 +102,7 @@ def test_a_bad_set_of_keys_is_left_out(document: bytes, caplog: pytest.LogCaptur
 @given(st.binary(max_size=200))
 def test_any_bytes_are_certificates_or_an_error(data: bytes) -> None:
     with suppress(WorkloadApiError):
-        assert b"".join(map(der, certificates(data))) == data
+        assert b"".join(map(certificate_der, certificates(data))) == data
 
 
 @given(st.data())

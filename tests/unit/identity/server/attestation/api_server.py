@@ -3,7 +3,6 @@
 import base64
 import json
 import secrets
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,8 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.unit.identity.server.upstream.cert_manager_server import TOKEN, write_kubeconfig
-from tests.unit.identity.server.upstream.pki import make_ca, tls_certificate
+from tests.unit.identity.server.kubernetes import is_authorised, serving, status
 
 AUDIENCE = "nginx-mesh-identity"
 EXTRA = "authentication.kubernetes.io/"
@@ -29,7 +27,7 @@ class ApiServer:
     tells_nodes: bool = True
     knows_audiences: bool = True
     answer: Any = None
-    status: int = 201
+    answer_status: int = 201
     asked: list[str] = field(default_factory=list)
 
     def token(
@@ -58,54 +56,34 @@ class ApiServer:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(f"{request.method} {request.path}")
-        scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
-        if (scheme.lower(), credential) != ("bearer", TOKEN):
-            return _status(401, "Unauthorized")
+        if not is_authorised(request):
+            return status(401, "Unauthorized", "Unauthorized")
         if self.answer is not None:
-            return web.Response(body=self.answer, status=self.status, content_type="application/json")
+            return web.Response(body=self.answer, status=self.answer_status, content_type="application/json")
         match request.method, request.path.strip("/").split("/"):
             case "POST", ["apis", "authentication.k8s.io", "v1", "tokenreviews"]:
                 return self._review(json.loads(await request.read()))
             case "GET", ["api", "v1", "namespaces", namespace, "pods", name]:
                 pod = self.pods.get(f"{namespace}/{name}")
-                return _status(404, f'pods "{name}" not found') if pod is None else web.json_response(pod)
-        return _status(404, "the server could not find the requested resource")
+                return status(404, "NotFound", f'pods "{name}" not found') if pod is None else web.json_response(pod)
+        return status(404, "NotFound", "the server could not find the requested resource")
 
     def _review(self, review: dict[str, Any]) -> web.Response:
         assert (review["apiVersion"], review["kind"]) == ("authentication.k8s.io/v1", "TokenReview")
         token, wanted = review["spec"]["token"], review["spec"]["audiences"]
         audiences, user = self.tokens.get(token, ([], {}))
         both = [each for each in wanted if each in audiences]
-        status: dict[str, Any] = {"authenticated": True, "user": user, "audiences": both}
+        result: dict[str, Any] = {"authenticated": True, "user": user, "audiences": both}
         if not self.knows_audiences and user:
-            del status["audiences"]  # an authenticator that is not aware of audiences
+            del result["audiences"]  # an authenticator that is not aware of audiences
         elif not both:
-            status = {"user": {}, "error": f"[invalid bearer token {token}, token audiences are invalid]"}
-        return web.json_response({**review, "metadata": {"creationTimestamp": None}, "status": status}, status=201)
-
-
-def _status(code: int, message: str) -> web.Response:
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
-    return web.json_response(body, status=code)
+            result = {"user": {}, "error": f"[invalid bearer token {token}, token audiences are invalid]"}
+        return web.json_response({**review, "metadata": {"creationTimestamp": None}, "status": result}, status=201)
 
 
 @asynccontextmanager
 async def api_server(directory: Path) -> AsyncIterator[ApiServer]:
     """A running server; `kubeconfig` leads to it."""
-    ca = make_ca("kubernetes")
-    certificate = tls_certificate(ca)
-    (directory / "server.pem").write_text(certificate.pem)
-    (directory / "server.key").write_text(certificate.key_pem)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
     server = ApiServer(kubeconfig=directory / "kubeconfig")
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        write_kubeconfig(server.kubeconfig, f"https://127.0.0.1:{runner.addresses[0][1]}", ca.pem)
+    async with serving(server.handle, directory, server.kubeconfig):
         yield server
-    finally:
-        await runner.cleanup()

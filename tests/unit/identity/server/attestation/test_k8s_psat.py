@@ -12,12 +12,12 @@ from nginx_mesh.api.errors import FieldError
 from nginx_mesh.identity.agent.remote import RemoteClient, projected_token
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
 from nginx_mesh.identity.common.keymanager.memory import MemoryKeyManager
+from nginx_mesh.identity.config import IdentityConfig, read_config
 from nginx_mesh.identity.server.attestation import Attested
 from nginx_mesh.identity.server.attestation.k8s_psat import ProjectedTokens
-from nginx_mesh.identity.server.config import IdentityConfig, read_config
 from tests.mesh.identityserver import IdentityProcess
 
-from .api_server import ApiServer, api_server
+from .api_server import AUDIENCE, ApiServer, api_server
 
 ALLOWED = ["nginx-mesh:agent", "other:agent"]
 
@@ -29,7 +29,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[ApiServer]:
 
 
 def attestor(cluster: ApiServer) -> ProjectedTokens:
-    return ProjectedTokens("example.org", ALLOWED, kube_config_file=str(cluster.kubeconfig))
+    return ProjectedTokens("example.org", ALLOWED, audience=AUDIENCE, kube_config_file=str(cluster.kubeconfig))
 
 
 async def test_a_token_of_an_agents_pod_admits_the_agent_of_its_node_again_and_again(cluster: ApiServer) -> None:
@@ -110,7 +110,7 @@ async def test_a_cluster_that_cannot_judge_is_told_from_one_that_refuses(
     cluster: ApiServer, status: int, answer: bytes, reason: str
 ) -> None:
     token = cluster.token()
-    cluster.status, cluster.answer = status, answer
+    cluster.answer_status, cluster.answer = status, answer
     with pytest.raises(UnavailableError, match=reason) as failure:
         await attestor(cluster).attest(token)
     assert token not in str(failure.value)
@@ -139,7 +139,7 @@ async def test_a_cluster_that_is_down_makes_nothing_but_a_delay(tmp_path: Path) 
     cluster.kubeconfig.write_text("[")
     with pytest.raises(UnavailableError, match="is not a kubeconfig"):
         await one.attest(token)
-    nowhere = ProjectedTokens("example.org", ALLOWED)
+    nowhere = ProjectedTokens("example.org", ALLOWED, audience=AUDIENCE)
     with pytest.raises(UnavailableError, match=r"there is no config.kubeConfigFile, and this is no pod"):
         await nowhere.attest(token)
 
@@ -205,9 +205,8 @@ async def test_an_agent_comes_and_comes_back_with_its_projected_token(cluster: A
 
         for _ in range(2):
             path.write_text(cluster.token("worker-1"))
-            one = client()
-            await one.sync([])
-            assert str(one.agent_id) == "spiffe://example.org/nginx-mesh/agent/k8s.worker-1"
+            await client().sync([])
+        assert server.log().count("spiffe://example.org/nginx-mesh/agent/k8s.worker-1 has an SVID until") == 2
         path.write_text(cluster.token(account="nginx-mesh:default"))
         with pytest.raises(UnavailableError, match="nginx-mesh:default is not allowed"):
             await client().sync([])

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from nginx_mesh.api.decoding import decode_as
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.identity.server.config import datastore_config, read_config
+from nginx_mesh.identity.config import read_config
+from nginx_mesh.identity.server.config import datastore_config
 from nginx_mesh.identity.server.datastore import DatastoreConfig, DatastoreError, open_datastore
 from nginx_mesh.identity.server.datastore.config import mysql_arguments, postgres_arguments, read_password
 
@@ -169,7 +170,7 @@ def test_the_examples_of_the_guide_are_sound(tmp_path: Path) -> None:
     types = []
     for example in examples:
         (tmp_path / "identity.yaml").write_text(example)
-        config = datastore_config(read_config(tmp_path / "identity.yaml"), MeshSettings())
+        config = datastore_config(read_config(tmp_path / "identity.yaml").identity, MeshSettings())
         types.append(config.database_type)
         if config.database_type == "postgres":
             assert postgres_arguments(config)["dbname"] == "mesh"

@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 
+from nginx_mesh.identity.common.entry import RegistrationEntry
 from nginx_mesh.identity.server.datastore import IN_MEMORY, Datastore, DatastoreConfig, DatastoreError
 from nginx_mesh.identity.server.datastore.base import (
     AttestedNode,
     Changes,
     FederationRelationship,
     JoinToken,
-    RegistrationEntry,
 )
 
 from .conftest import Clock, Opener
@@ -60,12 +60,12 @@ def race(*tasks: Callable[[], object]) -> list[object]:
 
 def test_a_new_datastore_is_empty(store: Datastore) -> None:
     assert [*store.entries(), *store.nodes(), *store.relationships(), *store.bundles()] == []
-    assert (store.node(AGENT), store.bundle("example.org"), store.journal("server")) == (None, None, None)
+    assert (store.node(AGENT), store.bundle("example.org"), store.ca_records("server")) == (None, None, None)
     assert store.take_join_token("0" * 64, 0) is None
     assert store.changes(0) == Changes(0)
     store.delete_entries(["nobody"])
     store.delete_node(AGENT)
-    store.delete_bundle("example.org")
+    store.delete_relationship("example.org")
     store.delete_relationship("example.org")
     assert store.changes(0) == Changes(0)
 
@@ -157,13 +157,13 @@ def test_changes_tell_what_was_touched_each_once(store: Datastore) -> None:
     assert store.changes(first.cursor) == Changes(first.cursor)
     store.delete_entries(["b", "unknown"])
     store.put_bundle("example.org", b"2", b"1")
-    store.delete_bundle("example.org")
-    store.delete_bundle("unknown")
+    store.delete_relationship("example.org")
+    store.delete_relationship("unknown")
     second = store.changes(first.cursor)
     assert (second.entries, second.bundles, second.complete) == (("b",), ("example.org",), True)
     assert second.cursor > first.cursor
     store.put_node(node("n"))
-    store.put_journal("server", b"j")
+    store.put_ca_records("server", b"j")
     assert store.changes(second.cursor) == Changes(second.cursor)
 
 
@@ -265,7 +265,7 @@ def test_a_bundle_is_replaced_only_as_expected(store: Datastore) -> None:
     assert store.bundle("example.org") == b"2\x00\xff" + bytes(100_000)
     assert store.bundle("other.example") == b""
     assert set(store.changes(cursor).bundles) == {"example.org", "other.example"}
-    store.delete_bundle("example.org")
+    store.delete_relationship("example.org")
     assert store.bundles() == {"other.example": b""}
 
 
@@ -285,13 +285,13 @@ def test_a_relationship_takes_its_bundle_along(store: Datastore) -> None:
     assert store.changes(cursor).bundles == ("a.example",)
 
 
-def test_each_server_has_its_journal(store: Datastore) -> None:
-    store.put_journal("one", b"1")
-    store.put_journal("two", bytes(range(256)) * 1000)
-    store.put_journal("one", b"")
-    assert store.journal("one") == b""
-    assert store.journal("two") == bytes(range(256)) * 1000
-    assert store.journal("three") is None
+def test_each_server_has_its_ca_records(store: Datastore) -> None:
+    store.put_ca_records("one", b"1")
+    store.put_ca_records("two", bytes(range(256)) * 1000)
+    store.put_ca_records("one", b"")
+    assert store.ca_records("one") == b""
+    assert store.ca_records("two") == bytes(range(256)) * 1000
+    assert store.ca_records("three") is None
 
 
 def test_what_one_server_commits_the_others_find(another: Opener, config: DatastoreConfig) -> None:

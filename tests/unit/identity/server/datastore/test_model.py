@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from nginx_mesh.identity.common.entry import RegistrationEntry
 from nginx_mesh.identity.server.datastore import IN_MEMORY, DatastoreConfig, open_datastore
 from nginx_mesh.identity.server.datastore.base import (
     AttestedNode,
     FederationRelationship,
     JoinToken,
-    RegistrationEntry,
 )
 
 # Few names, so that calls meet; such as a careless comparison would confuse.
@@ -46,7 +46,7 @@ class _Machine(RuleBasedStateMachine):
         self.tokens: dict[str, JoinToken] = {}
         self.documents: dict[str, bytes] = {}
         self.relationships: dict[str, FederationRelationship] = {}
-        self.journals: dict[str, bytes] = {}
+        self.ca_records: dict[str, bytes] = {}
         self.cursor = 0
         self.touched: tuple[set[str], set[str]] = (set(), set())
 
@@ -135,12 +135,6 @@ class _Machine(RuleBasedStateMachine):
             self.documents[domain] = document
             self.touched[1].add(domain)
 
-    @rule(domain=domains)
-    def delete_bundle(self, domain: str) -> None:
-        self.store.delete_bundle(domain)
-        if self.documents.pop(domain, None) is not None:
-            self.touched[1].add(domain)
-
     @rule(record=relationship_records)
     def put_relationship(self, record: FederationRelationship) -> None:
         self.store.put_relationship(record)
@@ -153,10 +147,10 @@ class _Machine(RuleBasedStateMachine):
         if self.documents.pop(domain, None) is not None:
             self.touched[1].add(domain)
 
-    @rule(name=names, journal=documents)
-    def put_journal(self, name: str, journal: bytes) -> None:
-        self.store.put_journal(name, journal)
-        self.journals[name] = journal
+    @rule(name=names, records=documents)
+    def put_ca_records(self, name: str, records: bytes) -> None:
+        self.store.put_ca_records(name, records)
+        self.ca_records[name] = records
 
     @rule()
     def changes(self) -> None:
@@ -180,7 +174,7 @@ class _Machine(RuleBasedStateMachine):
         assert {each.spiffe_id: each for each in self.store.nodes()} == self.nodes
         assert self.store.bundles() == self.documents
         assert {each.trust_domain: each for each in self.store.relationships()} == self.relationships
-        assert {name: self.store.journal(name) for name in self.journals} == self.journals
+        assert {name: self.store.ca_records(name) for name in self.ca_records} == self.ca_records
 
 
 class _InMemory(_Machine):

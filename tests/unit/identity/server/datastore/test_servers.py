@@ -45,7 +45,7 @@ SERVER = """
 import json, sys, time
 from pathlib import Path
 from nginx_mesh.identity.server.datastore import DatastoreConfig, open_datastore
-from nginx_mesh.identity.server.datastore.base import RegistrationEntry
+from nginx_mesh.identity.common.entry import RegistrationEntry
 name, config, directory = json.load(sys.stdin)
 import nginx_mesh.identity.server.datastore.sql
 print("ready", flush=True)
@@ -213,7 +213,7 @@ def test_a_server_that_hangs_does_not_hold_up_others_for_ever(
         changing.entries(["never"])
         with pytest.raises(DatastoreError, match="lock timeout"):
             store.put_entries([entry("a")])
-        store.put_journal("server", b"1")  # what takes no turn does not wait
+        store.put_ca_records("server", b"1")  # what takes no turn does not wait
         wait_until(partial(succeeds, partial(store.put_entries, [entry("a")])))
     assert store.changes(0).entries == ("a",)
     with hanging._writing() as connection:
@@ -265,11 +265,11 @@ def test_no_secret_is_in_logs_when_all_goes_well(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     store = open_datastore(config, tmp_path)
-    store.put_journal("server", b"journal-content")
+    store.put_ca_records("server", b"ca-records-content")
     assert isinstance(store, SqlDatastore)
     for shown in (caplog.text, str(store), repr(store._engine), repr(config)):
         assert PASSWORD not in shown
-        assert "journal-content" not in shown
+        assert "ca-records-content" not in shown
     store.close()
 
 

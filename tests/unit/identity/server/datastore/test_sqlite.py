@@ -25,7 +25,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from nginx_mesh.identity.server.datastore import DatastoreConfig, open_datastore
-from nginx_mesh.identity.server.datastore.base import RegistrationEntry
+from nginx_mesh.identity.common.entry import RegistrationEntry
 store = open_datastore(DatastoreConfig(), Path(sys.argv[1]))
 first = int(sys.argv[2])
 for number in range(first, first + 100_000):
@@ -67,7 +67,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     odd = tmp_path / "a?mode=ro#%20b%"
     for _ in range(2):
         store = open_datastore(DatastoreConfig(connection_string=str(odd / "x?y.sqlite3")), Path("/nonexistent"))
-        store.put_journal("server", b"1")
+        store.put_ca_records("server", b"1")
         assert str(store) == f"sqlite3 datastore {odd}/x?y.sqlite3"
         store.close()
     assert [file.name for file in odd.iterdir()] == ["x?y.sqlite3"]

@@ -14,12 +14,11 @@ from aiohttp import web
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.identity.common.bundle import encode
+from nginx_mesh.identity.config import read_config
 from nginx_mesh.identity.server.config import (
     BundleEndpointSection,
     FederationSection,
-    IdentityConfig,
-    IdentitySection,
-    read_config,
+    ServerConfig,
 )
 from nginx_mesh.identity.server.server import IdentityServer, open_authority
 
@@ -48,14 +47,14 @@ identity:
     assert found.bundle_endpoint.key_file == "/etc/tls.key"
 
 
-def configured(port: int, web_ca: str | None = None, **endpoint: Any) -> IdentityConfig:
+def configured(port: int, web_ca: str | None = None, **endpoint: Any) -> ServerConfig:
     section = BundleEndpointSection(address=f"127.0.0.1:{port}", **endpoint)
     federation = FederationSection(bundle_endpoint=section, web_ca_file=web_ca)
-    return IdentityConfig(identity=IdentitySection(federation=federation))
+    return ServerConfig(federation=federation)
 
 
 @asynccontextmanager
-async def server(trust_domain: str, config: IdentityConfig, directory: Path) -> AsyncIterator[IdentityServer]:
+async def server(trust_domain: str, config: ServerConfig, directory: Path) -> AsyncIterator[IdentityServer]:
     settings = MeshSettings(trust_domain=trust_domain, persistent_storage="off", key_manager="memory")
     running = IdentityServer(open_authority(config, settings, directory / trust_domain), config)
     try:
@@ -124,7 +123,7 @@ async def test_endpoint_that_cannot_be_is_an_error_that_names_the_field(
     endpoint: dict[str, Any], field: str, reason: str, tmp_path: Path
 ) -> None:
     section = BundleEndpointSection(**({"address": f"127.0.0.1:{free_port()}"} | endpoint))
-    config = IdentityConfig(identity=IdentitySection(federation=FederationSection(bundle_endpoint=section)))
+    config = ServerConfig(federation=FederationSection(bundle_endpoint=section))
     with pytest.raises(FieldError, match=reason) as error:
         async with server("one.test", config, tmp_path):
             await asyncio.sleep(0)

@@ -6,7 +6,6 @@ conventions say, checks what cert-manager's webhook checks, and signs as its con
 
 import base64
 import re
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,16 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiohttp import web
 from cryptography import x509
 
 from nginx_mesh.identity.common.x509svid import certificate_pem
+from tests.unit.identity.server.kubernetes import is_authorised, serving, status
 
-from .pki import NOW, Ca, answer, bundle_pem, make_ca, tls_certificate
+from .pki import NOW, Ca, answer, bundle_pem, make_ca
 
 NAMESPACE, ISSUER = "sandbox", "mesh-ca"
-TOKEN = "s3cr3t-bearer-token"  # noqa: S105
 PREFIX = f"/apis/cert-manager.io/v1/namespaces/{NAMESPACE}/certificaterequests"
 USAGES = {"cert sign", "crl sign", "digital signature", "key encipherment", "server auth", "client auth"}
 
@@ -54,14 +52,13 @@ class FakeCertManager:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path, method = request.path, request.method
         self.asked.append((method, path))
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if (scheme.lower(), token) != ("bearer", TOKEN):
-            return _status(401, "Unauthorized", "Unauthorized")
+        if not is_authorised(request):
+            return status(401, "Unauthorized", "Unauthorized")
         if not path.startswith(PREFIX):
-            return _status(404, "NotFound", "the server could not find the requested resource")
+            return status(404, "NotFound", "the server could not find the requested resource")
         if method in self.forbidden:
             what = 'certificaterequests.cert-manager.io is forbidden: User "mesh" cannot do that'
-            return _status(403, "Forbidden", what)
+            return status(403, "Forbidden", what)
         name = path.removeprefix(PREFIX).strip("/")
         if method == "POST":
             return self._create(await request.json())
@@ -70,7 +67,7 @@ class FakeCertManager:
             items = [o for o in self.objects.values() if o["metadata"]["labels"].get(label) == value]
             return web.json_response({"kind": "CertificateRequestList", "metadata": {}, "items": items})
         if name not in self.objects:
-            return _status(404, "NotFound", f'certificaterequests.cert-manager.io "{name}" not found')
+            return status(404, "NotFound", f'certificaterequests.cert-manager.io "{name}" not found')
         if method == "DELETE":
             return web.json_response({"kind": "Status", "status": "Success", "details": {"name": self._delete(name)}})
         if self.garbage is not None:
@@ -97,7 +94,7 @@ class FakeCertManager:
         assert set(spec["usages"]) <= USAGES
         assert re.fullmatch(r"[0-9]+s", spec["duration"])
         if name in self.objects:
-            return _status(409, "AlreadyExists", f'certificaterequests.cert-manager.io "{name}" already exists')
+            return status(409, "AlreadyExists", f'certificaterequests.cert-manager.io "{name}" already exists')
         csr = _csr(spec)
         # The webhook refuses a request whose usages or isCA are not those of the CSR in it.
         usage = csr.extensions.get_extension_for_class(x509.KeyUsage).value
@@ -150,40 +147,8 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def _status(code: int, reason: str, message: str) -> web.Response:
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}
-    return web.json_response({**body, "reason": reason, "message": message}, status=code)
-
-
-def write_kubeconfig(path: Path, address: str, ca_pem: str, token: str = TOKEN) -> None:
-    cluster = {"server": address, "certificate-authority-data": _base64(ca_pem)}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "clusters": [{"name": "test", "cluster": cluster}],
-        "users": [{"name": "test", "user": {"token": token}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    }
-    path.write_text(yaml.safe_dump(config))
-
-
 @asynccontextmanager
 async def our_cert_manager(directory: Path) -> AsyncIterator[FakeCertManager]:
-    server_ca = make_ca("kubernetes")
-    server = tls_certificate(server_ca)
-    (directory / "server.pem").write_text(server.pem)
-    (directory / "server.key").write_text(server.key_pem)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
     manager = FakeCertManager(kubeconfig=directory / "kubeconfig")
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", manager.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        write_kubeconfig(manager.kubeconfig, f"https://127.0.0.1:{runner.addresses[0][1]}", server_ca.pem)
+    async with serving(manager.handle, directory, manager.kubeconfig):
         yield manager
-    finally:
-        await runner.cleanup()

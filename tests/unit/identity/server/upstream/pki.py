@@ -169,18 +169,19 @@ def bundle_pem(certificates: Sequence[x509.Certificate]) -> str:
     return "".join(certificate_pem(c) for c in certificates)
 
 
-def svid_chain(minted: MintedCa, key: PrivateKey) -> str:
+def svid_chain(minted: MintedCa, key: PrivateKey, at: float = NOW) -> str:
     """An SVID below a minted CA, as its holder presents it: the leaf and what leads to, but not includes, a root."""
     signer = Signer(minted.chain[0], key, minted.limit)
     web = workload_id(TRUST_DOMAIN, "shop", "web")
-    svid = issue_svid(signer, LEAF_KEY.public_key(), web, ["web.shop.svc"], NOW - 60, NOW + 600, 5)
+    svid = issue_svid(signer, LEAF_KEY.public_key(), web, ["web.shop.svc"], at - 60, at + 600, 5)
     return bundle_pem([svid, *minted.chain])
 
 
-def assert_openssl_accepts(directory: Path, minted: MintedCa, key: PrivateKey) -> None:
-    chain = svid_chain(minted, key)
+def assert_openssl_accepts(directory: Path, minted: MintedCa, key: PrivateKey, at: float = NOW) -> None:
+    """`at` is Unix seconds: the present for an upstream that dates its certificates by the real clock."""
+    chain = svid_chain(minted, key, at)
     for purpose in PURPOSES:
-        assert openssl_verify(directory, chain, bundle_pem(minted.roots), purpose, NOW) == ""
+        assert openssl_verify(directory, chain, bundle_pem(minted.roots), purpose, at) == ""
 
 
 def uri(text: str) -> x509.UniformResourceIdentifier:

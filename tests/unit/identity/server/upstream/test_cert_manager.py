@@ -12,16 +12,15 @@ from kubernetes.config import incluster_config
 from nginx_mesh.api.settings import UpstreamAuthority as Settings
 from nginx_mesh.identity.common.keys import generate_key
 from nginx_mesh.identity.server.upstream import MintedCa, UpstreamAuthority, UpstreamError, cert_manager, open_upstream
+from tests.unit.identity.server.kubernetes import TOKEN, write_kubeconfig
 
 from .cert_manager_server import (
     ISSUER,
     NAMESPACE,
     PREFIX,
-    TOKEN,
     FakeCertManager,
     left_behind,
     our_cert_manager,
-    write_kubeconfig,
 )
 from .pki import DAY, NOW, assert_openssl_accepts, csr_pem, make_ca, request, uri
 

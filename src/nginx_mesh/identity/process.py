@@ -17,7 +17,7 @@ from nginx_mesh.observe.logfilter import brief
 
 from .config import IdentityConfig, mesh_settings, read_config
 from .config import check as check_config
-from .server import START_ERRORS, IdentityServer, open_authority
+from .server.server import START_ERRORS, IdentityServer, open_authority
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ async def serve(config: IdentityConfig, settings: MeshSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     directory = Path(config.identity.data_dir or DATA_DIR)
-    server = IdentityServer(await asyncio.to_thread(open_authority, config, settings, directory), config)
+    authority = await asyncio.to_thread(open_authority, config.identity, settings, directory)
+    server = IdentityServer(authority, config.identity)
     try:
         if config.identity.health_address is not None:
             await server.listen_health(config.identity.health_address)

@@ -19,7 +19,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.cli import meshes
 from nginx_mesh.cli.client import Client, UnreachableError
 from nginx_mesh.identity.server.config import mesh_settings, read_config
-from nginx_mesh.local.node.container import write_private
+from nginx_mesh.local.files import write_file
 
 from .localcli import LocalCli
 
@@ -114,7 +114,7 @@ class IdentityProcess:
         agent.write_text(yaml.safe_dump({"identity": {"provider": "server", "server": server}}))
         config = read_config(agent)
         meshes.create(mesh.paths, mesh_settings(config, MeshSettings()))
-        write_private(mesh.paths.state / "identity.json", msgspec.json.encode(config))
+        write_file(mesh.paths.state / "identity.json", msgspec.json.encode(config))
         return mesh
 
 

@@ -19,9 +19,9 @@ import msgspec
 
 from nginx_mesh.api.core import Container, Pod, PodIP, PodSpec, PodStatus, Service
 from nginx_mesh.api.meta import Object, ObjectKey, ObjectMeta
+from nginx_mesh.local import linux
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.net.networks import DEFAULT
-from nginx_mesh.local.node import linux
 from nginx_mesh.local.node.kubelet import Kubelet, enter_node
 from nginx_mesh.local.node.restarts import BackoffSettings
 from nginx_mesh.local.node.services import resolve_services

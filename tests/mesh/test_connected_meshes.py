@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.local.cleanup import kill_in_namespaces
 from nginx_mesh.local.net import netns
+from nginx_mesh.local.node.cleanup import kill_in_namespaces
 
 from .localcli import CTL, LocalCli
 

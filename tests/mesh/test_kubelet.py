@@ -67,10 +67,10 @@ def as_root(*capabilities: str) -> SecurityContext:
 
 def processes_in(node: LocalNode, *pods: Pod) -> list[str]:
     """Command lines of everything in the network namespaces of these pods."""
-    wanted = {netns.identity(netns.path(node.paths.pod_netns(pod.metadata.uid))) for pod in pods} - {None}
+    wanted = {netns.namespace_id(netns.path(node.paths.pod_netns(pod.metadata.uid))) for pod in pods} - {None}
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and netns.identity(entry / "ns/net") in wanted:
+        if entry.name.isdecimal() and netns.namespace_id(entry / "ns/net") in wanted:
             found.append((entry / "cmdline").read_text().replace("\0", " "))
     return found
 
@@ -661,14 +661,16 @@ async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> Non
     async with LocalNode() as node:
         pods = [node.pod(f"p{number}", app("sh", "-c", "setsid -f sleep 999; exec sleep 1000")) for number in range(3)]
         await node.run(*pods)
-        named = {netns.identity(netns.path(name)) for name in netns.names() if name.startswith(node.paths.node_netns)}
+        named = {
+            netns.namespace_id(netns.path(name)) for name in netns.names() if name.startswith(node.paths.node_netns)
+        }
         inside: list[int] = []
         deadline = time.monotonic() + 10
         while len(inside) < 3 * 3 + 1 and time.monotonic() < deadline:
             # a pod runs before its shell has started the second process
             await asyncio.sleep(0.05)
             watched = {int(entry.name): entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
-            inside = [pid for pid, entry in watched.items() if netns.identity(entry / "ns/net") in named]
+            inside = [pid for pid, entry in watched.items() if netns.namespace_id(entry / "ns/net") in named]
         assert len(inside) >= 3 * 3 + 1
         await node.kubelet.close()
         # Half broken: one pod's namespace has no name any more, another's records are gone.
@@ -678,7 +680,7 @@ async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> Non
         assert not node.paths.run.exists() and not node.paths.state.exists()
         assert [name for name in netns.names() if name.startswith(node.paths.node_netns)] == []
         # A process that ended has no namespace any more, even if nobody asked yet how it ended.
-        assert [pid for pid in inside if pid != os.getpid() and netns.identity(watched[pid] / "ns/net")] == []
+        assert [pid for pid in inside if pid != os.getpid() and netns.namespace_id(watched[pid] / "ns/net")] == []
         assert str(node.root) not in Path("/proc/self/mountinfo").read_text()
 
 

@@ -544,7 +544,7 @@ def list_() -> None:
 
 
 def _on_links(change: Callable[[MeshPaths, MeshPaths], None], one: MeshPaths, other: MeshPaths) -> None:
-    from nginx_mesh.local.net.peering import LinkError
+    from nginx_mesh.local.net.peering import PeeringError
 
     require_root()
     for paths in (one, other):
@@ -552,7 +552,7 @@ def _on_links(change: Callable[[MeshPaths, MeshPaths], None], one: MeshPaths, ot
             raise Failure(f'there is no mesh named "{paths.name}"')
     try:
         change(one, other)
-    except (LinkError, OSError) as error:
+    except (PeeringError, OSError) as error:
         raise Failure(str(error)) from None
 
 

@@ -81,14 +81,14 @@ def connect(paths: MeshPaths, timeout: float | None = None) -> Client:
 
 def create(paths: MeshPaths, settings: MeshSettings, networks: PodNetworks = DEFAULT, identity: bytes = b"") -> None:
     """Make the mesh's directories and write down what it is made with; `identity` is its configuration of identity."""
-    from nginx_mesh.local.net.peering import keep_pod_networks
-    from nginx_mesh.local.node.container import write_private
+    from nginx_mesh.local.files import write_file
+    from nginx_mesh.local.net.peering import save_pod_networks
 
     paths.make()
-    keep_pod_networks(paths, networks)
+    save_pod_networks(paths, networks)
     if identity:
-        write_private(paths.identity_file, identity)
-    write_private(settings_file(paths), msgspec.json.encode(settings))
+        write_file(paths.identity_file, identity)
+    write_file(settings_file(paths), msgspec.json.encode(settings))
 
 
 def made_with(paths: MeshPaths) -> MeshSettings:
@@ -107,7 +107,7 @@ def replace(paths: MeshPaths, image: Path | None, settings: MeshSettings, identi
     Without `identity` its configuration of identity stays. Where the daemon does not start, the mesh gets back what it
     had, and MeshError is raised.
     """
-    from nginx_mesh.local.node.container import write_private
+    from nginx_mesh.local.files import write_file
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     wanted = {settings_file(paths): msgspec.json.encode(settings)}
@@ -121,14 +121,14 @@ def replace(paths: MeshPaths, image: Path | None, settings: MeshSettings, identi
         raise MeshError(str(error)) from None
     try:
         for path, content in wanted.items():
-            write_private(path, content)
+            write_file(path, content)
         return start_daemon(paths, image)
     except BaseException as error:
         for path, kept in before.items():
             if kept is None:
                 path.unlink(missing_ok=True)
             else:
-                write_private(path, kept)
+                write_file(path, kept)
         if was_running:
             start_daemon(paths, image)
         if isinstance(error, MeshError):
@@ -174,16 +174,16 @@ def start_daemon(paths: MeshPaths, image: Path | None) -> Client:
 
 def destroy(paths: MeshPaths) -> None:
     """End the mesh: its dashboard, its daemon, its pods and all it kept. Raises MeshError."""
-    from nginx_mesh.local.cleanup import LeftoverError, destroy_node
     from nginx_mesh.local.net import peering as links
+    from nginx_mesh.local.node.cleanup import KillTimeoutError, destroy_node
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     try:
         end_holder(paths.dashboard_lock, _STOP_SECONDS)
         end_holder(daemon_lock(paths), _STOP_SECONDS)
-        links.forget(paths)
+        links.disconnect_all(paths)
         destroy_node(paths)
-    except (DaemonError, LeftoverError, OSError) as error:
+    except (DaemonError, KillTimeoutError, OSError) as error:
         raise MeshError(f'mesh "{paths.name}" cannot be ended: {error}') from None
 
 

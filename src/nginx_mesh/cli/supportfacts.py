@@ -25,8 +25,8 @@ from nginx_mesh.api import kinds
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.fullconfig import full_config
 from nginx_mesh.api.registry import path as path_of_kind
+from nginx_mesh.local.logs import read_from, start_of_tail
 from nginx_mesh.local.net import netns
-from nginx_mesh.local.node.logs import read_from, start_of_tail
 from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.sidecar.image import CACHE
 from nginx_mesh.support.archive import Archive

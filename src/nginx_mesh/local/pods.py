@@ -1,11 +1,10 @@
-"""Pods between the store and the kubelet: started when they appear, drained and stopped when they are to go."""
+"""Pods between the store and the kubelet: started when they are created, drained and stopped when they are deleted."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,26 +18,29 @@ from nginx_mesh.control.plane import Plane
 from nginx_mesh.control.readiness import is_ready
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
+from nginx_mesh.observe.tasks import TaskSet
 
 from .api import lifecycle
 from .api.events import EventLog
-from .api.store import Change, Store
+from .api.store import ObjectChange, Store
+from .api.typed import decode_pod
 from .node.kubelet import Kubelet
 
 log = logging.getLogger(__name__)
 
-# How long sidecars get to acknowledge that a pod is going, and what a request needs that was on its way when they did.
+# How long sidecars may take to acknowledge that a pod is being deleted, and how long a request may take that a sidecar
+# sent to the pod just before that.
 _ACKNOWLEDGE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.7
 _RETRY_SECONDS = 2.0
 
 _ENDED = ("Succeeded", "Failed")
-# Reasons to wait that are no trouble.
+# Reasons to wait of a container that is being started.
 _ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
 
 
 class PodKeeper:
-    """Makes what runs follow the pods in the store, and their status in the store follow what runs."""
+    """Runs the pods of the store on the node, and stores the statuses that the node reports."""
 
     def __init__(
         self,
@@ -49,7 +51,6 @@ class PodKeeper:
         workload_apis: WorkloadApis,
         events: EventLog,
         clock: Callable[[], float],
-        decode: Callable[[Resource], Pod],
     ) -> None:
         self._store = store
         self._kubelet = kubelet
@@ -58,12 +59,11 @@ class PodKeeper:
         self._workload_apis = workload_apis
         self._events = events
         self._clock = clock
-        self._decode = decode
         self._stopping: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     def start(self) -> None:
-        """Take up the pods that are in the store, and follow it from now on."""
+        """Run the pods of the store, and follow its changes from now on."""
         for pod in self._store.list("Pod"):
             self._begin(pod)
             if "deletionTimestamp" in pod["metadata"]:
@@ -71,12 +71,10 @@ class PodKeeper:
         self._store.watch(self._changed)
 
     async def close(self) -> None:
-        """Let go of the pods; they run on."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stop. The pods continue to run."""
+        await self._tasks.close()
 
-    def _changed(self, change: Change) -> None:
+    def _changed(self, change: ObjectChange) -> None:
         if change.key.kind != "Pod" or change.new is None:
             return
         if change.old is None:
@@ -87,16 +85,16 @@ class PodKeeper:
             self._end(change.new)
 
     def _begin(self, resource: Resource) -> None:
-        pod = self._decode(resource)
+        pod = decode_pod(resource)
         if pod.status.phase in _ENDED:
             return
         injected, uid = is_injected(pod.metadata.annotations), pod.metadata.uid
         if injected or wants_workload_api(pod):
             self._plane.registrations.add(pod.key, uid, pod.spec.service_account_name or "default")
         if injected:
-            # A pod that is ready got its state from the daemon before this one.
+            # A sidecar of a ready pod has got its state from an earlier daemon.
             self._workloads.serve(pod.key, uid, had_state=pod.status.ready)
-        self._spawn(self._run(pod), f"run {pod.key}")
+        self._tasks.start(self._run(pod), f"run {pod.key}")
 
     async def _run(self, pod: Pod) -> None:
         if wants_workload_api(pod):
@@ -110,10 +108,10 @@ class PodKeeper:
         uid = resource["metadata"]["uid"]
         if (earlier := self._stopping.pop(uid, None)) is not None:
             earlier.cancel()
-        self._stopping[uid] = self._spawn(self._drain_and_stop(resource), f"stop {key_of(resource)}")
+        self._stopping[uid] = self._tasks.start(self._drain_and_stop(resource), f"stop {key_of(resource)}")
 
     async def _drain_and_stop(self, resource: Resource) -> None:
-        pod, grace = self._decode(resource), resource["metadata"]["deletionGracePeriodSeconds"]
+        pod, grace = decode_pod(resource), resource["metadata"]["deletionGracePeriodSeconds"]
         self._events.record(pod.key, "Normal", "Killing", "Stopping the pod")
         if grace and is_ready(resource):
             await self._plane.synced(min(_ACKNOWLEDGE_SECONDS, grace))
@@ -141,7 +139,7 @@ class PodKeeper:
         return True
 
     def report(self, key: ObjectKey, status: PodStatus) -> None:
-        """Store what the kubelet says of a pod."""
+        """Store the status of a pod that the kubelet reports."""
         resource = self._store.get(key)
         if resource is None:
             return
@@ -152,7 +150,7 @@ class PodKeeper:
         with self._store.transaction(durable=False) as tx:
             tx.put({**resource, "status": new})
         if status.phase in _ENDED:
-            self._spawn(self._forget(self._decode(resource)), f"forget {key}")
+            self._tasks.start(self._forget(decode_pod(resource)), f"forget {key}")
 
     def _tell(self, key: ObjectKey, old: Resource, new: Resource) -> None:
         """Events about what changed in a pod's containers."""
@@ -173,17 +171,6 @@ class PodKeeper:
                 if reason and failed and (reason, state) != (was.get("reason", ""), was.get("state", "waiting")):
                     message = message or f"exit code {container.get('exitCode', 0)}"
                     self._events.record(key, "Warning", reason, f"container {name}: {message}")
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("cannot %s", task.get_name(), exc_info=error)
 
 
 def _dated(conditions: list[Resource], before: list[Resource], now: str) -> list[Resource]:

@@ -15,7 +15,7 @@ from nginx_mesh.control import policyreporter as policystatus
 from nginx_mesh.control.policyreporter import PolicyReporter
 from nginx_mesh.control.policystatus import PolicyStanding
 from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.store import Change, Store
+from nginx_mesh.local.api.store import ObjectChange, Store
 
 PODS = frozenset(ObjectKey("Pod", "shop", f"web-{number}") for number in range(3))
 
@@ -32,7 +32,7 @@ class World:
         self.events = EventLog(lambda: 0.0)
         self.standing = {key: PolicyStanding(Reach(PODS, True, 1), 3, 3) for key in self.keys}
         self.statuses = PolicyReporter(self.store, self.store, self.events, self.standing.get, lambda: 0.0)
-        self.written: list[Change] = []
+        self.written: list[ObjectChange] = []
         self.store.watch(self.written.append)
         self.task = asyncio.create_task(self.statuses.run())
 

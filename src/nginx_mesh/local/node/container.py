@@ -26,10 +26,10 @@ from pathlib import Path
 
 import msgspec
 
+from nginx_mesh.local import linux
+from nginx_mesh.local.files import write_file
 from nginx_mesh.local.locks import is_locked, lock
 from nginx_mesh.local.net import netns
-
-from . import linux
 
 VENV_MOUNT = "/opt/nginx-mesh/venv"
 DEFAULT_PATH = f"{VENV_MOUNT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -122,8 +122,8 @@ class ContainerDir:
                 stale.unlink(missing_ok=True)
             os.ftruncate(status, 0)
             os.pwrite(status, _BLANK_STATUS, 0)
-            write_private(self._attempt, msgspec.json.encode(attempt))
-            write_private(self.spec, msgspec.json.encode(spec))
+            write_file(self._attempt, msgspec.json.encode(attempt))
+            write_file(self.spec, msgspec.json.encode(spec))
         except BaseException:
             os.close(status)
             raise
@@ -186,7 +186,7 @@ class RunningContainer:
         """
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
         spawning = asyncio.ensure_future(
-            netns.run_aside(lambda: _spawn(directory, spec, attempt, log, ready_write), namespace)
+            netns.run_async(lambda: _spawn(directory, spec, attempt, log, ready_write), namespace)
         )
         try:
             popen = await _finish(spawning)
@@ -315,15 +315,6 @@ async def run_in_container(
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only root can read, atomically."""
-    temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-    temporary.rename(path)
 
 
 async def _finish(task: asyncio.Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:

@@ -23,9 +23,10 @@ from typing import cast
 import msgspec
 from dnslib import AAAA, CLASS, EDNS0, PTR, QTYPE, RCODE, RD, RR, SOA, SRV, A, DNSHeader, DNSRecord
 
+from nginx_mesh.local import linux
+from nginx_mesh.local.files import write_file
 from nginx_mesh.local.locks import lock
 
-from . import linux
 from .services import Backend, ServiceEntry
 
 ZONE_FILE = "zone.json"
@@ -142,10 +143,7 @@ def answer(zone: Zone, packet: bytes, *, udp: bool) -> bytes | None:
 def write_snapshot(directory: Path, snapshot: Snapshot) -> None:
     """Give the server a new zone, atomically."""
     directory.mkdir(mode=0o755, exist_ok=True)
-    temporary = directory / f".{ZONE_FILE}.new"
-    temporary.write_bytes(msgspec.json.encode(snapshot))
-    temporary.chmod(0o644)
-    temporary.rename(directory / ZONE_FILE)
+    write_file(directory / ZONE_FILE, msgspec.json.encode(snapshot), mode=0o644)
 
 
 def _resolve(zone: Zone, name: str, kind: int, reply: DNSRecord) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.cleanup import destroy_node, forget_lost_containers, remove_strangers
 from nginx_mesh.local.net import netns, network
 from nginx_mesh.local.net.netns import enter_node
 from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
 from . import dns
+from .cleanup import destroy_node, remove_lost_containers, remove_other_pods
 from .dnsprocess import DnsProcess
 from .kubeproxy import apply_rules, render_rules
 from .podworker import OnStatus, PodWorker
@@ -78,7 +78,7 @@ class Kubelet:
         Given the pods that there should be, those that run already are taken up again, and what else runs is ended.
         """
         self._paths.make()
-        await netns.run_aside(lambda: network.set_up_node(self._networks), self._paths.node_netns)
+        await netns.run_async(lambda: network.set_up_node(self._networks), self._paths.node_netns)
         await self._dns.ensure()
         self._tasks.append(asyncio.create_task(self._dns.keep()))
         self._tasks.append(asyncio.create_task(self._keep_logs_small()))
@@ -86,7 +86,7 @@ class Kubelet:
             return
         pods = list(pods)
         uids = [pod.metadata.uid for pod in pods]
-        await netns.run_aside(lambda: remove_strangers(self._paths, uids), self._paths.node_netns)
+        await netns.run_async(lambda: remove_other_pods(self._paths, uids), self._paths.node_netns)
         for pod in pods:
             if self._paths.pod_dir(pod.metadata.uid).exists():
                 await self.run_pod(pod)
@@ -107,7 +107,7 @@ class Kubelet:
             await self.stop_pod(pod.key, earlier.pod.spec.termination_grace_period_seconds)
         if not pod.spec.host_network:
             uid, node = pod.metadata.uid, self._paths.node_netns
-            await netns.run_aside(lambda: forget_lost_containers(self._paths, uid), node)
+            await netns.run_async(lambda: remove_lost_containers(self._paths, uid), node)
         worker = PodWorker(self._node, pod, self._on_status)
         self._pods[pod.key] = worker
         if not pod.metadata.deletion_timestamp:
@@ -196,7 +196,7 @@ class Kubelet:
     async def destroy(self) -> None:
         """End everything of this mesh and remove all it had, whatever state it is in; nothing can be called after."""
         await self.close()
-        await netns.run_aside(lambda: destroy_node(self._paths))
+        await netns.run_async(lambda: destroy_node(self._paths))
 
     async def _keep_logs_small(self) -> None:
         while True:

@@ -28,9 +28,10 @@ import stat
 import sys
 import termios
 
-sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))
+# The directory that has the package nginx_mesh: this file is nginx_mesh/local/node/launch.py.
+sys.path.insert(0, os.path.abspath(f"{__file__}/../../../.."))
 
-from nginx_mesh.local.node import linux
+from nginx_mesh.local import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
 from nginx_mesh.api.core import Container, Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.cleanup import kill_in_namespaces
+from nginx_mesh.local.files import remove_tree, write_file
 from nginx_mesh.local.net import netns, network
 
-from .container import write_private
+from .cleanup import kill_in_namespaces
 from .podstatus import pod_status
-from .volumes import ConfigError, mount_volumes, projected_objects, remove_tree
+from .volumes import ConfigError, mount_volumes, projected_objects
 from .worker import ContainerWorker, NodeContext, countdown
 
 log = logging.getLogger(__name__)
@@ -153,9 +153,9 @@ class PodWorker:
         while True:
             try:
                 if not self.pod.spec.host_network:
-                    await netns.run_aside(lambda: network.add_pod(paths, uid, addresses, networks), paths.node_netns)
+                    await netns.run_async(lambda: network.add_pod(paths, uid, addresses, networks), paths.node_netns)
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_private(self._directory / "start_time", self._start_time.encode())
+                write_file(self._directory / "start_time", self._start_time.encode())
                 self._problem = ("", "")
                 return
             except (OSError, ValueError) as error:
@@ -206,7 +206,7 @@ class PodWorker:
         await asyncio.gather(*(worker.stop(signal.SIGTERM, self._seconds_left) for worker in first))
         left = self._seconds_left()
         await self._stop_sidecars(min(max(left, 1.0), _SIDECAR_STOP_SECONDS) if left else 0.0)
-        await netns.run_aside(self._remove_everything, self._node.paths.node_netns)
+        await netns.run_async(self._remove_everything, self._node.paths.node_netns)
 
     async def _stop_sidecars(self, seconds: float) -> None:
         # SIGQUIT is how nginx is told to finish what it is at.

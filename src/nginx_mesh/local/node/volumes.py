@@ -6,7 +6,6 @@ import base64
 import binascii
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +14,7 @@ import msgspec
 from nginx_mesh.api.core import ConfigMap, KeyToPath, Pod, Secret, Volume
 from nginx_mesh.api.csi import CSI_DRIVER, is_workload_api
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.local.files import write_file
 from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.protocol.control import SIDECAR_UID
 
@@ -104,14 +104,7 @@ def _write_file(path: Path, file: ProjectedFile, group: int | None) -> None:
         status = path.stat()
         if status.st_mode & 0o7777 == mode and status.st_gid == (group or 0) and path.read_bytes() == file.content:
             return
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as stream:
-        stream.write(file.content)
-        os.fchown(fd, 0, group or 0)
-        os.fchmod(fd, mode)
-    temporary.rename(path)
+    write_file(path, file.content, mode=mode, group=group or 0)
 
 
 def _mount(pod: Pod, volume: Volume, where: str, paths: MeshPaths, lookup: Lookup) -> MountedVolume:
@@ -190,9 +183,3 @@ def _decoded(key: ObjectKey, data: dict[str, str]) -> dict[str, bytes]:
         return {name: base64.b64decode(text, validate=True) for name, text in data.items()}
     except (binascii.Error, ValueError):
         raise ConfigError(f"{key}: a value is not base64") from None
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory and all in it, if it is there."""
-    if path.exists():
-        shutil.rmtree(path)

@@ -159,8 +159,8 @@ async def test_two_rate_limits_for_the_same_source_are_refused_in_one_manifest_o
 
 async def test_rate_limits_can_swap_their_sources_in_one_manifest(objects: Objects) -> None:
     await objects.apply([("f", rate_limit("one", A)), ("g", rate_limit("two", B))], "default")
-    outcomes = await objects.apply([("f", rate_limit("one", B)), ("g", rate_limit("two", A))], "default")
-    assert [outcome.what for outcome in outcomes] == ["configured", "configured"]
+    results = await objects.apply([("f", rate_limit("one", B)), ("g", rate_limit("two", A))], "default")
+    assert [result.outcome for result in results] == ["configured", "configured"]
 
 
 async def test_what_a_policy_names_and_is_not_there_is_a_warning_once(objects: Objects) -> None:
@@ -176,6 +176,6 @@ async def test_what_a_policy_names_and_is_not_there_is_a_warning_once(objects: O
     about = "f document 1: RateLimit default/one: "
     assert applied.warnings == tuple(about + message for _, message, _ in expected)
     (applied,) = await objects.apply([("f", rate_limit("one", A))], "default")
-    assert (applied.what, applied.warnings) == ("unchanged", ())
+    assert (applied.outcome, applied.warnings) == ("unchanged", ())
     await objects.apply([("f", rate_limit("one", A, rate="2r/s"))], "default")
     assert warnings() == expected

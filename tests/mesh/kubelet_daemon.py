@@ -10,7 +10,8 @@ import msgspec
 
 from nginx_mesh.api.core import Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.node.kubelet import Kubelet, enter_node
+from nginx_mesh.local.net.netns import enter_node
+from nginx_mesh.local.node.kubelet import Kubelet
 from nginx_mesh.local.paths import MeshPaths
 
 
@@ -22,7 +23,9 @@ async def main(name: str, root: str) -> None:
         if status.ready:
             ready.add(key)
 
-    kubelet = Kubelet(MeshPaths(name, Path(root)), images={}, lookup=lambda _: None, on_status=on_status)
+    kubelet = Kubelet(
+        MeshPaths(name, Path(root)), images={}, lookup=lambda _: None, on_status=on_status, node_name="local"
+    )
     await kubelet.start(pods)
     for pod in pods:
         await kubelet.run_pod(pod)

@@ -505,7 +505,7 @@ async def test_logs_stay_small_and_their_writers_undisturbed() -> None:
     async with LocalNode(log_bytes=20_000, log_check_seconds=0.2) as node:
         pod = node.pod("p", app("sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.0005; done"))
         await node.run(pod)
-        path = node.kubelet.log_path(pod.key, "app")
+        path = node.log_path(pod, "app")
         previous = path.with_name("app.log.1")
         async with asyncio.timeout(15):
             while not previous.exists():
@@ -676,7 +676,7 @@ async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> Non
         # Half broken: one pod's namespace has no name any more, another's records are gone.
         netns.delete(node.paths.pod_netns(pods[0].metadata.uid))
         (node.paths.pod_dir(pods[1].metadata.uid) / "containers/app/processes.json").unlink()
-        await node.kubelet.destroy()
+        await node.destroy()
         assert not node.paths.run.exists() and not node.paths.state.exists()
         assert [name for name in netns.names() if name.startswith(node.paths.node_netns)] == []
         # A process that ended has no namespace any more, even if nobody asked yet how it ended.

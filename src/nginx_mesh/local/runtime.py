@@ -126,6 +126,7 @@ class Runtime:
             lookup=lambda key: find_object(store, key),
             on_status=lambda key, status: self._pods.report(key, status),
             networks=networks,
+            node_name=NODE_NAME,
         )
         self._pods = PodKeeper(store, self._kubelet, self._plane, self._workloads, self._workload_apis, events, clock)
         self._services = ServiceSync(store, self._kubelet.sync_services)

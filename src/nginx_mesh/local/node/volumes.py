@@ -1,4 +1,4 @@
-"""What pods mount: ConfigMaps and Secrets as files, scratch space, the directory shared with the node."""
+"""The volumes of pods: ConfigMaps and Secrets as files, scratch space, the directory shared with the node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 class ConfigError(Exception):
-    """A pod asks for something that is not there or not supported. `reason` is as in a container's waiting state."""
+    """A pod refers to an object that does not exist, or needs something unsupported.
+
+    `reason` is one of a container's waiting state.
+    """
 
     def __init__(self, message: str, reason: str = "CreateContainerConfigError") -> None:
         super().__init__(message)
@@ -40,7 +43,7 @@ class ProjectedFile(msgspec.Struct, frozen=True):
 
 
 class MountedVolume(msgspec.Struct, frozen=True):
-    """Where a volume is on the host, and whether containers may only read it."""
+    """The path of a volume on the host, and whether containers may only read it."""
 
     source: Path
     read_only: bool
@@ -57,7 +60,7 @@ def data_of(key: ObjectKey, lookup: Lookup) -> dict[str, bytes] | None:
 
 
 def mount_volumes(pod: Pod, paths: MeshPaths, lookup: Lookup) -> dict[str, MountedVolume]:
-    """Bring all the pod's volumes about. Idempotent; projected files follow their objects. Raises ConfigError."""
+    """Make all volumes of a pod, and update the files of its ConfigMaps and Secrets. Idempotent. Raises ConfigError."""
     mounted: dict[str, MountedVolume] = {}
     for index, volume in enumerate(pod.spec.volumes):
         where = f"spec.volumes[{index}]"
@@ -79,9 +82,9 @@ def projected_objects(pod: Pod) -> set[ObjectKey]:
 
 
 def write_projection(directory: Path, files: dict[str, ProjectedFile], group: int | None) -> None:
-    """Make `directory` hold exactly `files` (by relative path), each changed in one step so that no reader sees half.
+    """Make `directory` contain exactly `files` (by relative path). Each file is replaced atomically.
 
-    Everything is root's; `group`, if any, may read all of it.
+    Everything belongs to root. `group`, if given, may read all of it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o755)

@@ -16,9 +16,9 @@ from nginx_mesh.api.core import Container, ContainerStatus, Pod, Probe
 from nginx_mesh.local.paths import MeshPaths
 
 from .container import Attempt, ContainerDir, Exit, RunningContainer, run_in_container
+from .launchspec import NodeFacts, launch_spec
 from .probes import ProbeCounter, ProbeError, eager_delays, run_probe
 from .restarts import Backoff, BackoffSettings, should_restart
-from .spec import NodeFacts, launch_spec
 from .volumes import ConfigError, Lookup, MountedVolume
 
 # How long to wait for a missing ConfigMap, Secret or key before looking again, if nobody says that it has come.

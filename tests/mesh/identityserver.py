@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from nginx_mesh.cli import meshes
 from nginx_mesh.cli.client import Client, UnreachableError
 from nginx_mesh.identity.server.config import mesh_settings, read_config
 from nginx_mesh.local.files import write_file
+from tests.eventually import wait_until
 
 from .localcli import LocalCli
 
@@ -70,14 +70,15 @@ class IdentityProcess:
         command = [sys.executable, "-m", "nginx_mesh.identity", "--config", str(self.directory / "identity.yaml")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                self.show()
-                return
-            except UnreachableError:
-                assert self._process.poll() is None and time.monotonic() < deadline, self.log()
-                time.sleep(0.05)
+        wait_until(self._serves, self.log, _START_SECONDS)
+
+    def _serves(self) -> bool:
+        try:
+            self.show()
+        except UnreachableError:
+            assert self._process is not None and self._process.poll() is None, self.log()
+            return False
+        return True
 
     def end(self, number: signal.Signals) -> None:
         """End the process, by a signal."""

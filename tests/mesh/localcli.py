@@ -17,6 +17,7 @@ from types import TracebackType
 
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
+from tests.eventually import wait_until
 
 CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "local"]
 
@@ -82,11 +83,8 @@ class LocalCli:
         return result.stderr
 
     def wait(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
-        """Wait until a condition holds."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self.run("get", "pods", "-A").stdout + self.daemon_log()
-            time.sleep(0.1)
+        """Wait until a condition holds. The failure shows the pods and the daemon's log."""
+        wait_until(condition, lambda: self.run("get", "pods", "-A").stdout + self.daemon_log(), seconds)
 
     def wait_ready(self) -> None:
         """Wait until every pod is ready."""

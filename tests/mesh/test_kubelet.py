@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import msgspec
@@ -49,6 +48,7 @@ from nginx_mesh.api.core import (
 from nginx_mesh.api.meta import ObjectMeta
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.kubelet import NotRunningError
+from tests.eventually import eventually
 
 from .localnode import LocalNode, python
 
@@ -507,9 +507,7 @@ async def test_logs_stay_small_and_their_writers_undisturbed() -> None:
         await node.run(pod)
         path = node.log_path(pod, "app")
         previous = path.with_name("app.log.1")
-        async with asyncio.timeout(15):
-            while not previous.exists():
-                await asyncio.sleep(0.05)
+        await eventually(previous.exists, "the log is rotated", 15)
         await asyncio.sleep(0.5)
         assert path.stat().st_size < 200_000
         assert path.read_text().startswith("line ") or path.stat().st_size == 0
@@ -664,14 +662,14 @@ async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> Non
         named = {
             netns.namespace_id(netns.path(name)) for name in netns.names() if name.startswith(node.paths.node_netns)
         }
-        inside: list[int] = []
-        deadline = time.monotonic() + 10
-        while len(inside) < 3 * 3 + 1 and time.monotonic() < deadline:
-            # a pod runs before its shell has started the second process
-            await asyncio.sleep(0.05)
-            watched = {int(entry.name): entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
-            inside = [pid for pid, entry in watched.items() if netns.namespace_id(entry / "ns/net") in named]
-        assert len(inside) >= 3 * 3 + 1
+
+        def processes_inside() -> list[int]:
+            found = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+            return [int(entry.name) for entry in found if netns.namespace_id(entry / "ns/net") in named]
+
+        # A pod runs before its shell has started the second process.
+        await eventually(lambda: len(processes_inside()) >= 3 * 3 + 1, "three processes in each pod")
+        inside = processes_inside()
         await node.kubelet.close()
         # Half broken: one pod's namespace has no name any more, another's records are gone.
         netns.delete(node.paths.pod_netns(pods[0].metadata.uid))
@@ -680,7 +678,7 @@ async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> Non
         assert not node.paths.run.exists() and not node.paths.state.exists()
         assert [name for name in netns.names() if name.startswith(node.paths.node_netns)] == []
         # A process that ended has no namespace any more, even if nobody asked yet how it ended.
-        assert [pid for pid in inside if pid != os.getpid() and netns.namespace_id(watched[pid] / "ns/net")] == []
+        assert [pid for pid in inside if pid != os.getpid() and netns.namespace_id(Path(f"/proc/{pid}/ns/net"))] == []
         assert str(node.root) not in Path("/proc/self/mountinfo").read_text()
 
 

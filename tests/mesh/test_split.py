@@ -13,8 +13,9 @@ import pytest
 
 from nginx_mesh.api.portprotocol import PortProtocol
 from nginx_mesh.protocol.state import Destination, PathRule, Split, SplitBackend
+from tests.eventually import wait_until
 
-from .world import Pod, World, wait_until
+from .world import Pod, World
 
 pytestmark = pytest.mark.mesh
 

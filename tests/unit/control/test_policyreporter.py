@@ -16,6 +16,7 @@ from nginx_mesh.control.policyreporter import PolicyReporter
 from nginx_mesh.control.policystatus import PolicyStanding
 from nginx_mesh.local.api.events import EventLog
 from nginx_mesh.local.api.store import ObjectChange, Store
+from tests.eventually import eventually
 
 PODS = frozenset(ObjectKey("Pod", "shop", f"web-{number}") for number in range(3))
 
@@ -48,9 +49,7 @@ class World:
         return status
 
     async def until_written(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.written) < count:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: len(self.written) >= count, lambda: f"{count} statuses; there are {self.written}", 20)
 
     async def close(self) -> None:
         self.task.cancel()

@@ -21,8 +21,8 @@ def resolver(directory: Path) -> Callable[[str], str | None]:
 def address_of(zones: ZoneFile, host: str) -> str | None:
     """An address of a host, None when the name does not exist.
 
-    `host` is an IP address or the name of a Service, from `SERVICE[.NAMESPACE]` to the complete one. The default namespace
-    is that of the control plane.
+    `host` is an IP address or the name of a Service, from `SERVICE[.NAMESPACE]` to the complete one. The default
+    namespace is that of the control plane.
     """
     try:
         return str(ip_address(host))

@@ -12,6 +12,7 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.local.net import netns, network
 from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
+from nginx_mesh.observe.tasks import TaskSet
 
 from . import dns
 from .cleanup import remove_lost_containers, remove_other_pods
@@ -60,7 +61,7 @@ class Kubelet:
         self._log_bytes = log_bytes
         self._log_check_seconds = log_check_seconds
         self._pods: dict[ObjectKey, PodWorker] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet()
         self._networks = networks
         self._dns = DnsProcess(paths, networks)
         self._wanted_services: tuple[ServiceEntry, ...] | None = None
@@ -75,8 +76,8 @@ class Kubelet:
         self._paths.make()
         await netns.run_async(lambda: network.set_up_node(self._networks), self._paths.node_netns)
         await self._dns.ensure()
-        self._tasks.append(asyncio.create_task(self._dns.keep()))
-        self._tasks.append(asyncio.create_task(self._rotate_logs()))
+        self._tasks.start(self._dns.keep(), "keep the DNS server running")
+        self._tasks.start(self._rotate_logs(), "rotate the logs")
         uids = [pod.metadata.uid for pod in pods]
         await netns.run_async(lambda: remove_other_pods(self._paths, uids), self._paths.node_netns)
         for pod in pods:
@@ -166,10 +167,7 @@ class Kubelet:
 
     async def close(self) -> None:
         """Stop. Pods and DNS continue to run."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await self._tasks.close()
         await asyncio.gather(*(worker.release() for worker in self._pods.values()))
         self._pods.clear()
 

@@ -1,4 +1,4 @@
-"""What the status of a pod says, from the states of its containers. Pure."""
+"""The status of a pod, computed from the states of its containers. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pod_status(
 
 def _phase(containers: Sequence[ContainerStatus], initial: Sequence[ContainerStatus], ended: bool) -> str:
     if ended:
-        # The sidecar is stopped when the others are done: how it ends says nothing about the pod.
+        # The sidecar is stopped when all others have ended, so its exit code does not count.
         decisive = [status for status in (*initial, *containers) if status.name != SIDECAR_CONTAINER]
         return "Succeeded" if all(status.exit_code == 0 for status in decisive) else "Failed"
     if any(status.state == "running" or status.restart_count or status.exit_code is not None for status in containers):

@@ -1,4 +1,4 @@
-"""One pod, from its network to its end."""
+"""Running one pod: its network, volumes and containers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 OnStatus = Callable[[ObjectKey, PodStatus], None]
 
 _SANDBOX_RETRY_SECONDS = 2.0
-# A sidecar that is told to stop finishes its requests, but not for ever.
+# The time that a sidecar gets to finish its requests.
 _SIDECAR_STOP_SECONDS = 5.0
 
 
 class PodWorker:
-    """Runs a pod. Everything it does can be taken up by another worker in another process, from the files it leaves.
+    """Runs a pod. The worker of a later daemon can continue from the files that this one leaves.
 
     Containers start in this order: the init containers one by one, the sidecar, and when that is ready all others.
     They stop in the opposite order. When all but the sidecar have ended for good, the sidecar is stopped too.
@@ -58,7 +58,7 @@ class PodWorker:
         self._apps = [worker for worker in self._containers if worker not in self._sidecars]
 
     def start(self) -> None:
-        """Begin to run the pod, or go on with it."""
+        """Begin to run the pod, or continue with it."""
         self._publish()
         self._task = asyncio.create_task(self._run_logged())
 
@@ -75,7 +75,7 @@ class PodWorker:
         return [*self._initial, *self._containers]
 
     async def refresh_volumes(self, changed: ObjectKey) -> None:
-        """Let mounted files follow a changed ConfigMap or Secret."""
+        """Update the mounted files of a changed ConfigMap or Secret."""
         if changed in projected_objects(self.pod) and not self._stopping:
             try:
                 await asyncio.to_thread(mount_volumes, self.pod, self._node.paths, self._node.lookup)
@@ -83,9 +83,9 @@ class PodWorker:
                 log.warning("%s: %s; the files stay as they were", self.pod.key, error)
 
     async def stop(self, grace_seconds: float) -> None:
-        """End all of the pod and remove what it had; returns when that is done.
+        """End the pod, and remove everything that it had.
 
-        Called again, with less grace, it hurries up. Cancelling does not stop the stopping.
+        May be called again to shorten the grace period. Cancelling a caller does not interrupt the removal.
         """
         self._stop_deadline = min(self._stop_deadline, time.monotonic() + grace_seconds)
         if self._stop_task is None:
@@ -94,7 +94,7 @@ class PodWorker:
         await asyncio.shield(self._stop_task)
 
     async def release(self) -> None:
-        """Let the pod run on without this worker."""
+        """Stop supervising the pod, which continues to run."""
         for task in (self._stop_task, self._task):
             if task is not None:
                 task.cancel()
@@ -178,7 +178,7 @@ class PodWorker:
             worker.volumes = volumes
 
     async def _await_sidecars(self, running: list[asyncio.Task[int]]) -> None:
-        """Wait until each sidecar is ready, or has ended for good: the others then have to do without."""
+        """Wait until each sidecar is ready, or has ended for good. The other containers then start without it."""
         for worker in self._apps:
             if worker.status.state == "waiting":
                 worker.wait_for("PodInitializing", f"waiting for {SIDECAR_CONTAINER} to be ready")
@@ -190,7 +190,7 @@ class PodWorker:
                 ready.cancel()
 
     def _apps_ended(self) -> bool:
-        """Whether there is nothing left to do for a worker that takes up the pod."""
+        """Whether all containers but the sidecar have ended for good."""
         return bool(self._apps) and all(worker.ended() for worker in self._apps)
 
     def _end(self) -> None:
@@ -209,7 +209,7 @@ class PodWorker:
         await netns.run_async(self._remove_everything, self._node.paths.node_netns)
 
     async def _stop_sidecars(self, seconds: float) -> None:
-        # SIGQUIT is how nginx is told to finish what it is at.
+        # SIGQUIT makes nginx finish its open requests and exit.
         left = countdown(seconds)
         await asyncio.gather(*(worker.stop(signal.SIGQUIT, left, main_only=True) for worker in self._sidecars))
 

@@ -19,7 +19,8 @@ from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
 from tests.eventually import wait_until
 
-CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "local"]
+MESHCTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()"]
+CTL = [*MESHCTL, "local"]
 
 
 class LocalCli:
@@ -63,6 +64,12 @@ class LocalCli:
         )
         return subprocess.CompletedProcess(
             result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+        )
+
+    def meshctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `nginx-meshctl ARGUMENTS`, which have to name the mesh if the command is about one."""
+        return subprocess.run(
+            [*MESHCTL, *arguments], env=self.env, capture_output=True, text=True, check=False, timeout=120, cwd="/"
         )
 
     def ok(self, command: str, *arguments: str, stdin: bytes = b"") -> str:

@@ -15,6 +15,8 @@ from nginx_mesh.local.api.events import EventLog
 from nginx_mesh.local.api.objects import Objects
 from nginx_mesh.local.api.store import Store
 
+from .stores import names
+
 DEPLOYMENT = b"""
 apiVersion: apps/v1
 kind: Deployment
@@ -36,10 +38,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def objects(store: Store) -> Objects:
     return Objects(store, EventLog(lambda: 0.0), MeshSettings(trust_domain="test.example"), lambda: 0.0)
-
-
-def names(store: Store) -> list[str]:
-    return [f"{item['kind']}/{item['metadata']['name']}" for item in store.list()]
 
 
 def test_every_mesh_has_its_namespaces_and_configuration(objects: Objects, store: Store) -> None:

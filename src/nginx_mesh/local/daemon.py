@@ -42,7 +42,7 @@ async def serve(paths: MeshPaths, image: Path | None, machine: int) -> None:
     log.info("serving mesh %s", paths.name)
     await stopped.wait()
     await runtime.close()
-    log.info("stopped; the pods continue to run")
+    log.info("stopped; the pods go on")
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ _ENDED = ("Succeeded", "Failed")
 _ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
 
 
-class PodKeeper:
+class PodSync:
     """Runs the pods of the store on the node, and stores the statuses that the node reports."""
 
     def __init__(

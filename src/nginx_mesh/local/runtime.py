@@ -56,7 +56,7 @@ from .net.peering import pod_networks, restore
 from .node.kubelet import Kubelet
 from .node.resolver import resolver
 from .paths import MeshPaths
-from .pods import PodKeeper
+from .pods import PodSync
 from .services import ServiceSync
 from .traffic import LocalTraffic
 
@@ -128,7 +128,7 @@ class Runtime:
             networks=networks,
             node_name=NODE_NAME,
         )
-        self._pods = PodKeeper(store, self._kubelet, self._plane, self._workloads, self._workload_apis, events, clock)
+        self._pods = PodSync(store, self._kubelet, self._plane, self._workloads, self._workload_apis, events, clock)
         self._services = ServiceSync(store, self._kubelet.sync_services)
 
         # Servers.

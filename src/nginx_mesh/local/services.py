@@ -1,4 +1,4 @@
-"""The node's DNS and service addresses, kept as the Services, Pods and EndpointSlices of the store say."""
+"""Keeps the node's DNS and service addresses in line with the Services, Pods and EndpointSlices of the store."""
 
 from __future__ import annotations
 

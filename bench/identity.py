@@ -28,7 +28,7 @@ from rich.table import Table
 
 from nginx_mesh.api.spiffe import SpiffeId, workload_id
 from nginx_mesh.api.values import parse_host_port
-from nginx_mesh.cli.client import Client
+from nginx_mesh.cli.unix_http import UnixHttpClient
 from nginx_mesh.identity.agent.remote import RemoteClient, join_token
 from nginx_mesh.identity.common.client import Registration, SvidRequest
 from nginx_mesh.identity.common.keymanager.memory import MemoryKeyManager
@@ -91,7 +91,7 @@ class _Server:
 
     def client(self) -> RemoteClient:
         """An agent that may register."""
-        made = Client(self.directory / "admin.sock").request(
+        made = UnixHttpClient(self.directory / "admin.sock").request(
             "POST", "/identity/tokens", {"name": "bench", "registrar": True}
         )
         token = self.directory / "token"

@@ -1,9 +1,9 @@
 """`make demo`: the sample application of examples/demo in a local mesh, and a summary of what happened.
 
-It starts the mesh in permissive mode, lets traffic run, turns it strict while traffic runs, and cleans up; with KEEP=1
-it leaves the mesh running. Everything it does goes through `nginx-meshctl local`, so all of it can be done by hand.
+The script starts the mesh in permissive mode, lets traffic run, makes the mesh strict while traffic runs, and cleans
+up; with KEEP=1 it leaves the mesh running. It uses only `nginx-meshctl local`, so every step can be repeated by hand.
 
-Exit code 0 when all that it shows held, 1 when something did not, 130 after Ctrl-C.
+The exit code is 0 when everything was as expected, 1 when something was not, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nginx_mesh.cli import meshes
-from nginx_mesh.local.paths import MeshPaths
+from nginx_mesh.cli.local.mesh import LocalMesh
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 STRICT = DEMO / "strict.yaml"
@@ -40,14 +39,14 @@ EDGES = {
     ("front", "inventory", "tcp"),
     ("front", "orders", "http"),
 }
-VISITS = {("visitor", "front", "http"), ("visitor", "inventory", "tcp")}
+VISITOR_EDGES = {("visitor", "front", "http"), ("visitor", "inventory", "tcp")}
 
 TRAFFIC_SECONDS = 3.0
 SETTLE_SECONDS = 1.0
 LOG_SECONDS = 1.2  # sidecars write their access log once a second
 
 Edge = tuple[str, str, str]
-"""Who calls whom over which protocol."""
+"""The client, the server and the protocol."""
 
 
 class DemoError(Exception):
@@ -56,7 +55,7 @@ class DemoError(Exception):
 
 @dataclass
 class Calls:
-    """What became of the calls of one edge. `callers` are the SPIFFE IDs that the server's application was told."""
+    """The results of the calls of one edge. `callers` are the SPIFFE IDs that the server's application received."""
 
     calls: int
     ok: int
@@ -68,29 +67,29 @@ class Calls:
 
 
 @dataclass
-class Seen:
-    """The SPIFFE IDs that an edge's sidecars verified: the client's that of the server, and the other way round."""
+class VerifiedIds:
+    """The SPIFFE IDs that the sidecars on both sides of an edge verified: each one verifies the other side's."""
 
     by_client: set[str] = field(default_factory=set)
     by_server: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Whose an address is. `pods`: pod IP → application; `services`: cluster IP → service."""
+class Addresses:
+    """The owners of IP addresses: the applications of pods, and Services."""
 
     pods: Mapping[str, str]
     services: Mapping[str, str]
 
 
 def spiffe_id(name: str) -> str:
-    """The identity of an application of the demo: each has a service account of its name."""
+    """The identity of an application of the demo, which runs as the service account of the same name."""
     namespace = "data" if name in ("inventory", "orders") else "shop"
     return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{name}"
 
 
 def read_report(document: Mapping[str, Any]) -> dict[Edge, Calls]:
-    """What `/report` of a driver says."""
+    """The calls by edge in the response to `/report` of a driver."""
     names = Calls.__dataclass_fields__
     return {
         (edge["from"], edge["to"], edge["protocol"]): Calls(**{name: edge[name] for name in names})
@@ -98,9 +97,9 @@ def read_report(document: Mapping[str, Any]) -> dict[Edge, Calls]:
     }
 
 
-def identities(logs: Mapping[str, Iterable[str]], places: Places) -> dict[tuple[str, str], Seen]:
-    """Who proved what to whom: from the JSON access logs of sidecars, by application, to (client, server)."""
-    found: dict[tuple[str, str], Seen] = {}
+def identities(logs: Mapping[str, Iterable[str]], addresses: Addresses) -> dict[tuple[str, str], VerifiedIds]:
+    """The SPIFFE IDs verified on each edge (client, server), from the sidecars' JSON access logs by application."""
+    found: dict[tuple[str, str], VerifiedIds] = {}
     for owner, lines in logs.items():
         for line in lines:
             try:
@@ -108,17 +107,17 @@ def identities(logs: Mapping[str, Iterable[str]], places: Places) -> dict[tuple[
                 destination, client = entry["destination"].rpartition(":")[0].strip("[]"), entry["client"]
                 server_id, client_id = entry["upstream_id"], entry["client_id"]
             except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # the error log is in the same stream
-            if destination in places.services:
+                continue  # a line of the error log, which is in the same stream
+            if destination in addresses.services:
                 if server_id:
-                    found.setdefault((owner, places.services[destination]), Seen()).by_client.add(server_id)
-            elif client in places.pods and client_id:
-                found.setdefault((places.pods[client], owner), Seen()).by_server.add(client_id)
+                    found.setdefault((owner, addresses.services[destination]), VerifiedIds()).by_client.add(server_id)
+            elif client in addresses.pods and client_id:
+                found.setdefault((addresses.pods[client], owner), VerifiedIds()).by_server.add(client_id)
     return found
 
 
-def faults_of_mesh(report: Mapping[Edge, Calls], seen: Mapping[tuple[str, str], Seen]) -> Iterator[str]:
-    """What did not hold of the mesh's own traffic."""
+def mesh_faults(report: Mapping[Edge, Calls], verified: Mapping[tuple[str, str], VerifiedIds]) -> Iterator[str]:
+    """What was not as expected about the mesh's own traffic."""
     for edge in sorted(EDGES):
         source, target, protocol = edge
         what = f"{source} → {target}"
@@ -128,7 +127,7 @@ def faults_of_mesh(report: Mapping[Edge, Calls], seen: Mapping[tuple[str, str], 
             continue
         for error, count in calls.errors.items():
             yield f"{what}: {count} of {calls.calls} calls failed: {error}"
-        both = seen.get((source, target), Seen())
+        both = verified.get((source, target), VerifiedIds())
         if both.by_client != {spiffe_id(target)}:
             yield f"{what}: the client's sidecar verified {_listed(both.by_client)}, not {spiffe_id(target)}"
         if both.by_server != {spiffe_id(source)}:
@@ -141,9 +140,9 @@ def faults_of_mesh(report: Mapping[Edge, Calls], seen: Mapping[tuple[str, str], 
         yield f"catalogue: {_listed(versions)} answered, not {_listed(VERSIONS)}"
 
 
-def faults_of_visitor(report: Mapping[Edge, Calls], *, refused: bool) -> Iterator[str]:
-    """What did not hold of the caller outside the mesh, who is to be `refused` or let in."""
-    for edge in sorted(VISITS):
+def visitor_faults(report: Mapping[Edge, Calls], *, refused: bool) -> Iterator[str]:
+    """What was not as expected about the caller outside the mesh, whose calls shall be `refused` or accepted."""
+    for edge in sorted(VISITOR_EDGES):
         calls = report.get(edge)
         what = f"{edge[0]} → {edge[1]}"
         if calls is None or not calls.calls:
@@ -161,14 +160,14 @@ def _listed(names: set[str]) -> str:
 
 
 class Mesh:
-    """The local mesh `name`, by way of the command line."""
+    """The local mesh `name`, used through the command line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def stream(self, *arguments: str, show: Callable[[str], None]) -> None:
-        """Run a command and hand on what it writes, line by line. DemoError when it fails."""
-        # A session of its own: Ctrl-C is ours to handle, and no command is cut off in the middle of its work.
+        """Run a command and pass each line of its output to `show`. Raises DemoError when the command fails."""
+        # In a session of its own, the command does not get the terminal's Ctrl-C and is not interrupted in its work.
         process = subprocess.Popen(
             self._command(*arguments),
             stdout=subprocess.PIPE,
@@ -190,7 +189,7 @@ class Mesh:
             raise DemoError(f"nginx-meshctl local {arguments[0]} failed")
 
     def output(self, *arguments: str) -> str:
-        """What a command prints. DemoError when it fails."""
+        """The output of a command. Raises DemoError when it fails."""
         done = subprocess.run(
             self._command(*arguments),
             capture_output=True,
@@ -204,7 +203,7 @@ class Mesh:
         return done.stdout
 
     def dashboard(self) -> str:
-        """Start the mesh's dashboard in the background; what the command says of it, or why there is none."""
+        """Start the mesh's dashboard in the background. The output of the command, or why there is no dashboard."""
         command = [str(MESHCTL), "dashboard", "--mesh", self.name, "--detach"]
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False, start_new_session=True
@@ -213,14 +212,14 @@ class Mesh:
 
     def exists(self) -> bool:
         """Whether there is a mesh of this name."""
-        return meshes.exists(MeshPaths(self.name))
+        return LocalMesh.named(self.name).exists()
 
     def report(self, workload: str, namespace: str, *, reset: bool = False) -> dict[Edge, Calls]:
-        """What the driver `workload` has counted; with `reset` its next report begins anew."""
+        """The counts of the driver `workload`, which begins counting anew with `reset`."""
         fetch = ["python3", "/app/calls.py", "GET", "127.0.0.1:8080", f"/report{'?reset=1' if reset else ''}"]
         return read_report(json.loads(self.output("exec", f"deploy/{workload}", "-n", namespace, "--", *fetch)))
 
-    def places(self) -> Places:
+    def addresses(self) -> Addresses:
         """The addresses of pods and services."""
         pods = {
             address["ip"]: pod["metadata"]["labels"]["app"]
@@ -232,10 +231,10 @@ class Mesh:
             for service in self._items("services")
             for address in service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP", "")]
         }
-        return Places(pods, services)
+        return Addresses(pods, services)
 
     def sidecar_logs(self) -> dict[str, list[str]]:
-        """What the sidecars wrote, by application."""
+        """The lines that the sidecars wrote, by application."""
         logs: dict[str, list[str]] = {}
         for pod in self._items("pods"):
             name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
@@ -253,7 +252,10 @@ class Mesh:
 
 
 class Demo:
-    """The show, on `console`. `faults` collects what did not hold; `started` says that there may be a mesh of ours."""
+    """The steps of the demo, with output on `console`.
+
+    `faults` collects what was not as expected. `started` is true once there may be a mesh to clean up.
+    """
 
     def __init__(self, mesh: Mesh, console: Console) -> None:
         self.faults: list[str] = []
@@ -276,7 +278,7 @@ class Demo:
         )
 
     def permissive(self) -> None:
-        """Traffic of the mesh, and of the outsider, who is let in."""
+        """Traffic of the mesh, and of a caller outside of the mesh, whose calls are accepted."""
         self._headline("Traffic runs")
         self._mesh.report("driver", "shop", reset=True)
         self._mesh.report("visitor", "outside", reset=True)
@@ -285,7 +287,7 @@ class Demo:
         self._show_visitor(refused=False)
 
     def strict(self) -> None:
-        """The same after a live change to strict: every call of the mesh since before the change counts."""
+        """The same after a live change to strict. All calls of the mesh since before the change are checked."""
         self._headline("Turning the mesh strict while traffic runs")
         self._mesh.report("driver", "shop", reset=True)
         began = time.monotonic()
@@ -298,22 +300,22 @@ class Demo:
         self._show_visitor(refused=True)
 
     def conclude(self) -> None:
-        """Say whether all held."""
+        """Print the faults, or that there were none."""
         for fault in self.faults:
             self._console.print(Text(f"✗ {fault}", style="red"))
         if not self.faults:
             self._console.print(Text(f"✓ All of it held ({time.monotonic() - self._began:.0f} s)", style="green"))
 
     def suggest(self) -> None:
-        """What to try in the mesh that is left running."""
+        """Print commands to try in the mesh that is left running."""
         sudo = "sudo " if "SUDO_USER" in os.environ else ""
         ctl, name = f"{sudo}{_shown(MESHCTL)} local", f"--name {self._mesh.name}"
         driver = f"{ctl} exec deploy/driver -n shop {name} -- python3 /app/calls.py GET"
-        said = self._mesh.dashboard()
+        dashboard = self._mesh.dashboard()
         self._headline("The mesh is left running. What to try next:")
         self._console.print(Text("  # look at it in a web browser", style="dim"))
-        self._console.print(Text(f"  {said}", style="bold"), soft_wrap=True)
-        for what, command in (
+        self._console.print(Text(f"  {dashboard}", style="bold"), soft_wrap=True)
+        for purpose, command in (
             ("see what runs", f"{ctl} get pods -A -o wide {name}"),
             ("look at a page as the driver", f"{driver} front /page"),
             ("see how the driver's calls went", f"{driver} 127.0.0.1:8080 /report"),
@@ -327,11 +329,11 @@ class Demo:
             ),
             ("end it, and its dashboard", f"{ctl} down {name}"),
         ):
-            self._console.print(Text(f"  # {what}", style="dim"))
+            self._console.print(Text(f"  # {purpose}", style="dim"))
             self._console.print(Text(f"  {command}"), soft_wrap=True)
 
     def end(self) -> None:
-        """Clean up, however far it got."""
+        """Clean up, whichever steps were done."""
         self._headline("Cleaning up")
         if self._mesh.exists():
             self._mesh.stream("down", show=self._progress)
@@ -339,29 +341,29 @@ class Demo:
     def _show_mesh(self, title: str) -> None:
         time.sleep(LOG_SECONDS)
         report = self._mesh.report("driver", "shop")
-        seen = identities(self._mesh.sidecar_logs(), self._mesh.places())
+        verified = identities(self._mesh.sidecar_logs(), self._mesh.addresses())
         table = _table(title, "client proved to be", "server proved to be")
         for edge in sorted(EDGES):
             if edge in report:
-                both = seen.get(edge[:2], Seen())
+                both = verified.get(edge[:2], VerifiedIds())
                 _row(table, edge, report[edge], _listed(both.by_server), _listed(both.by_client))
         self._console.print(table)
         catalogue = report.get(("front", "catalogue", "http"))
         if catalogue is not None:
             split = ", ".join(f"{version} {count}" for version, count in sorted(catalogue.versions.items()))
             self._progress(f"catalogue answered as {split}")
-        self.faults += faults_of_mesh(report, seen)
+        self.faults += mesh_faults(report, verified)
 
     def _show_visitor(self, *, refused: bool) -> None:
         report = self._mesh.report("visitor", "outside")
         title = "The caller outside the mesh " + ("is refused" if refused else "is let in, and is nobody")
         table = _table(title, "error")
-        for edge in sorted(VISITS):
+        for edge in sorted(VISITOR_EDGES):
             if edge in report:
                 errors = Counter(dict(report[edge].errors)).most_common(1)
                 _row(table, edge, report[edge], errors[0][0] if errors else "")
         self._console.print(table)
-        self.faults += faults_of_visitor(report, refused=refused)
+        self.faults += visitor_faults(report, refused=refused)
 
     def _headline(self, text: str) -> None:
         self._console.print(Text(f"\n{time.monotonic() - self._began:5.1f} s  {text}", style="bold"))
@@ -389,7 +391,7 @@ def _row(table: Table, edge: Edge, calls: Calls, *more: str) -> None:
 
 
 def _shown(path: Path) -> str:
-    """A path as one would type it here."""
+    """A path relative to the working directory where possible."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 

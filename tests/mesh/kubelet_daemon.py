@@ -24,7 +24,12 @@ async def main(name: str, root: str) -> None:
             ready.add(key)
 
     kubelet = Kubelet(
-        MeshPaths(name, Path(root)), images={}, lookup=lambda _: None, on_status=on_status, node_name="local"
+        MeshPaths(name, Path(root)),
+        images={},
+        lookup=lambda _: None,
+        on_status=on_status,
+        on_probe_failure=lambda *_: None,
+        node_name="local",
     )
     await kubelet.start(pods)
     for pod in pods:

@@ -17,8 +17,11 @@ from typing import Any
 
 import msgspec
 
-from nginx_mesh.api.core import Container, Pod, PodIP, PodSpec, PodStatus, Service
+from nginx_mesh.api.containers import Container
 from nginx_mesh.api.meta import Object, ObjectKey, ObjectMeta
+from nginx_mesh.api.pods import Pod, PodSpec
+from nginx_mesh.api.podstatus import ContainerStatus, PodIP, PodStatus
+from nginx_mesh.api.services import Service
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.net.networks import DEFAULT
 from nginx_mesh.local.node.cleanup import destroy_node
@@ -31,7 +34,10 @@ QUICK_BACKOFF = BackoffSettings(base=0.2, cap=1.0, reset=600)
 
 
 class LocalNode:
-    """`async with LocalNode() as node:` gives `node.kubelet`, with `objects` to look up and `statuses` as they come."""
+    """`async with LocalNode() as node:` gives `node.kubelet`, with `objects` to look up.
+
+    `statuses` are the latest ones, `history` and `probe_failures` all that was told so far.
+    """
 
     def __init__(self, images: dict[str, Path] | None = None, **kubelet_options: Any) -> None:
         self.name = f"t{secrets.token_hex(4)}"
@@ -40,6 +46,7 @@ class LocalNode:
         self.objects: dict[ObjectKey, Object] = {}
         self.statuses: dict[ObjectKey, PodStatus] = {}
         self.history: list[tuple[ObjectKey, PodStatus]] = []
+        self.probe_failures: list[tuple[ObjectKey, str, str]] = []
         self._images = images or {}
         self._options = {"backoff": QUICK_BACKOFF, **kubelet_options}
         self._changed = asyncio.Event()
@@ -55,6 +62,7 @@ class LocalNode:
             lookup=self.objects.get,
             on_status=self._record,
             node_name="local",
+            on_probe_failure=self._record_probe_failure,
             **self._options,
         )
 
@@ -119,6 +127,13 @@ class LocalNode:
             raise AssertionError(f"{pod.key}: {self.statuses.get(pod.key)}\n{self.logs(pod)}") from None
         return status
 
+    async def probe_failure(self, pod: Pod, ending: str, seconds: float = 20.0) -> None:
+        """Wait until a probe of a pod fails for a reason that ends so."""
+        async with asyncio.timeout(seconds):
+            while not any(key == pod.key and reason.endswith(ending) for key, _, reason in self.probe_failures):
+                self._changed.clear()
+                await self._changed.wait()
+
     async def finish(self, pod: Pod) -> str:
         """Run a pod to its end; its first container's output, which must have succeeded."""
         await self.kubelet.run_pod(pod)
@@ -154,6 +169,21 @@ class LocalNode:
         self.statuses[key] = status
         self.history.append((key, status))
         self._changed.set()
+
+    def _record_probe_failure(self, key: ObjectKey, container: str, why: str) -> None:
+        self.probe_failures.append((key, container, why))
+        self._changed.set()
+
+
+def why(status: ContainerStatus) -> tuple[str, str]:
+    """Reason and message of a container that waits or has ended; empty of one that runs."""
+    state = status.state.waiting or status.state.terminated
+    return (state.reason, state.message) if state else ("", "")
+
+
+def exit_code(status: ContainerStatus) -> int | None:
+    """The exit code of a container that has ended."""
+    return status.state.terminated.exit_code if status.state.terminated else None
 
 
 def python(code: str) -> list[str]:

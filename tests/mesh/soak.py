@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 from cryptography import x509
 
-from nginx_mesh.cli import meshes
-from nginx_mesh.cli.client import UnreachableError
-from nginx_mesh.control.readiness import is_ready
+from nginx_mesh.api.conditions import is_ready
+from nginx_mesh.cli.errors import ControlPlaneUnreachableError, MeshError
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
 
@@ -161,7 +161,7 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.wait(1):
             # Without a daemon there is nobody to ask for pods, and pods may go while they are looked at.
-            with contextlib.suppress(OSError, meshes.MeshError, UnreachableError):
+            with contextlib.suppress(OSError, MeshError, ControlPlaneUnreachableError):
                 for name, pod in ready_pods(self._mesh).items():
                     self._look(name, pod)
 
@@ -183,7 +183,7 @@ class Watch:
 
 def ready_pods(mesh: LocalCli) -> dict[str, dict[str, Any]]:
     """The ready pods of the application, by name."""
-    items = meshes.connect(mesh.paths).get("/api/v1/namespaces/shop/pods")["items"]
+    items = LocalMesh(mesh.paths).api().get("/api/v1/namespaces/shop/pods")["items"]
     return {pod["metadata"]["name"]: pod for pod in items if is_ready(pod)}
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from nginx_mesh.cli import meshes
+from nginx_mesh.cli.local import daemon
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.sidecar.image import ensure_image
@@ -69,8 +70,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     try:
         yield run
     finally:
-        if meshes.exists(run.paths):
-            meshes.destroy(run.paths)
+        if LocalMesh(run.paths).exists():
+            daemon.destroy(LocalMesh(run.paths))
         shutil.rmtree(root, ignore_errors=True)
 
 
@@ -113,6 +114,6 @@ def test_keep_leaves_it_running_and_another_run_leaves_it_alone(demo: Demo) -> N
 
     assert process.returncode == 1, output
     assert f'there is a mesh named "{demo.paths.name}" already' in output
-    assert meshes.connect(demo.paths).get("/mesh/readiness")["ready"] == 10
-    meshes.destroy(demo.paths)
+    assert LocalMesh(demo.paths).api().get("/mesh/readiness")["ready"] == 10
+    daemon.destroy(LocalMesh(demo.paths))
     assert demo.leftovers() == []

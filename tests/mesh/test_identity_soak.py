@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.cli import meshes
+from nginx_mesh.cli.local import daemon
+from nginx_mesh.cli.local.mesh import LocalMesh
 from tests.eventually import wait_until
 from tests.unit.identity.server.upstream.pki import make_ca
 
@@ -55,12 +56,12 @@ def issuers(mesh: LocalCli) -> set[str]:
 
 def test_cas_that_are_rotated_by_force_three_times() -> None:
     with LocalCli() as mesh:
-        meshes.create(mesh.paths, MeshSettings(svid_ttl=SVID_SECONDS))
+        daemon.create(LocalMesh(mesh.paths), MeshSettings(svid_ttl=SVID_SECONDS))
         with loaded(mesh, SECONDS) as (load, watch):
             for share in (0.1, 0.35, 0.6):
                 load.until(share)
                 before = issuers(mesh)
-                meshes.connect(mesh.paths).request("POST", "/identity/rotate", {"overlap": 3})
+                LocalMesh(mesh.paths).api().request("POST", "/identity/rotate", {"overlap": 3})
                 wait_until(lambda before=before: not issuers(mesh) & before, "all SVIDs are of the new CA", 20)  # type: ignore[misc]
             load.until(0.95)
         (server,) = [name for name in watch.seen if name.startswith("server-")]

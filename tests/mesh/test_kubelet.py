@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -46,11 +47,12 @@ from nginx_mesh.api.core import (
     VolumeMount,
 )
 from nginx_mesh.api.meta import ObjectMeta
+from nginx_mesh.api.times import rfc3339
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.kubelet import NotRunningError
 from tests.eventually import eventually
 
-from .localnode import LocalNode, python
+from .localnode import LocalNode, exit_code, python, why
 
 pytestmark = pytest.mark.mesh
 
@@ -161,8 +163,8 @@ async def test_a_pod_waits_for_what_it_refers_to_and_says_so() -> None:
         source = EnvVarSource(config_map_key_ref=KeySelector(name="late", key="K"))
         pod = node.pod("p", app(*SLEEP, env=[EnvVar(name="V", value_from=source)]))
         await node.kubelet.run_pod(pod)
-        status = await node.wait(pod, lambda s: s.container_statuses[0].reason == "CreateContainerConfigError")
-        assert status.container_statuses[0].message.startswith(
+        status = await node.wait(pod, lambda s: why(s.container_statuses[0])[0] == "CreateContainerConfigError")
+        assert why(status.container_statuses[0])[1].startswith(
             "spec.containers[0].env[0].valueFrom: ConfigMap default/late"
         )
         late = ConfigMap(metadata=ObjectMeta(name="late", namespace="default"), data={"K": "v"})
@@ -189,8 +191,8 @@ async def test_scratch_space_is_shared_in_the_pod_and_subpaths_cannot_leave_it()
         setup = Container(name="setup", command=["ln", "-s", "/", "/scratch/escape"], volume_mounts=[whole])
         climber = node.pod("climber", app(*SLEEP, volume_mounts=[escape]), volumes=volumes, init_containers=[setup])
         await node.kubelet.run_pod(climber)
-        status = await node.wait(climber, lambda s: "symbolic link" in s.container_statuses[0].message)
-        assert "'escape/etc'" in status.container_statuses[0].message
+        status = await node.wait(climber, lambda s: "symbolic link" in why(s.container_statuses[0])[1])
+        assert "'escape/etc'" in why(status.container_statuses[0])[1]
 
 
 async def test_the_socket_directory_is_the_sidecars_alone() -> None:
@@ -256,9 +258,9 @@ async def test_root_has_only_the_capabilities_it_was_given_and_changes_nothing_o
 
         greedy = node.pod("greedy", app(*SLEEP, security_context=as_root("SYS_ADMIN")))
         await node.kubelet.run_pod(greedy)
-        status = await node.wait(greedy, lambda s: s.container_statuses[0].reason == "CreateContainerConfigError")
+        status = await node.wait(greedy, lambda s: why(s.container_statuses[0])[0] == "CreateContainerConfigError")
         assert (
-            "spec.containers[0].securityContext.capabilities.add: 'SYS_ADMIN'" in status.container_statuses[0].message
+            "spec.containers[0].securityContext.capabilities.add: 'SYS_ADMIN'" in why(status.container_statuses[0])[1]
         )
 
 
@@ -313,7 +315,7 @@ async def test_init_containers_then_the_sidecar_then_the_others() -> None:
         await node.run(pod)
         assert await node.exec(pod, "cat", "/v/log") == (0, "a\nb\nsidecar\nsidecar-ready\napp\n")
         initialized = [s for _, s in node.history if s.conditions[1].status == "True"]
-        assert initialized and all(s.init_container_statuses[1].reason == "Completed" for s in initialized)
+        assert initialized and all(why(s.init_container_statuses[1])[0] == "Completed" for s in initialized)
 
 
 async def test_a_failed_init_container_keeps_the_rest_from_starting() -> None:
@@ -324,7 +326,7 @@ async def test_a_failed_init_container_keeps_the_rest_from_starting() -> None:
         for pod in (once, again):
             await node.kubelet.run_pod(pod)
         status = await node.wait(once, lambda s: s.phase == "Failed")
-        assert status.init_container_statuses[0].exit_code == 9
+        assert exit_code(status.init_container_statuses[0]) == 9
         status = await node.wait(again, lambda s: s.init_container_statuses[0].restart_count >= 2)
         assert status.phase == "Pending"
         assert node.logs(once, "app") == node.logs(again, "app") == ""
@@ -332,11 +334,13 @@ async def test_a_failed_init_container_keeps_the_rest_from_starting() -> None:
 
 async def test_exit_code_and_output_of_a_pod_that_ends() -> None:
     async with LocalNode() as node:
-        pod = node.pod("p", app("sh", "-c", "echo out; echo err >&2; exit 3"), restart_policy="Never")
+        before = rfc3339(time.time())
+        pod = node.pod("p", app("sh", "-c", "echo out; echo err >&2; sleep 1.1; exit 3"), restart_policy="Never")
         await node.kubelet.run_pod(pod)
         status = await node.wait(pod, lambda s: s.phase == "Failed")
-        container = status.container_statuses[0]
-        assert (container.state, container.reason, container.exit_code) == ("terminated", "Error", 3)
+        ended = status.container_statuses[0].state.terminated
+        assert ended is not None and (ended.reason, ended.exit_code) == ("Error", 3)
+        assert before <= ended.started_at < ended.finished_at <= rfc3339(time.time())
         assert node.logs(pod) == "out\nerr\n"
 
 
@@ -346,12 +350,14 @@ async def test_restarts_back_off_and_say_why() -> None:
         missing = node.pod("missing", app("no-such-program"))
         for pod in (crashing, missing):
             await node.kubelet.run_pod(pod)
-        status = await node.wait(crashing, lambda s: s.container_statuses[0].reason == "CrashLoopBackOff")
-        assert "exited with 7" in status.container_statuses[0].message
+        status = await node.wait(crashing, lambda s: why(s.container_statuses[0])[0] == "CrashLoopBackOff")
+        assert "exited with 7" in why(status.container_statuses[0])[1]
         status = await node.wait(crashing, lambda s: s.container_statuses[0].restart_count >= 3)
+        last = status.container_statuses[0].last_state.terminated
+        assert last is not None and last.exit_code == 7
         assert status.phase == "Running" and not status.ready
-        status = await node.wait(missing, lambda s: s.container_statuses[0].reason == "CrashLoopBackOff")
-        assert "no-such-program: executable file not found in $PATH" in status.container_statuses[0].message
+        status = await node.wait(missing, lambda s: why(s.container_statuses[0])[0] == "CrashLoopBackOff")
+        assert "no-such-program: executable file not found in $PATH" in why(status.container_statuses[0])[1]
         assert not any(s.ready for key, s in node.history if key == missing.key)
 
 
@@ -359,9 +365,9 @@ async def test_an_image_without_a_command_is_refused_by_field() -> None:
     async with LocalNode() as node:
         pod = node.pod("p", Container(name="app", image="redis:7"))
         await node.kubelet.run_pod(pod)
-        status = await node.wait(pod, lambda s: s.container_statuses[0].reason == "ImageNotRunnable")
-        assert status.container_statuses[0].message.startswith("spec.containers[0].command:")
-        assert "'redis:7'" in status.container_statuses[0].message
+        status = await node.wait(pod, lambda s: why(s.container_statuses[0])[0] == "ImageNotRunnable")
+        assert why(status.container_statuses[0])[1].startswith("spec.containers[0].command:")
+        assert "'redis:7'" in why(status.container_statuses[0])[1]
 
 
 async def test_a_job_with_a_sidecar_completes() -> None:
@@ -429,7 +435,8 @@ async def test_readiness_follows_the_probe() -> None:
         probe = Probe(http_get=HTTPGetAction(port=8080, path="/h"), period_seconds=1, failure_threshold=1)
         pod = node.pod("p", app(*server, readiness_probe=probe))
         await node.kubelet.run_pod(pod)
-        await node.wait(pod, lambda s: s.container_statuses[0].message.endswith("statuscode: 503"))
+        await node.probe_failure(pod, "statuscode: 503")
+        assert not node.statuses[pod.key].ready
         await node.exec(pod, "touch", "/tmp/ok")
         await node.wait(pod, lambda s: s.ready)
         await node.exec(pod, "rm", "/tmp/ok")
@@ -444,6 +451,9 @@ async def test_liveness_restarts_and_a_startup_probe_holds_it_back() -> None:
         pod = node.pod("p", app("sh", "-c", script, liveness_probe=alive, startup_probe=startup))
         await node.run(pod)
         assert node.statuses[pod.key].container_statuses[0].restart_count == 0
+        held_back = [s.container_statuses[0] for _, s in node.history if s.container_statuses[0].state.running]
+        assert [status.started for status in held_back] == sorted(status.started for status in held_back)
+        assert (held_back[0].started, held_back[-1].started) == (False, True)
         await node.exec(pod, "rm", "/tmp/alive")
         status = await node.wait(pod, lambda s: s.container_statuses[0].restart_count == 1)
         assert not status.ready
@@ -464,7 +474,7 @@ async def test_grpc_health_probe() -> None:
         serving, not_serving = (node.pod(n, app(*server, readiness_probe=p)) for n, p in (("good", good), ("bad", bad)))
         await node.kubelet.run_pod(not_serving)
         await node.run(serving)
-        await node.wait(not_serving, lambda s: s.container_statuses[0].message.endswith("not SERVING"))
+        await node.probe_failure(not_serving, "not SERVING")
 
 
 # Commands and logs
@@ -560,6 +570,8 @@ async def test_a_daemon_killed_outright_is_not_noticed_by_pods_and_its_heir_take
         assert await asyncio.wait_for(daemon.stdout.readline(), 20) == b"ready\n"
         daemon.kill()
         await daemon.wait()
+        await asyncio.sleep(1)
+        killed = rfc3339(time.time())
 
         before = processes_in(node, server)
         assert any("http.server" in line for line in before)
@@ -576,10 +588,12 @@ async def test_a_daemon_killed_outright_is_not_noticed_by_pods_and_its_heir_take
         )
         heir = node.kubelet = node.new_kubelet()
         await heir.start([ready, job, crashing])
-        await node.wait(job, lambda s: s.phase == "Failed" and s.container_statuses[0].exit_code == 4)
+        await node.wait(job, lambda s: s.phase == "Failed" and exit_code(s.container_statuses[0]) == 4)
         await node.wait(crashing, lambda s: s.container_statuses[0].restart_count >= 1)
         await node.wait(server, lambda s: s.ready)
         assert all(status.ready for key, status in node.history if key == server.key)
+        running = {s.container_statuses[0].state.running for key, s in node.history if key == server.key}
+        assert len(running) == 1 and all(state.started_at < killed for state in running if state)
         assert processes_in(node, server) == before
         await heir.stop_pod(server.key, 5)
         assert processes_in(node, server) == []
@@ -610,7 +624,9 @@ async def test_a_pod_whose_network_was_lost_begins_from_the_start() -> None:
         node.kubelet = node.new_kubelet()
         await node.kubelet.start([pod])
         await node.wait(pod, lambda s: s.ready)
-        assert {s.init_container_statuses[0].state for _, s in node.history} >= {"waiting", "running", "terminated"}
+        states = [s.init_container_statuses[0].state for _, s in node.history]
+        for name in ("waiting", "running", "terminated"):
+            assert any(getattr(state, name) for state in states), name
         assert len([line for line in processes_in(node, pod) if line.startswith("/bin/sh -c")]) == 1
 
 

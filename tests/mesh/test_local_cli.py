@@ -7,14 +7,20 @@ import os
 import pty
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
+
+from nginx_mesh.api.documents import read_one
+from nginx_mesh.api.kinds import decode, to_dict
+from nginx_mesh.api.pods import Pod
 
 from .localcli import CTL, Load, LocalCli
 from .manifests import web
@@ -63,6 +69,34 @@ def test_get_shows_what_kubectl_would(mesh: LocalCli) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "No resources found in default namespace.\n")
     assert 'Error from server (NotFound): pods "none" not found' in mesh.fails("get", "pod", "none")
     assert 'the server doesn\'t have a resource type "nones"' in mesh.fails("get", "nones")
+
+
+def test_pods_have_the_shape_that_they_have_in_kubernetes(mesh: LocalCli) -> None:
+    setup = {"name": "setup", "command": ["true"]}
+    mesh.apply(pod("shaped", "sh", "-c", "sleep 2; exit 3", initContainers=[setup]))
+    mesh.wait(lambda: "CrashLoopBackOff" in mesh.ok("get", "pod", "shaped"), 40)
+    printed = mesh.ok("get", "pod", "shaped", "-o", "yaml")
+    shown = decode(read_one(printed.encode(), "get"))
+    assert isinstance(shown, Pod)
+    status = shown.status
+    assert [(c.type, c.status) for c in status.conditions] == [
+        ("PodScheduled", "True"),
+        ("Initialized", "True"),
+        ("ContainersReady", "False"),
+        ("Ready", "False"),
+    ]
+    assert all(condition.last_transition_time for condition in status.conditions)
+    (main,), (initial,) = status.container_statuses, status.init_container_statuses
+    assert main.restart_count >= 1 and main.state.waiting and main.state.waiting.reason == "CrashLoopBackOff"
+    assert main.last_state.terminated and main.last_state.terminated.exit_code == 3
+    assert status.start_time <= main.last_state.terminated.started_at < main.last_state.terminated.finished_at
+    assert initial.ready and initial.state.terminated and initial.state.terminated.reason == "Completed"
+    assert [entry.ip for entry in status.pod_ips][:1] == [status.pod_ip]
+    again = decode(to_dict(shown))
+    assert isinstance(again, Pod) and again.status == status
+    injected = subprocess.run([*CTL[:-1], "inject"], input=printed.encode(), capture_output=True, check=True)
+    assert read_one(injected.stdout, "inject")["status"] == read_one(printed.encode(), "get")["status"]
+    mesh.ok("delete", "pod", "shaped")
 
 
 def test_apply_says_what_became_of_each_object(mesh: LocalCli) -> None:
@@ -283,6 +317,30 @@ def test_no_request_fails_while_pods_come_go_and_are_replaced_and_the_daemon_is_
     assert load.requests > 100
 
 
+def test_statuses_that_an_earlier_version_stored_do_not_disturb_the_pods(mesh: LocalCli) -> None:
+    def of_web() -> list[tuple[str, int, str]]:
+        pods = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"]
+        statuses = [(one["metadata"]["uid"], one["status"]["containerStatuses"][0]) for one in pods]
+        assert all(status["ready"] for _, status in statuses)
+        return [(uid, status["restartCount"], status["state"]["running"]["startedAt"]) for uid, status in statuses]
+
+    mesh.wait_ready()
+    before = of_web()
+    assert before
+    os.kill(mesh.daemon_pid(), signal.SIGKILL)
+    mesh.wait(lambda: mesh.run("get", "pods").returncode != 0)
+    with closing(sqlite3.connect(mesh.paths.state / "store.db")) as database, database:
+        for name, data in database.execute("SELECT name, data FROM objects WHERE kind = 'Pod'").fetchall():
+            stored = json.loads(data)
+            stored["status"]["containerStatuses"] = [
+                {"name": one["name"], "ready": one["ready"], "state": "running"}
+                for one in stored["status"]["containerStatuses"]
+            ]
+            database.execute("UPDATE objects SET data = ? WHERE name = ?", (json.dumps(stored), name))
+    mesh.ok("up")
+    assert of_web() == before
+
+
 def test_up_fails_with_the_reason_and_the_last_words_of_what_is_not_ready(mesh: LocalCli) -> None:
     image_only = """
 apiVersion: v1
@@ -362,5 +420,5 @@ def test_a_refused_manifest_leaves_no_mesh_behind(mesh: LocalCli, tmp_path: Path
 
 def test_commands_start_quickly() -> None:
     start = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import nginx_mesh.cli.local"], check=True)
+    subprocess.run([sys.executable, "-c", "import nginx_mesh.cli.local.commands"], check=True)
     assert time.monotonic() - start < 2

@@ -20,8 +20,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nginx_mesh.cli import meshes
-from nginx_mesh.cli.client import ApiError, Client
+from nginx_mesh.cli.errors import ApiError
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.identity.agent.spire.workload import WorkloadClient
 from nginx_mesh.identity.common.keys import from_pem
 from nginx_mesh.identity.common.workload import WorkloadContext
@@ -109,7 +109,7 @@ def status(mesh: LocalCli, *arguments: str) -> dict[str, Any]:
 
 def samples(mesh: LocalCli) -> dict[str, float]:
     """Metrics of the daemon, by series."""
-    text = b"".join(Client(meshes.api_socket(mesh.paths)).stream("/metrics")).decode()
+    text = b"".join(LocalMesh(mesh.paths).api().stream("/metrics")).decode()
     assert complaints(text) == ""
     lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {series: float(value) for series, _, value in lines}
@@ -278,7 +278,7 @@ def test_sidecar_logs_can_be_left_out_of_a_support_package_and_files_are_not_rep
 
 
 def test_a_store_that_cannot_be_written_makes_the_daemon_unready_and_the_mesh_unwell(mesh: LocalCli) -> None:
-    daemon = meshes.connect(mesh.paths)
+    daemon = LocalMesh(mesh.paths).api()
     assert daemon.get("/readyz")["ready"] is True
     with closing(sqlite3.connect(mesh.paths.state / "store.db")) as database:
         database.execute("ALTER TABLE objects RENAME TO away")
@@ -307,7 +307,7 @@ def test_a_daemon_that_hangs_or_is_gone_makes_the_mesh_unwell_and_says_what_to_d
     assert found.returncode == 1
     assert "does not answer (timed out)" in found.stdout
     os.kill(mesh.daemon_pid(), signal.SIGTERM)
-    mesh.wait(lambda: not meshes.is_running(mesh.paths), 10)
+    mesh.wait(lambda: not LocalMesh(mesh.paths).is_running(), 10)
     found = ctl(mesh, "status", "--wait", "--timeout", "1s")
     assert (found.returncode, found.stderr) == (1, "")
     assert "does not run (its pods go on): start it again with `nginx-meshctl local up`" in found.stdout

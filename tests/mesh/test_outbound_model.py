@@ -36,7 +36,7 @@ from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.compile.engine import compile_state
-from nginx_mesh.explain.steps import share
+from nginx_mesh.explain.clientsteps import share_of
 from nginx_mesh.node.explain import ask_outgoing
 from nginx_mesh.protocol.explain import Outgoing, Question, Request
 from nginx_mesh.protocol.state import LbMethod, MtlsMode, State, Update
@@ -380,7 +380,7 @@ def is_foretold(said: Outgoing, what: Outcome | str) -> bool:
         return True  # it is for the model to judge; another circuit by then; for whatever reason
     if said.destination is None:
         return said.mtls_mode != "strict" and what.what in ("answer", "failed") and not what.secure
-    branches = [branch for branch in said.branches if share(said, branch)]
+    branches = [branch for branch in said.branches if share_of(said, branch)]
     if what.what == "open":
         return any(
             f"the circuit of {what.by} is open" in branch.refusal.reason for branch in branches if branch.refusal

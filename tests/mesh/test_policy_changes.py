@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.cli.client import Client
+from nginx_mesh.cli.unix_http import UnixHttpClient
 from nginx_mesh.local.net import netns
 from nginx_mesh.node.control import ControlSocket
 
@@ -99,7 +99,7 @@ class Scale:
         """Apply by the daemon's API, as the CLI does."""
         data = base64.b64encode("\n---\n".join(map(json.dumps, objects)).encode()).decode()
         body = {"files": [{"source": "-", "data": data}], "namespace": NAMESPACE}
-        Client(self.mesh.paths.run / "api.sock").request("POST", "/mesh/apply", body)
+        UnixHttpClient(self.mesh.paths.run / "api.sock").request("POST", "/mesh/apply", body)
 
     def ask(self) -> int:
         """The status that a request for what g7 matches gets."""

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from nginx_mesh.api.values import HostPort
-from nginx_mesh.cli.client import Client
-from nginx_mesh.cli.meshes import api_socket
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.traffic.documents import API_VERSION, parse_quantity
 from tests.unit.traffic.metricsserver import PROCESS, Server
 
@@ -162,11 +161,11 @@ def counts(found: Any) -> dict[tuple[str, str, str], tuple[str, str]]:
 
 def configure(mesh: LocalCli, address: HostPort) -> None:
     """What `local up --prometheus-address` does."""
-    Client(api_socket(mesh.paths)).request("PATCH", "/mesh/settings", {"prometheus_address": address})
+    LocalMesh(mesh.paths).api().request("PATCH", "/mesh/settings", {"prometheus_address": address})
 
 
 def by_daemon(mesh: LocalCli, path: str) -> Any:
-    return Client(api_socket(mesh.paths)).get(f"/apis/{API_VERSION}{path}")
+    return LocalMesh(mesh.paths).api().get(f"/apis/{API_VERSION}{path}")
 
 
 class Aggregated:
@@ -212,7 +211,7 @@ def test_prometheus_and_the_daemon_tell_the_same(mesh: LocalCli, ask: Aggregated
         assert counts(ask(path)) == counts(by_daemon(mesh, path)), path
 
     latencies = {metric["name"]: parse_quantity(metric["value"]) for metric in item["metrics"]}
-    graph = Client(api_socket(mesh.paths)).get("/mesh/graph")  # what the dashboard shows
+    graph = LocalMesh(mesh.paths).api().get("/mesh/graph")  # what the dashboard shows
     (drawn,) = [edge for edge in graph["edges"] if edge["from"] == "shop/deployment/client"]
     for share in (50, 90, 99):
         measured = took[round(share / 100 * len(took)) - 1]

@@ -150,7 +150,7 @@ http {
     limit_req_dry_run on;
     %(zones)s
     init_worker_by_lua_block {
-        require "mesh.engine"
+        require "mesh.cdefs"
         local ffi = require "ffi"
         ffi.cdef [[
             typedef struct { size_t len; const char *data; } oracle_str_t;

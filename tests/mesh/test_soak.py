@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import pytest
 
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.cli import meshes
+from nginx_mesh.cli.local import daemon
+from nginx_mesh.cli.local.mesh import LocalMesh
 
 from .localcli import LocalCli
 from .soak import RATE, Load, Watch, application, ready_pods, sidecar_errors, sidecar_log
@@ -57,7 +58,7 @@ def outsider(mesh: LocalCli) -> str:
 def mesh() -> Iterator[LocalCli]:
     """A mesh with one server."""
     with LocalCli() as mesh:
-        meshes.create(mesh.paths, MeshSettings(svid_ttl=SVID_SECONDS, ca_ttl=CA_SECONDS))
+        daemon.create(LocalMesh(mesh.paths), MeshSettings(svid_ttl=SVID_SECONDS, ca_ttl=CA_SECONDS))
         mesh.ok("up", "-f", "-", stdin=application().encode())
         yield mesh
 
@@ -77,7 +78,7 @@ def test_no_request_fails_while_everything_changes(mesh: LocalCli) -> None:
         os.kill(mesh.daemon_pid(), signal.SIGKILL)
         load.until(0.6)
         mesh.ok("up")
-        mesh.wait(lambda: len(meshes.connect(mesh.paths).get("/api/v1/namespaces/shop/pods")["items"]) == 3, 30)
+        mesh.wait(lambda: len(LocalMesh(mesh.paths).api().get("/api/v1/namespaces/shop/pods")["items"]) == 3, 30)
         assert load.runs, "the changes took longer than the load"
 
     report = load.report

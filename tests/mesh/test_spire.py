@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.cli import meshes
+from nginx_mesh.cli.local import daemon
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.identity.server.config import mesh_settings, read_config
 from nginx_mesh.local.files import write_file
 
@@ -67,7 +68,7 @@ def mesh_of(running: spire.Spire) -> LocalCli:
     file.write_text(yaml.safe_dump({"mtls": {"trustDomain": running.trust_domain}, "identity": identity}))
     config = read_config(file)
     settings = msgspec.structs.replace(mesh_settings(config, MeshSettings()), mtls_mode="strict", svid_ttl=60)
-    meshes.create(mesh.paths, settings)
+    daemon.create(LocalMesh(mesh.paths), settings)
     write_file(mesh.paths.state / "identity.json", msgspec.json.encode(config))
     return mesh
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nginx_mesh.cli import meshes
-from nginx_mesh.control.readiness import is_ready
+from nginx_mesh.api.conditions import is_ready
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
 from tests.eventually import wait_until
@@ -181,7 +181,7 @@ def live(mesh: LocalCli) -> Iterator[LocalCli]:
 
 def pods(mesh: LocalCli, namespace: str = "shop") -> dict[str, Any]:
     """Pods by name."""
-    items = meshes.connect(mesh.paths).get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+    items = LocalMesh(mesh.paths).api().get(f"/api/v1/namespaces/{namespace}/pods")["items"]
     return {pod["metadata"]["name"]: pod for pod in items}
 
 

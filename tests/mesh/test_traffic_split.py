@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nginx_mesh.cli import meshes
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 
 from .localcli import LocalCli
@@ -118,7 +118,7 @@ class Shop:
         self.mesh = mesh
         self._pods = {
             pod["metadata"]["name"]: pod
-            for pod in meshes.connect(mesh.paths).get("/api/v1/namespaces/shop/pods")["items"]
+            for pod in LocalMesh(mesh.paths).api().get("/api/v1/namespaces/shop/pods")["items"]
         }
         self._namespace = mesh.paths.pod_netns(self._pods["client"]["metadata"]["uid"])
 

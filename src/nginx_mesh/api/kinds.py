@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from .core import (
-    ConfigMap,
-    DaemonSet,
-    Deployment,
-    EndpointSlice,
-    Job,
-    Namespace,
-    Pod,
-    ReplicaSet,
-    ReplicationController,
-    Secret,
-    Service,
-    ServiceAccount,
-    StatefulSet,
-)
+from .cluster import Event, Namespace, Node, ServiceAccount
+from .config import ConfigMap, Secret
 from .decoding import decode_as, without_nulls
 from .errors import FieldError, step
 from .meta import Object, StrictObject
 from .nsm import CircuitBreaker, MeshConfig, MeshConfigClass, RateLimit
+from .pods import Pod
+from .services import Endpoints, EndpointSlice, Service
 from .smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
+from .workloads import (
+    ControllerRevision,
+    CronJob,
+    DaemonSet,
+    Deployment,
+    Job,
+    ReplicaSet,
+    ReplicationController,
+    StatefulSet,
+)
 
 _RATE_LIMIT_V1ALPHA1 = ("specs.smi.nginx.com/v1alpha1", "RateLimit")
 _SHORT_NAMES: dict[type[Object], tuple[str, ...]] = {
@@ -56,7 +56,13 @@ KINDS: dict[tuple[str, str], type[Object]] = {
     **{(type_.API_VERSION, type_.KIND): type_ for type_ in _SHORT_NAMES},
     _RATE_LIMIT_V1ALPHA1: RateLimit,
 }
-"""Types by (apiVersion, kind)."""
+"""Types of the objects that the mesh takes in manifests and serves, by (apiVersion, kind)."""
+
+CLUSTER_KINDS: dict[tuple[str, str], type[Object]] = {
+    **KINDS,
+    **{(type_.API_VERSION, type_.KIND): type_ for type_ in (Endpoints, Node, Event, CronJob, ControllerRevision)},
+}
+"""Types of all objects that are read from an API server, those that only a cluster has included."""
 
 _BY_NAME: dict[str, type[Object]] = {
     name: type_
@@ -80,8 +86,8 @@ def by_kind(kind: str) -> type[Object] | None:
     return next((type_ for type_ in _SHORT_NAMES if kind == type_.KIND), None)
 
 
-def decode(raw: Any) -> Object:
-    """The typed object. Raises FieldError."""
+def decode(raw: Any, known: Mapping[tuple[str, str], type[Object]] = KINDS) -> Object:
+    """The typed object, which must be of one of the `known` kinds. Raises FieldError."""
     if not isinstance(raw, dict):
         raise FieldError("", "is not an object: it must be a mapping with apiVersion and kind")
     for field in ("apiVersion", "kind"):
@@ -90,9 +96,9 @@ def decode(raw: Any) -> Object:
         if not isinstance(raw[field], str):
             raise FieldError(field, "must be a string")
     version = (raw["apiVersion"], raw["kind"])
-    type_ = KINDS.get(version)
+    type_ = known.get(version)
     if type_ is None:
-        raise _unknown(*version)
+        raise _unknown(*version, known)
     if issubclass(type_, StrictObject):
         for field in raw.keys() - {"apiVersion", "kind", "status", *type_.__struct_encode_fields__}:
             raise FieldError(step(field), "unknown field; known are metadata and spec")
@@ -112,8 +118,8 @@ def to_dict(obj: Object) -> dict[str, Any]:
     return {"apiVersion": obj.API_VERSION, "kind": obj.KIND, **msgspec.to_builtins(obj)}
 
 
-def _unknown(api_version: str, kind: str) -> FieldError:
-    versions = [version for version, known in KINDS if known == kind]
+def _unknown(api_version: str, kind: str, known: Iterable[tuple[str, str]]) -> FieldError:
+    versions = [version for version, its_kind in known if its_kind == kind]
     if versions:
         return FieldError("apiVersion", f'"{api_version}" has no {kind}; it is in {" and ".join(versions)}')
     return FieldError("kind", f'unknown kind "{kind}" of apiVersion "{api_version}"')

@@ -41,3 +41,13 @@ class LoadedObject:
     def error(self, error: FieldError) -> ManifestError:
         """What is wrong with a field of this object."""
         return ManifestError(self.file, self.document, str(self.object.key), error.field, error.reason)
+
+
+def described(value: Any) -> str:
+    """ "Kind namespace/name" of something that may not be an object at all."""
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return ""
+    metadata = value.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    names = [part for part in (metadata.get("namespace"), metadata.get("name")) if isinstance(part, str)]
+    return " ".join(part for part in (value["kind"], "/".join(names)) if part)

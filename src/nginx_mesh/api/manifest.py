@@ -15,8 +15,10 @@ from .decoding import without_nulls
 from .documents import read
 from .errors import FieldError
 from .kinds import decode
+from .listing import with_implied_kind
 from .loaded import LoadedObject as LoadedObject
 from .loaded import ManifestError as ManifestError
+from .loaded import described
 from .validate import validate
 
 MAX_OBJECTS = 5000
@@ -65,7 +67,7 @@ def _load_object(value: Any, file: str, document: int, namespace: str) -> Loaded
     try:
         obj = decode(value)
     except FieldError as error:
-        return [ManifestError(file, document, _described(value), error.field, error.reason)]
+        return [ManifestError(file, document, described(value), error.field, error.reason)]
     raw = without_nulls(value)
     if obj.NAMESPACED and not obj.metadata.namespace:
         raw["metadata"]["namespace"] = namespace
@@ -76,7 +78,7 @@ def _load_object(value: Any, file: str, document: int, namespace: str) -> Loaded
 
 def _flatten(value: Any) -> Iterator[_Item]:
     """The items of lists, of `kind: List` and of lists of one kind; what is no list is itself."""
-    kind, version = (value.get("kind"), value.get("apiVersion")) if isinstance(value, dict) else (None, None)
+    kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or not kind.endswith("List") or "items" not in value:
         yield _Item(value)
         return
@@ -85,16 +87,4 @@ def _flatten(value: Any) -> Iterator[_Item]:
         yield _Item(None, FieldError("items", "must be a list"))
         return
     for item in items or ():
-        if kind != "List" and isinstance(item, dict):
-            item = {"apiVersion": version, "kind": kind.removesuffix("List"), **item}
-        yield from _flatten(item)
-
-
-def _described(value: Any) -> str:
-    """ "Kind namespace/name" of something that may not be an object at all."""
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        return ""
-    metadata = value.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    names = [part for part in (metadata.get("namespace"), metadata.get("name")) if isinstance(part, str)]
-    return " ".join(part for part in (value["kind"], "/".join(names)) if part)
+        yield from _flatten(with_implied_kind(item, value) if isinstance(item, dict) else item)

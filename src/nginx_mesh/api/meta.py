@@ -10,6 +10,9 @@ from typing import ClassVar
 
 import msgspec
 
+IntOrString = int | str
+"""A number, or a name that stands for one: `intstr.IntOrString` of the Kubernetes API."""
+
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of all parts of Kubernetes objects."""
@@ -27,6 +30,15 @@ class OwnerReference(Model, frozen=True, kw_only=True):
     name: str
     uid: str = ""
     controller: bool = False
+
+
+class ObjectReference(Model, frozen=True, kw_only=True):
+    """Another object: of an event, or behind an address."""
+
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
 
 
 class ObjectMeta(Model, frozen=True, kw_only=True):

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from . import kinds
+from .cluster import Event
 from .meta import Object
-
-
-class Event(Object, frozen=True, kw_only=True):
-    """v1 Event: made by the mesh only."""
-
-    API_VERSION: ClassVar[str] = "v1"
-    KIND: ClassVar[str] = "Event"
-    PLURAL: ClassVar[str] = "events"
 
 
 def find(name: str) -> type[Object] | None:
     """The kind with this resource name: plural, singular or short, with or without `.group`, in any case."""
     simple, _, group = name.lower().partition(".")
+    # Events are made by the mesh only: no manifest holds them.
     kind = Event if simple in ("event", "events", "ev") else kinds.lookup(simple)
     if kind is None or not f"{_group(kind)}.".startswith(f"{group}." if group else ""):
         return None

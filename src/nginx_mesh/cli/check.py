@@ -10,7 +10,7 @@ import click
 
 from nginx_mesh.api.errors import one_line
 
-from .failure import Failure
+from .errors import Failure
 from .manifests import contents
 
 if TYPE_CHECKING:
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @click.option("--strict", is_flag=True, help="Fail for warnings as well.")
-@click.option("--ignore", "ignored", multiple=True, metavar="CODE", help="Say nothing of this rule. May be repeated.")
+@click.option(
+    "--ignore", "ignored", multiple=True, metavar="CODE", help="Report nothing about this rule. May be repeated."
+)
 def check(files: Sequence[str], namespace: str, output: str, strict: bool, ignored: Sequence[str]) -> int:
     """Look for mistakes in manifests, all of them together, without a mesh.
 
-    Reads everything that will be in the mesh: objects that are referred to and not given are taken as missing. The
-    exit code is 0 when there is nothing to complain of, 1 when there are errors (with --strict, or warnings), 2 when
-    the manifests cannot be read from where they are said to be.
+    Give it everything that will be in the mesh: an object that others refer to and that is not given counts as missing.
+    The exit code is 0 when nothing is wrong, 1 when there are errors (with --strict, or warnings), and 2 when a file
+    cannot be read.
 
     \b
     Examples:

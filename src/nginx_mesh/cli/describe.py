@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .table import Resource, age, instant, is_ready, left, pod_phase, render
+from nginx_mesh.api.conditions import is_ready
+
+from .table import Resource, age, instant, left, pod_phase, render
 
 # Said at the top, or noise to a reader.
 _HIDDEN_METADATA = {

@@ -7,11 +7,8 @@ from typing import Any
 
 import click
 
-from nginx_mesh.local.paths import MeshPaths
-
-from . import meshes
-from .group import MeshCommand, require_root
-from .options import mesh_name
+from .group import MeshCommand
+from .installation import MeshInstallation, mesh_option
 from .table import Resource, whole
 
 _WIDEST_STEP = len("destination")
@@ -22,13 +19,17 @@ _WIDEST_STEP = len("destination")
     "--from", "origin", required=True, metavar="[NAMESPACE/[KIND/]]NAME", help="The workload or pod that calls."
 )
 @click.option("--to", "target", required=True, metavar="[NAMESPACE/]SERVICE[:PORT]", help="The Service that it calls.")
-@click.option("--method", metavar="METHOD", default="", help="Of the request: GET unless said, POST of gRPC.")
-@click.option("--path", metavar="PATH", default="/", show_default=True, help="Its path, with the query.")
-@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of it. May be repeated.")
-@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of names that say none.")
 @click.option(
-    "--mesh", "paths", type=mesh_name, default="local", show_default=True, metavar="NAME", help="Which local mesh."
+    "--method", metavar="METHOD", default="", help="Method of the request; by default GET, and POST for gRPC."
 )
+@click.option("--path", metavar="PATH", default="/", show_default=True, help="Path of the request, with the query.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request. May be repeated."
+)
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Namespace of names that are given without one."
+)
+@mesh_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 def explain(
     origin: str,
@@ -37,13 +38,13 @@ def explain(
     path: str,
     headers: Sequence[str],
     namespace: str,
-    paths: MeshPaths,
+    mesh: MeshInstallation,
     output: str,
 ) -> None:
     """Say what would become of a request, and which object decides each step.
 
-    The sidecars of both sides are asked, by what they have in force now. No request is sent, no limit is charged and
-    nothing is counted. The exit code is 0 whether the request would be allowed or refused.
+    The sidecars of both sides are asked, and answer by what they have in force now. No request is sent, no limit is
+    charged and nothing is counted. The exit code is 0 whether the request would be allowed or refused.
 
     \b
     Examples:
@@ -51,21 +52,15 @@ def explain(
       nginx-meshctl explain --from shop/deploy/web --to shop/api:8080 --method DELETE --path /items/1
       nginx-meshctl explain --from web --to api -n shop --header 'x-user: test' -o json
     """
-    require_root()
-    inquiry = {
-        "from": origin,
-        "to": target,
-        "namespace": namespace,
-        "method": method,
-        "path": path,
-        "headers": [_header(text) for text in headers],
-    }
-    found = meshes.connect(paths).request("POST", "/mesh/explain", inquiry)
+    given = [_header(text) for text in headers]
+    found = mesh.connect().explain(
+        origin=origin, to=target, namespace=namespace, method=method, path=path, headers=given
+    )
     click.echo(whole(found, "json") if output == "json" else as_text(found), nl=output != "json")
 
 
 def as_text(found: Resource) -> str:
-    """An explanation for people: the verdict, then the steps in order."""
+    """Return an explanation in words: the verdict, then the steps in order."""
     lines = [found["summary"], "", _question(found)]
     numbers = iter(range(1, 1000))
     caller = found["caller"]

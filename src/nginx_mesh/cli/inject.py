@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,17 @@ import click
 
 from nginx_mesh.api.documents import MAX_BYTES, is_json, read, write_yaml
 from nginx_mesh.api.errors import FieldError, one_line
+from nginx_mesh.api.listing import with_implied_kind
+from nginx_mesh.api.loaded import ManifestError, described
+from nginx_mesh.api.values import parse_ports
 from nginx_mesh.inject import InjectSettings, inject_document
 
-from .errors import CommandError
-from .options import PORTS
+from .errors import Failure
+from .params import Parsed
+
+_PORTS = Parsed("ports", parse_ports)
+
+_ITEM = re.compile(r"items\[([0-9]+)\]\.?")
 
 
 @click.command()
@@ -30,14 +38,14 @@ from .options import PORTS
 @click.option(
     "--ignore-incoming-ports",
     "incoming",
-    type=PORTS,
+    type=_PORTS,
     multiple=True,
     help="Ports whose incoming connections bypass the sidecar, for example 80,443.",
 )
 @click.option(
     "--ignore-outgoing-ports",
     "outgoing",
-    type=PORTS,
+    type=_PORTS,
     multiple=True,
     help="Ports to which outgoing connections bypass the sidecar.",
 )
@@ -52,7 +60,9 @@ def inject(path: Path, incoming: Sequence[tuple[int, ...]], outgoing: Sequence[t
     """
     settings = InjectSettings(ignore_incoming_ports=sum(incoming, ()), ignore_outgoing_ports=sum(outgoing, ()))
     source, data = _read(path)
-    documents, warnings, errors = [], [], []
+    documents: list[Any] = []
+    warnings: list[str] = []
+    errors: list[ManifestError] = []
     for document in read(data):
         where = f"{source} document {document.number}"
         try:
@@ -60,7 +70,8 @@ def inject(path: Path, incoming: Sequence[tuple[int, ...]], outgoing: Sequence[t
                 raise document.error
             result = inject_document(document.value, settings)
         except FieldError as error:
-            errors.append(f"{where}: {one_line(str(error))}")
+            name = _object_at(document.value, error.field)
+            errors.append(ManifestError(source, document.number, name, error.field, error.reason))
             continue
         documents.append(result.document)
         warnings += [
@@ -71,7 +82,7 @@ def inject(path: Path, incoming: Sequence[tuple[int, ...]], outgoing: Sequence[t
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if errors:
-        raise CommandError("\nerror: ".join(errors))
+        raise Failure("\nerror: ".join(map(str, errors)))
     click.echo(_json(documents) if is_json(data) else write_yaml(documents), nl=False)
 
 
@@ -83,7 +94,15 @@ def _read(path: Path) -> tuple[str, bytes]:
         with path.open("rb") as file:
             return str(path), file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}") from None
+        raise Failure(f"cannot read {path}: {error.strerror}") from None
+
+
+def _object_at(value: Any, field: str) -> str:
+    """ "Kind namespace/name" of what has this field: a document, or an object of the list that it is."""
+    while isinstance(value, dict) and (place := _ITEM.match(field)) is not None:
+        item = value["items"][int(place[1])]
+        value, field = with_implied_kind(item, value) if isinstance(item, dict) else item, field[place.end() :]
+    return described(value)
 
 
 def _json(documents: Sequence[Any]) -> str:

@@ -1,21 +1,21 @@
-"""The entry point: the command group, whose commands are imported when they are called."""
+"""The entry point: the group of all commands, each of which is imported when it is called."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from nginx_mesh.api.errors import FieldError
 
-from .options import Parsed
+from .group import LazyGroup
+from .installation import Connection
+from .params import Parsed
 
 _TIMEOUT = re.compile(r"(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6}(?:\.[0-9]+)?)s)?")
 _EXAMPLES = """\b
@@ -28,17 +28,8 @@ Examples:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """How commands reach the cluster: the global flags. `timeout` is seconds."""
-
-    kubeconfig: Path
-    namespace: str
-    timeout: float
-
-
 def parse_timeout(text: str) -> float:
-    """A duration such as 5s, 1m30s or 2h, in seconds. Raises FieldError."""
+    """Return the seconds in a duration such as 5s, 1m30s or 2h. Raises FieldError."""
     found = _TIMEOUT.fullmatch(text)
     hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
     total = hours * 3600 + minutes * 60 + seconds
@@ -47,40 +38,15 @@ def parse_timeout(text: str) -> float:
     return total
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are `module:attribute`, with a line of help so that listing them imports nothing."""
-
-    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lazy = lazy
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, sorted."""
-        return sorted({*super().list_commands(ctx), *self._lazy})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now."""
-        if cmd_name not in self._lazy:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._lazy[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands in --help."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, self._lazy[name][1]) for name in self.list_commands(ctx)])
-
-
 COMMANDS: Final = {
     "check": ("nginx_mesh.cli.check:check", "Look for mistakes in manifests, without a mesh."),
     "completion": ("nginx_mesh.cli.completion:completion", "Generate the completion script of a shell."),
     "config": ("nginx_mesh.cli.config:config", "Display the settings in force."),
     "dashboard": ("nginx_mesh.cli.dashboard:dashboard", "Show the mesh in a web browser."),
     "explain": ("nginx_mesh.cli.explain:explain", "Say what would become of a request, and what decides it."),
-    "identity": ("nginx_mesh.cli.identity:identity", "Show and manage who has which identity."),
+    "identity": ("nginx_mesh.cli.identity.commands:identity", "Show and manage who has which identity."),
     "inject": ("nginx_mesh.cli.inject:inject", "Inject sidecars into the pods of a manifest."),
-    "local": ("nginx_mesh.cli.local:local", "Run a mesh on this machine."),
+    "local": ("nginx_mesh.cli.local.commands:local", "Run a mesh on this machine."),
     "services": ("nginx_mesh.cli.services:services", "List the Services of the mesh."),
     "status": ("nginx_mesh.cli.status:status", "Check that the mesh is well."),
     "supportpkg": ("nginx_mesh.cli.supportpkg:supportpkg", "Create a support package."),
@@ -125,7 +91,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code."""
+    """Run a command line and return the exit code."""
     try:
         code = cli.main(arguments, prog_name="nginx-meshctl", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_text:

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .failure import Failure
+from .errors import Failure
 
 
 def read_files(names: tuple[str, ...]) -> list[dict[str, str]]:
-    """Manifests as they are sent: where each came from, and its bytes in base64."""
+    """Read manifests as they are sent to a mesh: where each comes from, and its bytes in base64. Raises Failure."""
     return [
         {"source": source, "data": base64.b64encode(data).decode()} for name in names for source, data in contents(name)
     ]
 
 
 def contents(name: str) -> Iterator[tuple[str, bytes]]:
-    """The manifests that one name stands for: where each came from, and its bytes. Raises Failure."""
+    """Yield the manifests that one name stands for: where each comes from, and its bytes. Raises Failure."""
     if name == "-":
         yield "stdin", sys.stdin.buffer.read()
         return

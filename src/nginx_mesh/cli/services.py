@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import click
 
-from nginx_mesh.local.paths import MeshPaths
-
-from . import meshes
-from .group import MeshCommand, require_root
-from .main import Connection
-from .options import mesh_option
+from .group import MeshCommand
+from .installation import Connection, MeshInstallation, mesh_option
 from .table import Resource, render, whole
 
 _NONE = "<none>"
@@ -20,19 +16,19 @@ _NONE = "<none>"
 @click.option("-n", "--namespace", help="Only Services of this namespace; by default those of all.")
 @click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml"]), help="More columns, or everything.")
 @click.pass_obj
-def services(connection: Connection, paths: MeshPaths, namespace: str | None, output: str | None) -> None:
+def services(connection: Connection, mesh: MeshInstallation, namespace: str | None, output: str | None) -> None:
     """List the Services of the mesh.
 
-    With the addresses behind them and their ports. A Service is one of the mesh when a pod behind it has a sidecar,
-    when it names the identity of what is behind it, or, while nothing is, when its namespace has sidecars injected.
+    Each is listed with its ports and the addresses behind it. A Service belongs to the mesh when a pod behind it has a
+    sidecar, when it names the identity of what is behind it, or, while nothing is behind it, when its namespace has
+    sidecars injected.
 
     \b
     Examples:
       nginx-meshctl services
       nginx-meshctl services -n shop -o wide
     """
-    require_root()
-    found = meshes.connect(paths, connection.timeout).get("/mesh/services", namespace=namespace)
+    found = mesh.connect(connection.timeout).services(namespace)
     if output in ("json", "yaml"):
         click.echo(whole(found, output), nl=False)
     elif not found:
@@ -42,7 +38,7 @@ def services(connection: Connection, paths: MeshPaths, namespace: str | None, ou
 
 
 def table(found: list[Resource], *, wide: bool = False) -> str:
-    """Each Service with its upstreams, a line each."""
+    """Return a table with a line for each upstream of each Service; `wide` adds columns."""
     rows = [["Service", "Upstream", "Port", *(["Protocol", "Pod", "Ready", "Identity"] if wide else [])]]
     for service in found:
         name, ports = f"{service['namespace']}/{service['name']}", service["ports"]

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import click
 
-from nginx_mesh.local.paths import MeshPaths
-
-from . import meshes
-from .client import UnreachableError
-from .failure import Failure
-from .group import MeshCommand, require_root
-from .main import Connection
-from .options import duration, mesh_option
-from .table import Resource, left, render, whole
-from .table import duration as words
+from .errors import ControlPlaneUnreachableError, MeshError
+from .group import MeshCommand
+from .installation import Connection, MeshInstallation, mesh_option
+from .params import parse_duration
+from .table import Resource, duration, left, render, whole
 
 _POLL_SECONDS = 0.3
 _SHORT = 8
-# How many findings of a kind are told in words.
+# How many problems, and how many warnings, are shown.
 _MOST = 20
 
 
@@ -31,7 +25,7 @@ _MOST = 20
 @click.option(
     "--timeout",
     "wait_timeout",
-    type=duration,
+    type=parse_duration,
     metavar="DURATION",
     default="60s",
     show_default=True,
@@ -39,11 +33,11 @@ _MOST = 20
 )
 @click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml"]), help="Every sidecar, or everything.")
 @click.pass_obj
-def status(connection: Connection, paths: MeshPaths, wait: bool, wait_timeout: int, output: str | None) -> None:
+def status(connection: Connection, mesh: MeshInstallation, wait: bool, wait_timeout: int, output: str | None) -> int:
     """Check that the mesh is well: daemon, identities, sidecars, policies.
 
     The exit code is 1 when it is not. What a person should look at, such as a policy that is not in force, is a
-    warning, and no reason for that.
+    warning, and does not change the exit code.
 
     \b
     Examples:
@@ -51,39 +45,30 @@ def status(connection: Connection, paths: MeshPaths, wait: bool, wait_timeout: i
       nginx-meshctl status --wait --timeout 2m
       nginx-meshctl status -o wide
     """
-    require_root()
-    if not meshes.exists(paths):
-        raise Failure(f'there is no mesh named "{paths.name}": start it with `nginx-meshctl local up`')
+    mesh.check_exists()
     deadline = time.monotonic() + wait_timeout
-    found = _look(paths, connection.timeout)
+    found = _status(mesh, connection.timeout)
     while wait and not found["well"] and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-        found = _look(paths, connection.timeout)
+        found = _status(mesh, connection.timeout)
     if output in ("json", "yaml"):
         click.echo(whole(found, output), nl=False)
     else:
         click.echo(text(found, time.time(), wide=output == "wide"))
-    sys.exit(0 if found["well"] else 1)
+    return 0 if found["well"] else 1
 
 
-def _look(paths: MeshPaths, timeout: float) -> Resource:
-    """The daemon's document; a shorter one when it does not answer."""
+def _status(mesh: MeshInstallation, timeout: float) -> Resource:
+    """Return the status that the control plane tells, or one that only says that it does not."""
     try:
-        found: Resource = meshes.connect(paths, timeout).get("/mesh/status")
-    except meshes.MeshError:
-        return _lost(paths, "does not run (its pods go on): start it again with `nginx-meshctl local up`")
-    except UnreachableError as error:
-        return _lost(paths, f"does not answer ({error}); its log is {meshes.daemon_log(paths)}")
-    return found
-
-
-def _lost(paths: MeshPaths, message: str) -> Resource:
-    problems = [{"about": "daemon", "message": message}]
-    return {"well": False, "mesh": paths.name, "problems": problems, "warnings": []}
+        return mesh.connect(timeout).status()
+    except (MeshError, ControlPlaneUnreachableError) as error:
+        problems = [{"about": "daemon", "message": mesh.why_silent(error)}]
+        return {"well": False, "mesh": mesh.name, "problems": problems, "warnings": []}
 
 
 def text(found: Resource, now: float, *, wide: bool = False) -> str:
-    """A status document for people. `now` is Unix seconds."""
+    """Return a status document in words; `now` is seconds since the epoch, `wide` adds every sidecar."""
     count = len(found["problems"])
     verdict = "is well" if found["well"] else f"is not well: {count} problem{'s' if count != 1 else ''}"
     parts = [f'mesh "{found["mesh"]}" {verdict}']
@@ -102,7 +87,7 @@ def text(found: Resource, now: float, *, wide: bool = False) -> str:
 
 def _summary(found: Resource, now: float) -> Any:
     daemon, pods, policies = found["daemon"], found["pods"], found["policies"]
-    yield "daemon", f"v{daemon['version']}, pid {daemon['pid']}, for {words(now - daemon['since'])}"
+    yield "daemon", f"v{daemon['version']}, pid {daemon['pid']}, for {duration(now - daemon['since'])}"
     yield "identity", _identity(found["identity"], now)
     yield "pods", f"{pods['ready']} of {pods['pods']} ready"
     yield "sidecars", _in_sync(found["sidecars"], now)

@@ -1,4 +1,4 @@
-"""`nginx-meshctl supportpkg`: what somebody needs who is to find out what is wrong with a mesh."""
+"""`nginx-meshctl supportpkg`: all that helps to find out what is wrong with a mesh."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from pathlib import Path
 
 import click
 
-from nginx_mesh.local.paths import MeshPaths
-
-from . import meshes
-from .failure import Failure
-from .group import MeshCommand, require_root
-from .options import mesh_option
-from .waiting import progress
+from .errors import Failure
+from .group import MeshCommand
+from .installation import MeshInstallation, mesh_option
+from .progress import progress
 
 
 @click.command(cls=MeshCommand)
@@ -28,13 +25,13 @@ from .waiting import progress
     help="The tarball, or the directory for it.",
 )
 @click.option("--disable-sidecar-logs", is_flag=True, help="Leave the logs of sidecars out.")
-def supportpkg(paths: MeshPaths, output: Path, disable_sidecar_logs: bool) -> None:
+def supportpkg(mesh: MeshInstallation, output: Path, disable_sidecar_logs: bool) -> None:
     """Create a support package: a tarball of all that is known of the mesh.
 
-    Settings, objects, events, logs, the state, status and metrics of sidecars, certificates and network. What is secret
-    is left out: private keys, tokens, what Secrets and ConfigMaps hold, values of environment variables, arguments of
-    commands. Applications may log secrets that nobody can know: look before you pass it on. Only its owner may read it.
-    It is made as well as can be when the daemon does not answer.
+    It has settings, objects, events, logs, the state, status and metrics of sidecars, certificates and the network.
+    What is secret is left out: private keys, tokens, what Secrets and ConfigMaps hold, values of environment variables,
+    arguments of commands. Applications may log secrets that nobody can know: look at the package before you pass it on.
+    Only its owner may read it. When the daemon does not answer, the package has what can be collected without it.
 
     \b
     Examples:
@@ -43,20 +40,16 @@ def supportpkg(paths: MeshPaths, output: Path, disable_sidecar_logs: bool) -> No
     """
     from nginx_mesh.support.archive import Archive
 
-    from .supportfacts import Collector
-
-    require_root()
-    if not meshes.exists(paths):
-        raise Failure(f'there is no mesh named "{paths.name}": start it with `nginx-meshctl local up`')
+    mesh.check_exists()
     name = f"nsm-supportpkg-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
     target = output / f"{name}.tar.gz" if output.is_dir() else output
     try:
         with progress() as show, Archive(target, name) as archive:
-            Collector(paths, archive, show).collect(sidecar_logs=not disable_sidecar_logs)
+            mesh.collect_support_facts(archive, show, sidecar_logs=not disable_sidecar_logs)
     except FileExistsError:
         raise Failure(f"{target} exists: name another file with --output") from None
     except OSError as error:
         raise Failure(f"{target}: {error.strerror or error}") from None
     for missing in archive.missing:
         click.echo(f"missing: {missing}", err=True)
-    click.echo(f'Support package of mesh "{paths.name}": {target}')
+    click.echo(f'Support package of mesh "{mesh.name}": {target}')

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from nginx_mesh.api.conditions import IN_FORCE, find_condition
+
 Resource = dict[str, Any]
 Column = tuple[str, Callable[[Resource, float], str]]
 
@@ -88,23 +90,24 @@ def pod_phase(pod: Resource) -> str:
         return "Terminating"
     init = status.get("initContainerStatuses", [])
     for number, container in enumerate(init):
-        if container.get("state") == "terminated" and container.get("exitCode", 0) == 0:
+        state = container["state"]
+        if state.get("terminated", {}).get("exitCode") == 0:
             continue
-        if container.get("state") == "running" and container.get("ready"):
+        if "running" in state and container.get("ready"):
             continue
-        reason = container.get("reason", "")
+        reason = _why(state)
         if reason and reason != "PodInitializing":
             return f"Init:{reason}"
         return f"Init:{number}/{len(init)}"
     for container in reversed(status.get("containerStatuses", [])):
-        if container.get("state", "waiting") != "running" and container.get("reason"):
-            return str(container["reason"])
+        if reason := _why(container["state"]):
+            return reason
     return str(status.get("reason") or status.get("phase", "Pending"))
 
 
-def is_ready(pod: Resource) -> bool:
-    """Whether a pod's Ready condition holds."""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+def _why(state: Resource) -> str:
+    """The reason why a container waits or has ended, if there is one."""
+    return str((state.get("waiting") or state.get("terminated") or {}).get("reason", ""))
 
 
 def _spec(*path: str, default: object = "") -> Callable[[Resource, float], str]:
@@ -181,8 +184,7 @@ def _split_backends(split: Resource, _: float) -> str:
 
 def _in_force(policy: Resource, _: float) -> str:
     """Whether a policy is in force: True, or why not."""
-    conditions = policy.get("status", {}).get("conditions", [])
-    found: Resource = next((each for each in conditions if each.get("type") == "InForce"), {})
+    found = find_condition(policy.get("status", {}), IN_FORCE)
     return str(found.get("reason" if found.get("status") == "False" else "status", "Unknown"))
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
 
 import click
 
-from nginx_mesh.local.paths import MeshPaths
-
-from . import meshes
-from .group import MeshCommand, require_root
-from .options import mesh_name
+from .group import MeshCommand
+from .installation import MeshInstallation, mesh_option
 from .table import Resource
 
 
@@ -21,7 +17,7 @@ from .table import Resource
 @click.option("--to", metavar="NAME", help="Only what it sends to this workload or Service.")
 @click.option("--from", "origin", metavar="NAME", help="Only what it receives from this workload.")
 @click.option("--method", metavar="METHOD", help="Only requests with this method.")
-@click.option("--path", metavar="PREFIX", help="Only requests with a path that begins so.")
+@click.option("--path", metavar="PREFIX", help="Only requests whose path begins with this.")
 @click.option("--status", metavar="STATUS", help="Only answers with this status, or of a class such as 5xx.")
 @click.option(
     "--max-rps",
@@ -29,12 +25,12 @@ from .table import Resource
     default=100,
     show_default=True,
     metavar="N",
-    help="Requests a second at most; of more, these are a sample.",
+    help="How many requests a second are shown at most; when there are more, they are a sample.",
 )
-@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of names that say none.")
 @click.option(
-    "--mesh", "paths", type=mesh_name, default="local", show_default=True, metavar="NAME", help="Which local mesh."
+    "-n", "--namespace", default="default", show_default=True, help="Namespace of names that are given without one."
 )
+@mesh_option
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="End after N requests.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 def tap(
@@ -46,7 +42,7 @@ def tap(
     status: str | None,
     max_rps: int,
     namespace: str,
-    paths: MeshPaths,
+    mesh: MeshInstallation,
     limit: int | None,
     output: str,
 ) -> None:
@@ -61,11 +57,18 @@ def tap(
       nginx-meshctl tap shop/deploy/web --from client --status 5xx
       nginx-meshctl tap shop/web --path /api --max-rps 5 -o json
     """
-    require_root()
-    wish = {"method": method, "path_prefix": path, "status": status, "max_rps": max_rps, "namespace": namespace}
-    chunks = meshes.connect(paths).stream("/mesh/tap", of=what, to=to, **{"from": origin}, **wish)
+    reported = mesh.connect().tap(
+        what,
+        namespace=namespace,
+        to=to,
+        origin=origin,
+        method=method,
+        path_prefix=path,
+        status=status,
+        max_rps=max_rps,
+    )
     shown = 0
-    for line in _lines(chunks):
+    for line in reported:
         entry = json.loads(line)
         if "skipped" in entry:
             click.echo(f"({entry['skipped']} more were not shown: --max-rps)", err=True)
@@ -77,7 +80,7 @@ def tap(
 
 
 def as_text(entry: Resource) -> str:
-    """One request for people, in one line."""
+    """Return one request in words, in one line."""
     at = time.strftime("%H:%M:%S", time.localtime(entry["time"])) + f".{int(entry['time'] * 1000) % 1000:03d}"
     arrow = "<-" if entry["direction"] == "in" else "->"
     status = str(entry["status"]) + (f"/{entry['grpcStatus']}" if entry.get("grpcStatus") is not None else "")
@@ -98,12 +101,5 @@ def as_text(entry: Resource) -> str:
 
 
 def _printable(text: str) -> str:
-    """What callers write must not move the terminal's cursor."""
+    """Return text that does not move the terminal's cursor, whatever a caller wrote."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in whole if line)

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from nginx_mesh.api.values import HostPort, parse_host_port
-from nginx_mesh.local.paths import MeshPaths
-from nginx_mesh.traffic.documents import API_VERSION, Document, parse_quantity
+from nginx_mesh.traffic.documents import Document, parse_quantity
 from nginx_mesh.traffic.measure import KINDS, Kind, Question
 
-from . import meshes
-from .failure import Failure
-from .group import MeshCommand, require_root
-from .options import Parsed, mesh_option
+from .control_plane import traffic_path
+from .errors import Failure
+from .group import MeshCommand
+from .installation import MeshInstallation, mesh_option
+from .params import Parsed
 from .table import Resource, render, whole
 
 _SHORT_NAMES = {"deploy": "deployments", "sts": "statefulsets", "ds": "daemonsets", "po": "pods", "ns": "namespaces"}
@@ -33,26 +33,27 @@ _CLEAR = "\x1b[H\x1b[2J"
     "--prometheus",
     type=Parsed("address", parse_host_port),
     metavar="HOST:PORT",
-    help="Ask this Prometheus, and no mesh.",
+    help="Ask this Prometheus instead of a mesh.",
 )
-@click.option("-w", "--watch", is_flag=True, help="Go on, anew every 5 seconds.")
+@click.option("-w", "--watch", is_flag=True, help="Display them again every 5 seconds.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The TrafficMetricsList as it is.")
 @click.pass_context
 def top(
     ctx: click.Context,
     what: str,
     namespace: str,
-    paths: MeshPaths,
+    mesh: MeshInstallation,
     prometheus: HostPort | None,
     watch: bool,
     output: str | None,
 ) -> None:
     """Display traffic statistics of the last 30 seconds.
 
-    Of a kind: requests and success of what its resources received and sent. Of one resource: the same by peers, with
-    latencies. Kinds are pods, deployments (the default), statefulsets, daemonsets and namespaces. Callers' sidecars
-    count; answers of 1xx and 2xx are success. A local mesh's daemon knows them without a Prometheus; where the mesh is
-    configured with one (--prometheus-address), it asks that.
+    For a kind, they are the number and the success of the requests that its resources received and sent. For one
+    resource, they are the same for each of its peers, with latencies. Kinds are pods, deployments (the default),
+    statefulsets, daemonsets and namespaces. Callers' sidecars count; answers of 1xx and 2xx are successes. A local
+    mesh's daemon knows them without a Prometheus; if the mesh is configured with one (--prometheus-address), the daemon
+    asks that.
 
     \b
     Examples:
@@ -62,9 +63,9 @@ def top(
       nginx-meshctl top --prometheus 127.0.0.1:9090
     """
     kind, name = _resource(what)
-    if prometheus is not None and ctx.get_parameter_source("paths") is click.core.ParameterSource.COMMANDLINE:
+    if prometheus is not None and ctx.get_parameter_source("mesh") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--mesh and --prometheus cannot be used together", ctx)
-    ask = _asking_prometheus(prometheus) if prometheus is not None else _asking_mesh(paths)
+    ask = _asking_prometheus(prometheus) if prometheus is not None else mesh.connect().traffic
     question = Question(kind, namespace if kind.namespaced else "", name, edges=bool(name))
     while True:
         found = ask(question)
@@ -87,12 +88,6 @@ def _resource(what: str) -> tuple[Kind, str]:
     return kind, name
 
 
-def _asking_mesh(paths: MeshPaths) -> Callable[[Question], Document]:
-    require_root()
-    client = meshes.connect(paths)
-    return lambda question: client.get(_path(question))
-
-
 def _asking_prometheus(address: HostPort) -> Callable[[Question], Document]:
     import asyncio
 
@@ -102,21 +97,13 @@ def _asking_prometheus(address: HostPort) -> Callable[[Question], Document]:
     async def ask(question: Question) -> Document:
         client = Prometheus(address)
         try:
-            return await answer(client.flows, question, _path(question), time.time())
+            return await answer(client.flows, question, traffic_path(question), time.time())
         except SourceError as error:
             raise Failure(str(error)) from None
         finally:
             await client.close()
 
     return lambda question: asyncio.run(ask(question))
-
-
-def _path(question: Question) -> str:
-    from urllib.parse import quote
-
-    kind, name = question.kind, quote(question.name, safe="")
-    inside = f"namespaces/{quote(question.namespace, safe='')}/{kind.plural}" if kind.namespaced else kind.plural
-    return f"/apis/{API_VERSION}/{inside}" + (f"/{name}/edges" if name else "")
 
 
 def _totals(found: Any, kind: Kind) -> str:

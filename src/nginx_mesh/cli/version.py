@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.version import version as release
 
-from . import meshes
-from .client import ApiError, UnreachableError
-from .main import Connection
-from .options import mesh_option
+from .errors import ApiError, ControlPlaneUnreachableError, MeshError
+from .installation import Connection, MeshInstallation, mesh_option
 
 
 @click.command()
 @mesh_option
 @click.option("--client", is_flag=True, help="Only the version of nginx-meshctl.")
 @click.pass_obj
-def version(connection: Connection, paths: MeshPaths, client: bool) -> None:
+def version(connection: Connection, mesh: MeshInstallation, client: bool) -> None:
     """Print the versions of what runs, and of this program.
 
     The versions of a mesh's processes are asked for where there is one; needs root.
@@ -30,12 +25,16 @@ def version(connection: Connection, paths: MeshPaths, client: bool) -> None:
       nginx-meshctl version --client
     """
     click.echo(f"nginx-meshctl - v{release()}")
-    if client or os.geteuid() != 0 or not meshes.exists(paths):
+    if client:
         return
     try:
-        found = meshes.connect(paths, connection.timeout).get("/mesh/version")
-    except (ApiError, UnreachableError, meshes.MeshError) as error:
+        mesh.check_exists()
+    except MeshError:
+        return
+    try:
+        found = mesh.connect(connection.timeout).versions()
+    except (ApiError, ControlPlaneUnreachableError, MeshError) as error:
         click.echo(f"Unable to get versions for remaining components: {error}", err=True)
         return
-    for component, its in found.items():
-        click.echo(f"{component} - v{its}")
+    for component, installed in found.items():
+        click.echo(f"{component} - v{installed}")

@@ -15,9 +15,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import orjson
 from aiohttp import web
 from prometheus_client.registry import Collector
 
@@ -29,6 +28,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.times import unix_seconds
 from nginx_mesh.identity.agent.agent import Holding
 from nginx_mesh.observe import Endpoints, Part
+from nginx_mesh.observe.responses import json_response
 from nginx_mesh.version import version
 
 from .health import Facts, findings, policy_facts, sidecar_facts, sidecars_facts
@@ -130,23 +130,23 @@ class Operator:
         return found
 
     async def _status(self, _: web.Request) -> web.Response:
-        return _json(await self.status())
+        return json_response(await self.status())
 
     async def _services(self, request: web.Request) -> web.Response:
         settings = self._parts.settings()
         found = services(
             self._parts.plane.catalog, settings.trust_domain, self._injects, request.query.get("namespace") or None
         )
-        return _json(found)
+        return json_response(found)
 
     def _injects(self, namespace: str) -> bool:
         return wants_injection(namespace_labels(self._parts.objects, namespace), {})
 
     async def _config(self, _: web.Request) -> web.Response:
-        return _json(full_config(self._parts.settings()))
+        return json_response(full_config(self._parts.settings()))
 
     async def _version(self, _: web.Request) -> web.Response:
-        return _json(dict(self._parts.versions))
+        return json_response(dict(self._parts.versions))
 
     async def _support(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
@@ -154,7 +154,3 @@ class Operator:
         for line in states(self._parts.plane, self._parts.sidecars):
             await response.write(line)
         return response
-
-
-def _json(content: Any) -> web.Response:
-    return web.Response(body=orjson.dumps(content), content_type="application/json")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from nginx_mesh.api.conditions import IN_FORCE, find_condition
 from nginx_mesh.compile.reach import Reach
-
-IN_FORCE = "InForce"
-"""The type of the condition."""
 
 _MOST_PODS = 10
 _TIME = "lastTransitionTime"
@@ -31,9 +29,9 @@ def policy_status(standing: PolicyStanding, *, generation: int, before: Status, 
     pods = sorted(f"{pod.namespace}/{pod.name}" for pod in reach.pods or ())
     met, reason, message = _verdict(reach, sidecars, updated)
     condition = {"type": IN_FORCE, "status": met, "reason": reason, "message": message, _TIME: now}
-    for known in before.get("conditions", []):
-        if known.get("type") == IN_FORCE and known.get("status") == met:
-            condition[_TIME] = known.get(_TIME, now)
+    known = find_condition(before, IN_FORCE)
+    if known.get("status") == met:
+        condition[_TIME] = known.get(_TIME, now)
     status: Status = {
         "observedGeneration": generation,
         "stateVersion": reach.version,
@@ -50,7 +48,7 @@ def policy_status(standing: PolicyStanding, *, generation: int, before: Status, 
 
 def condition(status: Status) -> tuple[str, str]:
     """The status and the reason of a policy's InForce condition, both "" when it has none."""
-    found: Status = next((each for each in status.get("conditions", []) if each.get("type") == IN_FORCE), {})
+    found = find_condition(status, IN_FORCE)
     return str(found.get("status", "")), str(found.get("reason", ""))
 
 

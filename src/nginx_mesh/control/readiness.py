@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from nginx_mesh.api.conditions import find_condition, is_ready
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import ObjectReader, Resource, key_of
 from nginx_mesh.api.workloadkinds import WORKLOADS
@@ -26,11 +27,6 @@ class Unready(NamedTuple):
     reason: str
     container: str = ""
     hopeless: bool = False
-
-
-def is_ready(pod: Resource) -> bool:
-    """Whether a pod's Ready condition holds."""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
 
 
 def rolled_out(workload: Resource) -> bool:
@@ -56,9 +52,9 @@ def unready(resources: Iterable[Resource], latest_warning: LatestWarning) -> lis
                 found.append(reason)
                 waiting_owners |= {owner["uid"] for owner in resource["metadata"].get("ownerReferences", [])}
         elif resource["kind"] == "Job":
-            failed = [c for c in resource.get("status", {}).get("conditions", []) if c["type"] == "Failed"]
+            failed = find_condition(resource.get("status", {}), "Failed")
             if failed:
-                found.append(Unready(key, f"{failed[0]['reason']}: {failed[0]['message']}", hopeless=True))
+                found.append(Unready(key, f"{failed['reason']}: {failed['message']}", hopeless=True))
         elif not rolled_out(resource) and resource["metadata"]["uid"] not in waiting_owners:
             status = resource.get("status", {})
             ready = status.get("readyReplicas", status.get("numberReady", 0))
@@ -77,19 +73,28 @@ def _pod_reason(pod: Resource, latest_warning: LatestWarning) -> Unready | None:
         return None  # the Job tries again, and tells when it gives up
     warning = latest_warning(key)
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-        name, state, reason = container["name"], container.get("state", "waiting"), container.get("reason", "")
-        if container.get("ready") or (state == "terminated" and container.get("exitCode", 0) == 0):
+        name, state = container["name"], container["state"]
+        terminated = state.get("terminated")
+        if container["ready"] or (terminated and terminated["exitCode"] == 0):
             continue
-        details = [part for part in (reason, container.get("message", "")) if part]
-        if state == "terminated" and "exitCode" in container:
-            details.append(f"exit code {container['exitCode']}")
-        if state == "running":
-            details = ["running, but not ready", *([container["message"]] if container.get("message") else [])]
+        why = terminated or state.get("waiting", {})
+        reason = why.get("reason", "")
+        details = [part for part in (reason, why.get("message", "")) if part]
+        if terminated:
+            details.append(f"exit code {terminated['exitCode']}")
+        if "running" in state:
+            details = ["running, but not ready", *_probe_failure(name, warning)]
         hopeless = phase == "Failed" or reason in _HOPELESS
         if details:
             return Unready(key, f"container {name}: {': '.join(details)}", name, hopeless)
     reasons = [part for part in (status.get("reason", ""), status.get("message", ""), warning) if part]
     return Unready(key, ": ".join(reasons) or f"its phase is {phase}", hopeless=phase == "Failed")
+
+
+def _probe_failure(container: str, warning: str) -> list[str]:
+    """What a warning says of a probe of the container, if it is about one."""
+    about, _, message = warning.partition(": ")
+    return [message] if about == f"container {container}" and " probe failed: " in message else []
 
 
 def readiness(

@@ -10,13 +10,13 @@ Targets have addresses of the pod network. `nginx-meshctl local metrics` answers
 
 from __future__ import annotations
 
-import orjson
 from aiohttp import web
 
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.catalog.records import Workload
 from nginx_mesh.catalog.topology import Topology
+from nginx_mesh.observe.responses import json_response
 from nginx_mesh.protocol.control import SidecarUnreachableError
 
 from .interfaces import Sidecars
@@ -45,7 +45,7 @@ class Targets:
             for pod in map(self._topology.pod, self._sidecars.live())
             if pod is not None and pod.addresses
         ]
-        return web.Response(body=orjson.dumps(groups), content_type="application/json")
+        return json_response(groups)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         pod = ObjectKey(Pod.KIND, request.match_info["namespace"], request.match_info["name"])

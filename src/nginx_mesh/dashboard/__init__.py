@@ -1,1 +1,1 @@
-"""The dashboard: a small server of a web page (`static/`) that shows what a local mesh's daemon knows."""
+"""The dashboard: a web page (`static/`) about a mesh, and the small server of it."""

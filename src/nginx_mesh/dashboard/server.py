@@ -1,26 +1,29 @@
-"""Serves the dashboard's page, and hands on what the daemon's API says of the mesh.
+"""Serves the dashboard's page, and forwards the page's requests to the API of the mesh.
 
-It answers only GET, and only who asks for it by an IP address or as `localhost`: a web site whose name was made to lead
-here (DNS rebinding) gets nothing. Nothing else may read the answers (no CORS), frame the page, or run in it.
+The server answers only GET requests whose Host header is an IP address or `localhost`. A web site whose domain name
+was made to resolve to this address (DNS rebinding) is refused. No other origin may read the responses (no CORS), frame
+the page, or run code in it.
 
 | path | |
 |---|---|
 | `/`, `/static/NAME` | the page |
-| `/api/graph`, `/api/events`, `/api/workloads/NAMESPACE/KIND/NAME` | overview/; 503 while the daemon is away |
+| `/api/graph`, `/api/events`, `/api/workloads/NAMESPACE/KIND/NAME` | overview/; 503 while the API does not answer |
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 
 import aiohttp
-import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from yarl import URL
+
+from nginx_mesh.observe.responses import json_response
 
 DEFAULT_PORT = 8650
 
@@ -41,11 +44,9 @@ _HEADERS = {
     "Server": "nginx-mesh-dashboard",
 }
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 class DashboardServer:
-    """The dashboard of the mesh called `mesh`, whose daemon's API is at a unix socket."""
+    """The dashboard of the mesh named `mesh`, whose API is at the unix socket `api`."""
 
     def __init__(self, mesh: str, api: Path) -> None:
         self._mesh = mesh
@@ -61,7 +62,7 @@ class DashboardServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
 
     async def start(self, address: str, port: int, *, any_port: bool = False) -> str:
-        """Listen; the URL. With `any_port` on another port when that is taken. Raises OSError."""
+        """Listen, and return the URL. With `any_port` this uses another port when `port` is taken. Raises OSError."""
         await self._runner.setup()
         try:
             site = web.TCPSite(self._runner, address, port)
@@ -100,7 +101,7 @@ class DashboardServer:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _forward(self, request: web.Request) -> web.Response:
-        # The path is a route of ours; what is escaped in it stays so.
+        # The path matched one of our routes; characters that are escaped in it stay escaped.
         path = request.rel_url.raw_path.removeprefix("/api")
         try:
             async with self._session.get(URL(f"http://daemon/mesh{path}", encoded=True)) as answer:
@@ -110,15 +111,11 @@ class DashboardServer:
                 problem = f"it answers with status {answer.status}"
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             problem = str(error) or type(error).__name__
-        return web.Response(
-            body=orjson.dumps({"missing": "daemon", "mesh": self._mesh, "message": problem}),
-            status=503,
-            content_type="application/json",
-        )
+        return json_response({"missing": "daemon", "mesh": self._mesh, "message": problem}, 503)
 
 
 def is_known_host(host: str) -> bool:
-    """Whether a Host header names no domain that somebody else may have pointed here."""
+    """Whether a Host header is an IP address or localhost, and so no domain that someone else may point here."""
     try:
         name = URL(f"http://{host}").host or ""
     except ValueError:
@@ -133,7 +130,7 @@ def is_known_host(host: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches an address to listen at. Raises OSError for what is none."""
+    """Whether only this machine can reach an address to listen at. Raises OSError when it is not an address."""
     found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
     return all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
 

@@ -1,6 +1,5 @@
-"""What would become of a request, and which object decides each step: asked of the sidecars that it would pass."""
+"""Explains what would become of a request, and which object decides each step, by asking the sidecars involved."""
 
-from .document import Explanation as Explanation
 from .explainer import Explainer as Explainer
-from .explainer import Inquiry as Inquiry
-from .places import PlaceError as PlaceError
+from .explainer import ExplainRequest as ExplainRequest
+from .resolve import ResolveError as ResolveError

@@ -15,7 +15,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Step(Part, frozen=True, kw_only=True):
-    """One decision. `object` is what decides, "" where that is no object; `status` what a refusal answers with."""
+    """One decision about the request. `object` is the object that decides, "" when no object does.
+
+    `status` and `grpc_status` are those of the response to a request that is refused.
+    """
 
     step: str
     outcome: Outcome = "pass"
@@ -25,10 +28,11 @@ class Step(Part, frozen=True, kw_only=True):
     grpc_status: int | None = None
 
 
-class Called(Part, frozen=True, kw_only=True):
-    """What happens at a called pod, and at `pods` of them alike. `spiffe_id` is what its sidecar proves.
+class Callee(Part, frozen=True, kw_only=True):
+    """The decisions at a called pod, which stands for `pods` pods that decide alike.
 
-    `state_version` is that of the state which its sidecar has, 0 where none was asked.
+    `spiffe_id` is that of its sidecar's SVID. `state_version` is the version of its sidecar's state, 0 when the sidecar
+    was not asked.
     """
 
     pod: str
@@ -39,20 +43,20 @@ class Called(Part, frozen=True, kw_only=True):
     steps: list[Step]
 
 
-class Way(Part, frozen=True, kw_only=True):
-    """Where a share (0 to 1) of such requests goes, as one branch of a split or all of them."""
+class Route(Part, frozen=True, kw_only=True):
+    """The cluster that a share (0 to 1) of such requests goes to: one backend of a split, or the only one."""
 
     share: float
     cluster: str
     verdict: Verdict
     steps: list[Step]
-    called: list[Called] = []
+    callees: list[Callee] = msgspec.field(name="called", default_factory=list)
 
 
 class Caller(Part, frozen=True, kw_only=True):
-    """The pod that calls: of `pods` of the workload that was named, this one stands for all.
+    """The calling pod, which stands for all `pods` of the workload that was named.
 
-    `state_version` is that of the state which its sidecar has, 0 where none was asked.
+    `state_version` is the version of its sidecar's state, 0 when the sidecar was not asked.
     """
 
     pod: str
@@ -64,7 +68,7 @@ class Caller(Part, frozen=True, kw_only=True):
 
 
 class Destination(Part, frozen=True, kw_only=True):
-    """What is dialled."""
+    """The Service that is called, and the address that the caller dials for it."""
 
     service: str
     port: int
@@ -72,7 +76,7 @@ class Destination(Part, frozen=True, kw_only=True):
     protocol: str
 
 
-class Asked(Part, frozen=True, kw_only=True):
+class HttpRequest(Part, frozen=True, kw_only=True):
     """The request; headers as [name, value]."""
 
     method: str
@@ -81,13 +85,17 @@ class Asked(Part, frozen=True, kw_only=True):
 
 
 class Explanation(Part, frozen=True, kw_only=True):
-    """All of it. `deciding` is the step that refuses or delays, `request` None for TCP."""
+    """The answer to an ExplainRequest.
+
+    `deciding` is the step that refuses or delays the request, or of which the outcome is unknown. `request` is None for
+    TCP.
+    """
 
     verdict: Verdict
     summary: str
     deciding: Step | None
     caller: Caller
     destination: Destination
-    request: Asked | None
+    request: HttpRequest | None
     steps: list[Step]
-    ways: list[Way]
+    routes: list[Route] = msgspec.field(name="ways")

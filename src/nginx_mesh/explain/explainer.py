@@ -1,4 +1,4 @@
-"""Follows a request that nobody sends: asks the caller's sidecar, then those of the pods that it would choose from."""
+"""Explains a request without sending it: asks the caller's sidecar, then those of the endpoints it may choose."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ from nginx_mesh.catalog.records import Workload
 from nginx_mesh.protocol.control import SidecarUnreachableError
 from nginx_mesh.protocol.explain import Carried, Incoming, NotUnderstoodError, Outgoing, Question, Reached, Request
 
-from . import steps as words
-from .document import Asked, Called, Caller, Destination, Explanation, Step, Way
-from .places import (
+from .clientsteps import common_steps, handshake, route_steps, share_of, steps_without_sidecar
+from .document import Callee, Caller, Destination, Explanation, HttpRequest, Route, Step
+from .resolve import (
     KindOf,
     Lookup,
-    Origin,
-    Target,
+    ResolvedCaller,
+    ResolvedService,
     address_of,
     endpoints_behind,
-    find_origin,
-    find_target,
     name_of,
     pod_behind,
+    resolve_caller,
+    resolve_service,
     source_of,
 )
+from .serversteps import server_steps
+from .steps import malformed_request, mode_object
+from .verdicts import combined, deciding_step, steps_of, summary, verdict_of
 
-# Endpoints of one way that are asked: they answer alike as a rule.
+# So many endpoints of one route are asked, as they usually answer alike.
 _MOST_ASKED = 8
-_GRPC = (("Content-Type", "application/grpc"), ("TE", "trailers"))
+_GRPC_HEADERS = (("Content-Type", "application/grpc"), ("TE", "trailers"))
 
 
 class Sidecars(Protocol):
@@ -53,20 +56,20 @@ class Sidecars(Protocol):
         """The pods whose sidecars have had a state, with their uids."""
 
     async def explain_outgoing(self, pod: ObjectKey, question: Question) -> Outgoing:
-        """What a caller's sidecar would do. Raises SidecarUnreachableError and NotUnderstoodError."""
+        """What the caller's sidecar would do. Raises SidecarUnreachableError and NotUnderstoodError."""
 
     async def explain_incoming(self, pod: ObjectKey, question: Question) -> Incoming:
-        """What a called sidecar would do. Raises SidecarUnreachableError and NotUnderstoodError."""
+        """What the called sidecar would do. Raises SidecarUnreachableError and NotUnderstoodError."""
 
 
-class Inquiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is to be explained. Names are as `places.find_origin` and `find_target` take them.
+class ExplainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The request to explain. `resolve_caller` and `resolve_service` describe the names of `caller` and `service`.
 
-    An empty `method` is GET, and POST where gRPC is called; headers are [name, value].
+    An empty `method` means GET, or POST for a gRPC service. Headers are [name, value].
     """
 
-    origin: str = msgspec.field(name="from")
-    target: str = msgspec.field(name="to")
+    caller: str = msgspec.field(name="from")
+    service: str = msgspec.field(name="to")
     namespace: str = "default"
     method: str = ""
     path: str = "/"
@@ -77,8 +80,8 @@ class Inquiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class Explainer:
     """Explains what would become of requests in a mesh.
 
-    `sidecars` are asked. `lookup` finds objects. `kind_of` gives the
-    kind that a resource name means, as `deploy`. `now` is seconds since the epoch.
+    `sidecars` are asked what they would do, and `lookup` finds objects. `kind_of` gives the kind that a resource name
+    such as `deploy` means. `now` gives seconds since the epoch.
     """
 
     catalog: Catalog
@@ -88,42 +91,42 @@ class Explainer:
     kind_of: KindOf
     now: Callable[[], float] = time.time
 
-    async def explain(self, inquiry: Inquiry) -> Explanation:
-        """What would happen. Raises PlaceError and FieldError for what cannot be asked."""
-        origin = find_origin(self.catalog, inquiry.origin, inquiry.namespace, self.kind_of)
-        target = find_target(self.catalog, self.lookup, inquiry.target, inquiry.namespace, self.kind_of)
-        return await _Journey(self, origin, target, _request(inquiry, target)).explain()
+    async def explain(self, wanted: ExplainRequest) -> Explanation:
+        """Explain a request. Raises ResolveError and FieldError for one that names or holds what is not valid."""
+        caller = resolve_caller(self.catalog, wanted.caller, wanted.namespace, self.kind_of)
+        service = resolve_service(self.catalog, self.lookup, wanted.service, wanted.namespace, self.kind_of)
+        return await _Evaluation(self, caller, service, _http_request(wanted, service)).explain()
 
 
-class _Journey:
-    """One request's way."""
+class _Evaluation:
+    """Evaluates one request."""
 
-    def __init__(self, mesh: Explainer, origin: Origin, target: Target, request: Request) -> None:
+    def __init__(self, mesh: Explainer, caller: ResolvedCaller, service: ResolvedService, request: Request) -> None:
         self._mesh = mesh
         self._catalog = mesh.catalog
         self._settings = mesh.settings()
-        self._origin = origin
-        self._target = target
+        self._caller = caller
+        self._service = service
         self._request = request
-        self._protocol = target.protocol
-        self._bypass = self._why_bypassed()
-        self._identity = ""
-        self._version = 0
+        self._protocol = service.protocol
+        self._bypass = self._bypass_reason()
+        self._spiffe_id = ""
+        self._state_version = 0
 
     async def explain(self) -> Explanation:
-        """The whole of it."""
-        if self._target.address is None:
-            nothing = f"{self._target.service} is headless and has no pod that is ready: its name means no address"
-            steps, ways = [Step(step="name", outcome="refuse", message=nothing)], list[Way]()
+        """The whole explanation."""
+        if self._service.address is None:
+            nothing = f"{self._service.key} is headless and has no pod that is ready: its name means no address"
+            steps, routes = [Step(step="name", outcome="refuse", message=nothing)], list[Route]()
         elif self._bypass:
-            steps, ways = await self._without_sidecar()
+            steps, routes = await self._without_sidecar()
         else:
-            steps, ways = await self._with_sidecar()
-        return self._explanation(steps, ways)
+            steps, routes = await self._with_sidecar()
+        return self._explanation(steps, routes)
 
-    def _why_bypassed(self) -> str:
-        """Why no sidecar of the caller sees the call; "" when one does."""
-        pod, address = self._origin.pod, self._target.address
+    def _bypass_reason(self) -> str:
+        """Why the call bypasses the caller's sidecar; "" when it does not."""
+        pod, address = self._caller.pod, self._service.address
         if not pod.meshed:
             return f"{name_of(pod)} has none: its calls are plaintext, and prove nothing"
         try:
@@ -134,23 +137,23 @@ class _Journey:
             return f"calls to port {address.port} pass it by (annotation {IGNORE_OUTGOING_PORTS})"
         return ""
 
-    async def _without_sidecar(self) -> tuple[list[Step], list[Way]]:
-        endpoints = [Reached(address=text, tls=False) for text in endpoints_behind(self._catalog, self._target)]
-        service = f"{self._target.service.namespace}/{self._target.service.name}:{self._target.port}"
-        if self._catalog.topology.service(self._target.service) is None:
+    async def _without_sidecar(self) -> tuple[list[Step], list[Route]]:
+        endpoints = [Reached(address=text, tls=False) for text in endpoints_behind(self._catalog, self._service)]
+        service = f"{self._service.key.namespace}/{self._service.key.name}:{self._service.port}"
+        if self._catalog.topology.service(self._service.key) is None:
             unknown = "the mesh does not know what is behind a Service without a selector"
             sidecar = Step(step="sidecar", message=self._bypass)
             return [sidecar, Step(step="endpoints", outcome="unknown", message=unknown)], []
-        steps = words.without_sidecar(service, len(endpoints), self._bypass)
+        steps = steps_without_sidecar(service, len(endpoints), self._bypass)
         if not endpoints:
             return steps, []
-        return steps, [await self._way(1.0, service, [], endpoints)]
+        return steps, [await self._route(1.0, service, [], endpoints)]
 
-    async def _with_sidecar(self) -> tuple[list[Step], list[Way]]:
-        pod, address = self._origin.pod, self._target.address
+    async def _with_sidecar(self) -> tuple[list[Step], list[Route]]:
+        pod, address = self._caller.pod, self._service.address
         assert address is not None  # noqa: S101 - for the type checker
         if pod.key not in self._mesh.sidecars.live():
-            return [_silent(pod, "has not got its first state yet")], []
+            return [_unknown(pod, "has not got its first state yet")], []
         question = Question(
             direction="outbound",
             ip=address.ip,
@@ -162,126 +165,126 @@ class _Journey:
         try:
             answer = await self._mesh.sidecars.explain_outgoing(pod.key, question)
         except NotUnderstoodError as error:
-            return [words.not_understood(error.status)], []
+            return [malformed_request(error.status)], []
         except SidecarUnreachableError as error:
-            return [_silent(pod, f"does not answer: {error}")], []
-        self._version = answer.version
+            return [_unknown(pod, f"does not answer: {error}")], []
+        self._state_version = answer.version
         if answer.spiffe_id and answer.svid_expires > self._mesh.now():
-            self._identity = answer.spiffe_id
+            self._spiffe_id = answer.spiffe_id
         if answer.destination is not None:
             self._protocol = answer.destination.protocol
         dialled = socket_address(*address)
-        mode_by = words.mode_object(self._settings, pod)
-        steps = words.outgoing(answer, dialled, str(self._target.service), mode_by, grpc=self._grpc)
-        if words.verdict(steps) == "refused":
+        mode_by = mode_object(self._settings, pod)
+        steps = common_steps(answer, dialled, str(self._service.key), mode_by, grpc=self._grpc)
+        if verdict_of(steps) == "refused":
             return steps, []
         if answer.destination is None:
-            reached = [Reached(address=dialled, tls=False)]
-            return steps, [await self._way(1.0, dialled, [], reached)]
-        return steps, list(await asyncio.gather(*self._ways(answer)))
+            endpoints = [Reached(address=dialled, tls=False)]
+            return steps, [await self._route(1.0, dialled, [], endpoints)]
+        return steps, list(await asyncio.gather(*self._routes(answer)))
 
-    def _ways(self, answer: Outgoing) -> Iterator[Coroutine[Any, Any, Way]]:
+    def _routes(self, answer: Outgoing) -> Iterator[Coroutine[Any, Any, Route]]:
         for branch in answer.branches:
-            share = words.share(answer, branch)
+            share = share_of(answer, branch)
             if share:
-                names = {
+                pods = {
                     endpoint.address: name_of(pod)
                     for endpoint in branch.endpoints
                     if (pod := pod_behind(self._catalog, endpoint.address)) is not None
                 }
-                steps = words.way(answer, branch, names, grpc=self._grpc)
-                reached = branch.endpoints if branch.refusal is None else []
-                yield self._way(share, branch.cluster or branch.name, steps, reached)
+                steps = route_steps(answer, branch, pods, grpc=self._grpc)
+                endpoints = branch.endpoints if branch.refusal is None else []
+                yield self._route(share, branch.cluster or branch.name, steps, endpoints)
 
-    async def _way(self, share: float, cluster: str, steps: list[Step], endpoints: Sequence[Reached]) -> Way:
-        """One way with what happens at its end: at endpoints that are not passed over, if there are any."""
-        if words.verdict(steps) != "allowed":
-            return Way(share=share, cluster=cluster, verdict=words.verdict(steps), steps=steps)
+    async def _route(self, share: float, cluster: str, steps: list[Step], endpoints: Sequence[Reached]) -> Route:
+        """One route with the steps at its endpoints. Endpoints that failed are asked only when there are no others."""
+        if verdict_of(steps) != "allowed":
+            return Route(share=share, cluster=cluster, verdict=verdict_of(steps), steps=steps)
         chosen = ([endpoint for endpoint in endpoints if not endpoint.down] or list(endpoints))[:_MOST_ASKED]
-        called = _grouped(await asyncio.gather(*(self._called(endpoint) for endpoint in chosen)))
+        callees = _grouped(await asyncio.gather(*(self._callee(endpoint) for endpoint in chosen)))
         if len(chosen) < len(endpoints) and all(not endpoint.down for endpoint in endpoints):
             steps = [*steps, Step(step="asked", message=f"of {len(endpoints)} endpoints {len(chosen)} were asked")]
-        verdict = words.together(each.verdict for each in called)
-        return Way(share=share, cluster=cluster, verdict=verdict, steps=steps, called=called)
+        verdict = combined(callee.verdict for callee in callees)
+        return Route(share=share, cluster=cluster, verdict=verdict, steps=steps, callees=callees)
 
-    async def _called(self, endpoint: Reached) -> Called:
+    async def _callee(self, endpoint: Reached) -> Callee:
         pod, address = pod_behind(self._catalog, endpoint.address), address_of(endpoint.address)
         if pod is None:
             outside = Step(step="sidecar", outcome="unknown", message="it is no pod of this mesh, and cannot be asked")
-            return _end(endpoint.address, [outside])
+            return _single_callee(endpoint.address, [outside])
         name = name_of(pod)
         if not pod.meshed:
-            return _end(name, [Step(step="sidecar", message="it has none: nothing is judged there")])
+            return _single_callee(name, [Step(step="sidecar", message="it has none: nothing is judged there")])
         if address.port in ALWAYS_IGNORED_INCOMING_PORTS or address.port in _ignored(pod):
             passed = f"port {address.port} passes it by: nothing is judged there"
-            return _end(name, [Step(step="sidecar", message=passed)])
+            return _single_callee(name, [Step(step="sidecar", message=passed)])
         if pod.key not in self._mesh.sidecars.live():
-            return _end(name, [_silent(pod, "has not got its first state yet")])
+            return _single_callee(name, [_unknown(pod, "has not got its first state yet")])
         question = Question(
             direction="inbound",
             ip=address.ip,
             port=address.port,
-            source=source_of(self._origin.pod, address),
+            source=source_of(self._caller.pod, address),
             carried=self._carried,
-            peer=self._identity if endpoint.tls else None,
+            peer=self._spiffe_id if endpoint.tls else None,
             request=self._request if self._bypass else self._request.forwarded(),
         )
         try:
             answer = await self._mesh.sidecars.explain_incoming(pod.key, question)
         except NotUnderstoodError as error:
-            return _end(name, [words.not_understood(error.status)])
+            return _single_callee(name, [malformed_request(error.status)])
         except SidecarUnreachableError as error:
-            return _end(name, [_silent(pod, f"does not answer: {error}")])
-        steps = words.handshake(endpoint.spiffe_id, answer, self._mesh.now()) if endpoint.tls else []
-        if words.verdict(steps) == "allowed":
-            steps += self._judged(answer, pod, address.port, tls=endpoint.tls)
-        return _end(name, steps, answer)
+            return _single_callee(name, [_unknown(pod, f"does not answer: {error}")])
+        steps = [handshake(endpoint.spiffe_id, answer, self._mesh.now())] if endpoint.tls else []
+        if verdict_of(steps) == "allowed":
+            steps += self._server_steps(answer, pod, address.port, tls=endpoint.tls)
+        return _single_callee(name, steps, answer)
 
-    def _judged(self, answer: Incoming, pod: Workload, port: int, *, tls: bool) -> list[Step]:
-        heard = {target.target for target in answer.targets}
-        voiceless = [
+    def _server_steps(self, answer: Incoming, pod: Workload, port: int, *, tls: bool) -> list[Step]:
+        effective = {target.target for target in answer.targets}
+        without_effect = [
             name
             for target in self._catalog.policies.targets_of((pod.key.namespace, pod.account))
             if target.spec.destination.port in (None, port)
-            and (name := f"{target.metadata.namespace}/{target.metadata.name}") not in heard
+            and (name := f"{target.metadata.namespace}/{target.metadata.name}") not in effective
         ]
-        return words.incoming(
+        return server_steps(
             answer,
             port,
-            words.mode_object(self._settings, pod),
+            mode_object(self._settings, pod),
             self._settings.access_control_mode,
-            voiceless,
+            without_effect,
             tls=tls,
             grpc=self._grpc,
         )
 
-    def _explanation(self, steps: list[Step], ways: list[Way]) -> Explanation:
-        origin, target, request = self._origin, self._target, self._request
-        verdict = words.verdict(steps) if not ways else words.together(way.verdict for way in ways)
-        everything = [*steps, *(step for way in ways for step in words.steps_of(way))]
+    def _explanation(self, steps: list[Step], routes: list[Route]) -> Explanation:
+        caller, service, request = self._caller, self._service, self._request
+        verdict = combined(route.verdict for route in routes) if routes else verdict_of(steps)
+        every_step = [*steps, *(step for route in routes for step in steps_of(route))]
         return Explanation(
             verdict=verdict,
-            summary=words.summary(verdict, steps, ways),
-            deciding=None if verdict == "mixed" else words.deciding(everything),
+            summary=summary(verdict, steps, routes),
+            deciding=None if verdict == "mixed" else deciding_step(every_step),
             caller=Caller(
-                pod=name_of(origin.pod),
-                workload=origin.workload,
-                pods=origin.pods,
+                pod=name_of(caller.pod),
+                workload=caller.workload,
+                pods=caller.pods,
                 sidecar=not self._bypass,
-                spiffe_id=self._identity,
-                state_version=self._version,
+                spiffe_id=self._spiffe_id,
+                state_version=self._state_version,
             ),
             destination=Destination(
-                service=f"{target.service.namespace}/{target.service.name}",
-                port=target.port,
-                address="" if target.address is None else socket_address(*target.address),
+                service=f"{service.key.namespace}/{service.key.name}",
+                port=service.port,
+                address="" if service.address is None else socket_address(*service.address),
                 protocol=self._protocol,
             ),
             request=None
             if self._carried == "tcp"
-            else Asked(method=request.method, path=request.path, headers=list(request.headers)),
+            else HttpRequest(method=request.method, path=request.path, headers=list(request.headers)),
             steps=steps,
-            ways=ways,
+            routes=routes,
         )
 
     @property
@@ -293,14 +296,14 @@ class _Journey:
         return self._carried == "http" and self._request.is_grpc
 
 
-def _request(inquiry: Inquiry, target: Target) -> Request:
-    """The request as the application would send it."""
-    request = Request(method=inquiry.method or "GET", path=inquiry.path, headers=tuple(inquiry.headers))
-    if target.protocol == "grpc" and not request.header("content-type"):
-        headers = (*request.headers, *_GRPC)
-        request = msgspec.structs.replace(request, method=inquiry.method or "POST", headers=headers)
+def _http_request(wanted: ExplainRequest, service: ResolvedService) -> Request:
+    """The request as the application would send it. Raises FieldError."""
+    request = Request(method=wanted.method or "GET", path=wanted.path, headers=tuple(wanted.headers))
+    if service.protocol == "grpc" and not request.header("content-type"):
+        headers = (*request.headers, *_GRPC_HEADERS)
+        request = msgspec.structs.replace(request, method=wanted.method or "POST", headers=headers)
     request.check()
-    return request.with_host(target.host)
+    return request.with_host(service.host)
 
 
 def _ignored(pod: Workload) -> Sequence[int]:
@@ -310,25 +313,25 @@ def _ignored(pod: Workload) -> Sequence[int]:
         return ()
 
 
-def _silent(pod: Workload, why: str) -> Step:
-    return Step(step="sidecar", outcome="unknown", message=f"the sidecar of {name_of(pod)} {why}")
+def _unknown(pod: Workload, reason: str) -> Step:
+    return Step(step="sidecar", outcome="unknown", message=f"the sidecar of {name_of(pod)} {reason}")
 
 
-def _end(pod: str, steps: list[Step], answer: Incoming | None = None) -> Called:
-    return Called(
+def _single_callee(pod: str, steps: list[Step], answer: Incoming | None = None) -> Callee:
+    return Callee(
         pod=pod,
         pods=1,
-        verdict=words.verdict(steps),
+        verdict=verdict_of(steps),
         spiffe_id="" if answer is None else answer.spiffe_id,
         state_version=0 if answer is None else answer.version,
         steps=steps,
     )
 
 
-def _grouped(called: Sequence[Called]) -> list[Called]:
-    """The first of each that end alike, decided by the same."""
-    groups: dict[object, list[Called]] = {}
-    for each in called:
-        alike = tuple((step.step, step.outcome, step.object, step.status) for step in each.steps)
-        groups.setdefault(alike, []).append(each)
+def _grouped(callees: Sequence[Callee]) -> list[Callee]:
+    """One callee for all that decide alike by the same objects."""
+    groups: dict[object, list[Callee]] = {}
+    for callee in callees:
+        decisions = tuple((step.step, step.outcome, step.object, step.status) for step in callee.steps)
+        groups.setdefault(decisions, []).append(callee)
     return [msgspec.structs.replace(group[0], pods=len(group)) for group in groups.values()]

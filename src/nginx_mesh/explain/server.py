@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.status import StatusError
+from nginx_mesh.observe.responses import json_response
 
-from . import Explainer, Inquiry, PlaceError
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from . import Explainer, ExplainRequest, ResolveError
 
 
-def explaining(explainer: Explainer) -> Handler:
-    """Answers an Inquiry with an Explanation."""
+def explain_handler(explainer: Explainer) -> Handler:
+    """A handler that answers an ExplainRequest with an Explanation. It raises StatusError."""
 
     async def explain(request: web.Request) -> web.StreamResponse:
         try:
-            inquiry = msgspec.json.decode(await request.read(), type=Inquiry)
-            explanation = await explainer.explain(inquiry)
+            wanted = msgspec.json.decode(await request.read(), type=ExplainRequest)
+            explanation = await explainer.explain(wanted)
         except msgspec.DecodeError as error:
             raise StatusError("BadRequest", str(error)) from None
-        except (PlaceError, FieldError) as error:
+        except (ResolveError, FieldError) as error:
             raise StatusError("BadRequest", str(error), [str(error)]) from None
-        return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
+        return json_response(explanation)
 
     return explain

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nginx_mesh.api.errors import FieldError, located
-from nginx_mesh.api.kinds import decode
+from nginx_mesh.api.kinds import CLUSTER_KINDS, decode
 from nginx_mesh.api.workloadkinds import POD_OWNERS
 
 from .pod import Resource, inject_pod
 from .settings import InjectSettings
-
-"""Kinds whose pods come from `spec.template`."""
 
 
 class Outcome(NamedTuple):
@@ -40,9 +38,11 @@ def inject_document(document: Any, settings: InjectSettings) -> DocumentResult:
     kind = document.get("kind")
     if isinstance(kind, str) and kind.endswith("List") and isinstance(document.get("items"), list):
         return _list(document, kind.removesuffix("List"), settings)
-    if kind != "Pod" and kind not in POD_OWNERS:
+    if kind not in ("Pod", "CronJob", *POD_OWNERS):
         return DocumentResult(document, [])
-    key = decode(document).key
+    key = decode(document, CLUSTER_KINDS).key
+    if kind == "CronJob":
+        return _cron_job(document, str(key), key.namespace, settings)
     if kind == "Pod":
         result = inject_pod(document, {}, settings, explicit=True)
         return DocumentResult(result.pod, [Outcome(str(key), result.injected, result.reason)])
@@ -51,6 +51,16 @@ def inject_document(document: Any, settings: InjectSettings) -> DocumentResult:
         result = inject_pod(template, {}, settings, namespace=key.namespace, owner=(kind, key.name), explicit=True)
     injected = {**document, "spec": {**document["spec"], "template": result.pod}}
     return DocumentResult(injected, [Outcome(str(key), result.injected, result.reason)])
+
+
+def _cron_job(document: Resource, name: str, namespace: str, settings: InjectSettings) -> DocumentResult:
+    """The owners of its pods are the Jobs that it makes, whose names nobody knows yet."""
+    job = document["spec"]["jobTemplate"]
+    with located("spec.jobTemplate.spec.template"):
+        result = inject_pod(job["spec"]["template"], {}, settings, namespace=namespace, explicit=True)
+    injected = {**job, "spec": {**job["spec"], "template": result.pod}}
+    document = {**document, "spec": {**document["spec"], "jobTemplate": injected}}
+    return DocumentResult(document, [Outcome(name, result.injected, result.reason)])
 
 
 def _list(document: Resource, kind: str, settings: InjectSettings) -> DocumentResult:

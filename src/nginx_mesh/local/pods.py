@@ -9,13 +9,14 @@ from collections.abc import Callable
 import msgspec
 
 from nginx_mesh.api.annotations import is_injected
-from nginx_mesh.api.core import Pod, PodStatus
+from nginx_mesh.api.conditions import is_ready
 from nginx_mesh.api.csi import wants_workload_api
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.podstatus import ContainerStatus, PodStatus
 from nginx_mesh.api.resource import Resource, key_of
 from nginx_mesh.api.times import rfc3339
 from nginx_mesh.control.plane import Plane
-from nginx_mesh.control.readiness import is_ready
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
 from nginx_mesh.observe.tasks import TaskSet
@@ -146,31 +147,37 @@ class PodSync:
         old = resource.get("status", {})
         new = {**msgspec.to_builtins(status), **{name: old[name] for name in ("podIP", "podIPs") if name in old}}
         new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), rfc3339(self._clock()))
-        self._tell(key, old, new)
+        self._tell(key, msgspec.convert(old, PodStatus), status)
         with self._store.transaction(durable=False) as tx:
             tx.put({**resource, "status": new})
         if status.phase in _ENDED:
             self._tasks.start(self._forget(decode_pod(resource)), f"forget {key}")
 
-    def _tell(self, key: ObjectKey, old: Resource, new: Resource) -> None:
+    def probe_failed(self, key: ObjectKey, container: str, why: str) -> None:
+        """Record that a probe keeps a container from being ready."""
+        if self._store.get(key) is not None:
+            self._events.record(key, "Warning", "Unhealthy", f"container {container}: {why}")
+
+    def _tell(self, key: ObjectKey, old: PodStatus, new: PodStatus) -> None:
         """Events about what changed in a pod's containers."""
-        for field in ("initContainerStatuses", "containerStatuses"):
-            before = {container["name"]: container for container in old.get(field, [])}
-            for container in new.get(field, []):
-                name, state = container["name"], container.get("state", "waiting")
-                was = before.get(name, {})
-                if state == "running" and (
-                    was.get("state") != "running" or was.get("restartCount", 0) != container.get("restartCount", 0)
-                ):
-                    self._events.record(key, "Normal", "Started", f"Started container {name}")
-                message = container.get("message", "")
-                if state == "running" and message not in ("", was.get("message", "")):
-                    self._events.record(key, "Warning", "Unhealthy", f"container {name}: {message}")
-                reason = container.get("reason", "")
-                failed = (state == "waiting" and reason not in _ON_ITS_WAY) or container.get("exitCode", 0) != 0
-                if reason and failed and (reason, state) != (was.get("reason", ""), was.get("state", "waiting")):
-                    message = message or f"exit code {container.get('exitCode', 0)}"
-                    self._events.record(key, "Warning", reason, f"container {name}: {message}")
+        before = {status.name: status for status in (*old.init_container_statuses, *old.container_statuses)}
+        for status in (*new.init_container_statuses, *new.container_statuses):
+            name, was = status.name, before.get(status.name, ContainerStatus(name=status.name))
+            if status.state.running and (not was.state.running or was.restart_count != status.restart_count):
+                self._events.record(key, "Normal", "Started", f"Started container {name}")
+            reason, message = _trouble(status)
+            if reason and reason != _trouble(was)[0]:
+                self._events.record(key, "Warning", reason, f"container {name}: {message}")
+
+
+def _trouble(status: ContainerStatus) -> tuple[str, str]:
+    """The reason and the message of a container that cannot run or has failed; empty for any other."""
+    waiting, terminated = status.state.waiting, status.state.terminated
+    if waiting and waiting.reason not in _ON_ITS_WAY:
+        return waiting.reason, waiting.message
+    if terminated and terminated.exit_code:
+        return terminated.reason, terminated.message or f"exit code {terminated.exit_code}"
+    return "", ""
 
 
 def _dated(conditions: list[Resource], before: list[Resource], now: str) -> list[Resource]:

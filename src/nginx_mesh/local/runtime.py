@@ -24,7 +24,7 @@ from nginx_mesh.control.settings import CONFIG_KEY
 from nginx_mesh.control.taphub import TapHub
 from nginx_mesh.control.targets import Targets
 from nginx_mesh.explain import Explainer
-from nginx_mesh.explain.server import explaining
+from nginx_mesh.explain.server import explain_handler
 from nginx_mesh.identity.embedded import LocalIdentity
 from nginx_mesh.inject import probe_entries
 from nginx_mesh.node.reporting import Reporting
@@ -32,7 +32,7 @@ from nginx_mesh.node.sidecars import NodeSidecars
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
 from nginx_mesh.observe.tasks import TaskSet
-from nginx_mesh.overview.overview import Overview
+from nginx_mesh.overview.server import Overview
 from nginx_mesh.sidecar.image import image_version
 from nginx_mesh.traffic import documents
 from nginx_mesh.traffic.scraper import Scraper
@@ -125,6 +125,7 @@ class Runtime:
             images={SIDECAR_IMAGE: image} if image is not None else {},
             lookup=lambda key: find_object(store, key),
             on_status=lambda key, status: self._pods.report(key, status),
+            on_probe_failure=lambda key, container, why: self._pods.probe_failed(key, container, why),
             networks=networks,
             node_name=NODE_NAME,
         )
@@ -211,7 +212,7 @@ class Runtime:
             *identities.routes(),
             *Overview(parts, self._scraper, identities.all).routes(),
             *Targets(topology, self._sidecars).routes(),
-            web.post("/mesh/explain", explaining(explainer)),
+            web.post("/mesh/explain", explain_handler(explainer)),
         ]
         applications = {**identities.applications(), documents.ROOT: traffic_metrics.application()}
         return ApiServer(self._paths.run / "api.sock", routes, applications)

@@ -1,4 +1,4 @@
-"""How the processes of the control plane are watched: metrics, health and readiness."""
+"""What the HTTP servers of the control plane share: endpoints for metrics, health and readiness, and JSON responses."""
 
 from .endpoints import Endpoints, Part, listen
 

@@ -1,12 +1,12 @@
-"""What a process of the control plane tells whoever watches over it.
+"""HTTP endpoints for monitoring a process of the control plane.
 
 | request | |
 |---|---|
-| GET `/metrics` | what prometheus_client's registry of the process has, and what is measured when it is asked for |
-| GET `/healthz` | 200 as long as the event loop turns |
+| GET `/metrics` | prometheus_client's registry of the process, and the metrics of further collectors |
+| GET `/healthz` | 200 while the event loop runs |
 | GET `/readyz` | 200 when every part is ready, else 503; `{"ready", "parts": {NAME: "ok" or the reason why not}}` |
 
-Counters are module-level objects of prometheus_client beside what they count; nothing here knows of them.
+Each module that counts something has its counters as module-level objects of prometheus_client.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
 
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.version import version
+
+from .responses import json_response
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,11 @@ _build = Gauge("nginx_mesh_build_info", "Which release this process is of.", ["v
 _build.labels(version()).set(1)
 
 Part = Callable[[], str | Awaitable[str]]
-"""Says why a part of the process is not ready, "" when it is."""
+"""A readiness check of a part of the process: gives the reason why it is not ready, "" when it is."""
 
 
 class Endpoints:
-    """Routes for an aiohttp application. `parts` are asked at every `/readyz`, `collectors` at every `/metrics`."""
+    """Routes for an aiohttp application. `/readyz` runs all `parts`, `/metrics` runs all `collectors`."""
 
     def __init__(self, parts: Mapping[str, Part], collectors: Iterable[Collector] = ()) -> None:
         self._parts = dict(parts)
@@ -54,25 +55,25 @@ class Endpoints:
         ]
 
     async def unready(self) -> dict[str, str]:
-        """Why parts are not ready, by their names."""
+        """The parts that are not ready, by name, with the reasons."""
         reasons = await asyncio.gather(*(_reason(name, part) for name, part in self._parts.items()))
         return {name: reason for name, reason in zip(self._parts, reasons, strict=True) if reason}
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        everything = _Joined((REGISTRY, *self._collectors))
-        return web.Response(body=generate_latest(everything), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        collectors = _Joined((REGISTRY, *self._collectors))
+        return web.Response(body=generate_latest(collectors), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return _json({"status": _OK})
+        return json_response({"status": _OK})
 
     async def _readyz(self, _: web.Request) -> web.Response:
         unready = await self.unready()
         parts = {name: unready.get(name, _OK) for name in self._parts}
-        return _json({"ready": not unready, "parts": parts}, 503 if unready else 200)
+        return json_response({"ready": not unready, "parts": parts}, 503 if unready else 200)
 
 
 async def listen(endpoints: Endpoints, address: HostPort | Path) -> web.AppRunner:
-    """Serve these alone at `host:port` or a unix socket, until the runner is cleaned up. Raises OSError."""
+    """Serve only these endpoints, at `host:port` or a unix socket, until the runner is cleaned up. Raises OSError."""
     app = web.Application()
     app.add_routes(endpoints.routes())
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -105,14 +106,10 @@ class _Joined(Collector):
 async def _reason(name: str, part: Part) -> str:
     try:
         async with asyncio.timeout(_PART_SECONDS):
-            said = part()
-            return await said if inspect.isawaitable(said) else said
+            reason = part()
+            return await reason if inspect.isawaitable(reason) else reason
     except TimeoutError:
         return f"it says nothing within {_PART_SECONDS:.0f} s"
     except Exception as error:
         log.exception("cannot tell whether %s is ready", name)
         return f"cannot be told: {error or type(error).__name__}"
-
-
-def _json(content: object, code: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(content), status=code, content_type="application/json")

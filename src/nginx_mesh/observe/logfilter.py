@@ -1,4 +1,4 @@
-"""What anybody who can connect could fill a log with."""
+"""A log filter against clients that could fill the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nginx_mesh.api.errors import one_line
 
 
 def brief(record: logging.LogRecord) -> bool:
-    """A filter for the logger `aiohttp.server`: what is no HTTP is told in one line."""
+    """A filter for the logger `aiohttp.server`: shortens the report of a request that is not HTTP to one line."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
         record.msg, record.args = f"{record.getMessage()}: {one_line(error.message)[:200]}", ()

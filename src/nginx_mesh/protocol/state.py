@@ -19,7 +19,7 @@ The sidecar's Lua validates the same shapes (sidecar/lua/mesh/schema.lua) and re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -28,6 +28,18 @@ from nginx_mesh.api.values import LbMethod as LbMethod
 from nginx_mesh.api.values import LogFormat as LogFormat
 from nginx_mesh.api.values import LogLevel as LogLevel
 from nginx_mesh.api.values import MtlsMode as MtlsMode
+
+# Bounds of numbers. Integers up to 2**53 are exact in the sidecar's Lua.
+Version = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Rate = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Requests = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+RequestsOrNodelay = Annotated[int, msgspec.Meta(ge=-1, le=2**31)]
+Weight = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Errors = Annotated[int, msgspec.Meta(ge=1, le=10000)]
+Timeout = Annotated[int, msgspec.Meta(ge=1000, le=2**31)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,12 +57,12 @@ class Settings(Entry, frozen=True, kw_only=True):
 
     mtls_mode: MtlsMode
     trust_domain: str
-    client_max_body_size: int
+    client_max_body_size: Bytes
     log_level: LogLevel
     log_format: LogFormat
     addresses: list[str]
     labels: dict[str, str]
-    sampler_ratio: float | None = None
+    sampler_ratio: Ratio | None = None
 
 
 class Identity(Entry, frozen=True, kw_only=True):
@@ -107,9 +119,9 @@ class Limit(Entry, frozen=True, kw_only=True):
     """
 
     name: str
-    rate: int
-    burst: int = 0
-    delay: int = 0
+    rate: Rate
+    burst: Requests = 0
+    delay: RequestsOrNodelay = 0
     sources: list[str] = []
     addresses: list[str] = []
     matches: list[PathRule] = []
@@ -161,7 +173,7 @@ class SplitBackend(Entry, frozen=True, kw_only=True):
     """A cluster and its share of the sum of weights."""
 
     cluster: str
-    weight: int
+    weight: Weight
 
 
 class Split(Entry, frozen=True, kw_only=True):
@@ -182,8 +194,8 @@ class Breaker(Entry, frozen=True, kw_only=True):
     """
 
     breaker: str
-    errors: int
-    timeout_ms: int
+    errors: Errors
+    timeout_ms: Timeout
     fallback: str = ""
 
 
@@ -194,7 +206,7 @@ class Probe(Entry, frozen=True, kw_only=True):
     """
 
     scheme: Literal["http", "https", "tcp"]
-    port: int
+    port: Port
     path: str = "/"
     headers: dict[str, str] = {}
     host: str = ""
@@ -220,8 +232,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, rename={"set_": "set"}):
     mesh is not encoded once per sidecar.
     """
 
-    base: int | None
-    version: int
+    base: Version | None
+    version: Version
     set_: Mapping[str, StateEntry | msgspec.Raw] = {}
     delete: list[str] = []
     endpoints: dict[str, dict[str, Endpoint | None]] = {}

@@ -1,1 +1,1 @@
-"""Support packages: what somebody needs who is to find out what is wrong with a mesh, and nothing that is secret."""
+"""Support packages: data for finding out what is wrong with a mesh, without its secrets."""

@@ -1,4 +1,4 @@
-"""The tarball of a support package: only its owner may read it, and nothing goes in unscrubbed."""
+"""The tarball of a support package. Only its owner may read it, and secrets are removed from everything in it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .redaction import Scrubber, redacted
 
 
 class Archive:
-    """`with Archive(path, name) as archive:` makes the file, and removes it when the block fails.
+    """`with Archive(path, name) as archive:` creates the file, and removes it when the block fails.
 
-    Entries are below the directory `name`. Raises FileExistsError rather than replace a file, and OSError.
+    Entries are below the directory `name`. `missing` collects what could not be added. Raises OSError, which is a
+    FileExistsError when the file exists already.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -47,7 +48,7 @@ class Archive:
             self._path.unlink(missing_ok=True)
 
     def text(self, name: str, content: str | bytes) -> None:
-        """Add a text, scrubbed."""
+        """Add a text, from which the scrubber removes secrets."""
         if isinstance(content, bytes):
             content = content.decode(errors="replace")
         data = self.scrubber.text(content).encode(errors="replace")
@@ -56,9 +57,9 @@ class Archive:
         self._tar.addfile(entry, io.BytesIO(data))
 
     def document(self, name: str, content: Any) -> None:
-        """Add a document as JSON, without what is secret by its place, and scrubbed."""
+        """Add a document as JSON, without secret fields (`redacted`) and scrubbed."""
         self.text(name, json.dumps(redacted(content), indent=2, ensure_ascii=False) + "\n")
 
     def lacks(self, what: str, why: object) -> None:
-        """Note that something is not in it."""
+        """Note that something could not be added, and why."""
         self.missing.append(f"{what}: {why}")

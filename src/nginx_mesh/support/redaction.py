@@ -1,8 +1,8 @@
-"""What may leave a machine in a support package. Pure.
+"""Removes secrets from what goes into a support package. No I/O.
 
-There are two sieves, one behind the other. `redacted` takes out of documents what is secret by its place: Secrets,
-values of environment variables, private keys. `Scrubber` takes out of any text what looks like a secret, and every
-secret that is known, wherever it stands.
+Secrets are removed in two steps. `redacted` removes the fields of documents that hold secrets: the data of Secrets,
+values of environment variables, private keys. `Scrubber` then removes from the text whatever looks like a secret, and
+every known secret wherever it occurs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from urllib.parse import quote
 
 REMOVED = "<redacted>"
 
-# Annotations that the mesh reads or writes. Others may hold anything, and that of the probes their headers.
+# Annotations that the mesh reads or writes. Others may hold anything; that of the probes holds headers.
 _OUR_ANNOTATION = re.compile(
     r"(config\.nsm\.nginx\.com/[a-z-]+|injector\.nsm\.nginx\.com/(status|auto-inject)|nsm\.nginx\.com/[a-z-]+)"
 )
 _SECRET_NAME = re.compile(r"auth|cookie|token|secret|passw|credential|session|key", re.IGNORECASE)
-# Shorter ones would take out too much that is none.
+# Removing shorter secrets would remove too much text that is not secret.
 _SHORTEST_SECRET = 6
 
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL)
@@ -33,13 +33,13 @@ _PARAMETER = re.compile(
     r"(?i)\b((?:[a-z0-9]+[_-])*(?:token|passw(?:or)?d|passphrase|secret|api_?key|signature|sig)[\"']?\s*[=:]\s*[\"']?)"
     r"(?!<)[^&\s\"',;]{3,}"
 )
-# No word, name, address or path.
+# A token has letters and digits, and no characters of addresses and paths.
 _TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_+=-]{16,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}(?:(?:\\n|\r?\n)[A-Za-z0-9+/_-]+)*={0,2}")
 
 
 def redacted(value: Any, name: str = "") -> Any:
-    """A document without what is secret by its place; `name` is that of the field it is the value of."""
+    """A document without the fields that hold secrets; `name` is the name of the field that the document is in."""
     if isinstance(value, Mapping):
         if value.get("kind") in ("Secret", "ConfigMap") and "metadata" in value:
             value = {k: _sizes(v) if k in ("data", "stringData", "binaryData") else v for k, v in value.items()}
@@ -50,7 +50,7 @@ def redacted(value: Any, name: str = "") -> Any:
 
 
 def secrets_of(objects: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The values of Secrets, and of environment variables that sound secret by their names or look like tokens."""
+    """The values of Secrets, and of environment variables with a secret-sounding name or a value like a token."""
     found: set[str] = set()
     for resource in objects:
         if resource.get("kind") == "Secret":
@@ -63,17 +63,17 @@ def secrets_of(objects: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 class Scrubber:
-    """Takes out of texts what looks like a secret, and the `secrets` that are known."""
+    """Removes from texts whatever looks like a secret, and the known `secrets`."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         lines = {line.strip() for secret in secrets for line in (secret, *secret.splitlines())}
         long = [line for line in lines if len(line) >= _SHORTEST_SECRET]
-        written = {form for line in long for form in (line, json.dumps(line, ensure_ascii=False)[1:-1], quote(line))}
-        known = sorted(written, key=lambda form: (-len(form), form))
+        forms = {form for line in long for form in (line, json.dumps(line, ensure_ascii=False)[1:-1], quote(line))}
+        known = sorted(forms, key=lambda form: (-len(form), form))
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def text(self, text: str) -> str:
-        """The text without them."""
+        """The text without secrets."""
         text = _PEM.sub(f"{REMOVED} (a private key)", text)
         text = _BASE64.sub(lambda found: REMOVED if _is_key(found[0]) else found[0], text)
         text = _JWT.sub(f"{REMOVED} (a token)", text)

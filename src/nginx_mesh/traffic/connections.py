@@ -19,7 +19,7 @@ _COUNTED = {
 
 @dataclass(slots=True)
 class Connections:
-    """Connections that were tried, that failed, and for which the caller's sidecar spoke mTLS; bytes sent, received."""
+    """Connections that were tried, that failed, and that were made by mTLS; bytes that the caller sent and received."""
 
     tried: float = 0.0
     failed: float = 0.0
@@ -28,25 +28,25 @@ class Connections:
     received: float = 0.0
 
     def add(self, other: Connections) -> None:
-        """Take in those of others."""
+        """Add other connections to these."""
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """Labels of both ends as in a Flow."""
+class TcpFlow:
+    """TCP connections from one workload to another. The labels of both ends are as in a Flow."""
 
     source: Mapping[str, str]
     destination: Mapping[str, str]
     connections: Connections
 
 
-def carried(increases: Iterable[tuple[Series, float]]) -> list[Carried]:
-    """What was added to counters of TCP, by who called whom."""
+def tcp_flows(increases: Iterable[tuple[Series, float]]) -> list[TcpFlow]:
+    """The TCP flows that these increases of counters are; other counters than those of TCP are passed over."""
     found: dict[Ends, Connections] = {}
     for (name, labels), added in increases:
         if counted := _COUNTED.get(name):
             connections = found.setdefault(ends_of(labels), Connections())
             setattr(connections, counted, getattr(connections, counted) + added)
-    return [Carried(*by_end(ends), connections) for ends, connections in found.items()]
+    return [TcpFlow(*by_end(ends), connections) for ends, connections in found.items()]

@@ -32,7 +32,7 @@ def quantity(value: float) -> str:
 
 
 def parse_quantity(text: str) -> float:
-    """The number that `quantity` wrote."""
+    """The number of a quantity, in the form that `quantity` writes."""
     number = text.rstrip("".join(_SUFFIXES))
     return float(number) * 1000.0 ** (_SUFFIXES.index(text[len(number) :]) - 1)
 
@@ -40,34 +40,34 @@ def parse_quantity(text: str) -> float:
 def metrics_list(
     measured: Iterable[Measured], resource: Reference, path: str, timestamp: str, window: float
 ) -> Document:
-    """A TrafficMetricsList. `resource` is what was asked for; empty parts are left out. `window` is seconds."""
+    """A TrafficMetricsList. `resource` is the requested one; empty parts of it are left out. `window` is seconds."""
     return {
         "kind": "TrafficMetricsList",
         "apiVersion": API_VERSION,
         "metadata": {"selfLink": path},
         "resource": _reference(resource),
-        "items": [_item(one, path, timestamp, window) for one in measured],
+        "items": [_item(each, path, timestamp, window) for each in measured],
     }
 
 
 def group() -> Document:
-    """What discovery says at the group."""
+    """The discovery document of the API group."""
     version = {"groupVersion": API_VERSION, "version": VERSION}
     return {"kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": [version], "preferredVersion": version}
 
 
 def resource_list() -> Document:
-    """What discovery says at the group's version."""
+    """The discovery document of the group's version."""
     resources = [
         {
             "name": name,
             "singularName": "",
             "namespaced": kind.namespaced,
-            "kind": shown,
+            "kind": response,
             "verbs": verbs,
         }
         for kind in KINDS.values()
-        for name, shown, verbs in (
+        for name, response, verbs in (
             (kind.plural, "TrafficMetrics", ["get", "list"]),
             (f"{kind.plural}/edges", "TrafficMetricsList", ["get"]),
         )

@@ -20,40 +20,41 @@ _COUNTERS = {RESPONSES, LATENCY, MTLS, CONNECTIONS, MTLS_CONNECTIONS, FAILED_CON
 _STARTED = "process_start_time_seconds"
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
-"""A name, and labels sorted by theirs."""
+"""The name of a metric, and its labels sorted by name."""
 
 
 class ExpositionError(ValueError):
-    """What is no text in the format."""
+    """A text is not in the format."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exposed:
-    """The counters that traffic metrics are made of (those named above), and when they were 0.
+class Exposition:
+    """The metrics of a sidecar that traffic metrics are made of: the counters named above, and circuit breakers.
 
-    `since` is seconds since the epoch, None when the sidecar does not say. `breakers` are the states of its circuits.
+    `started` is when all counters were 0, seconds since the epoch, None when the sidecar does not say. The values of
+    `breakers` are the states of the circuits: 0 closed, 1 open, 2 half-open.
     """
 
     counters: Mapping[Series, float]
-    since: float | None = None
+    started: float | None = None
     breakers: Mapping[Series, float] = field(default_factory=dict)
 
 
-def read(text: str) -> Exposed:
+def read(text: str) -> Exposition:
     """Read an exposition. Raises ExpositionError."""
     counters: dict[Series, float] = {}
     breakers: dict[Series, float] = {}
-    since: float | None = None
+    started: float | None = None
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                # The parser names every counter as OpenMetrics would.
+                # The parser gives every counter the name that it has in OpenMetrics.
                 name = sample.name.removesuffix("_total")
                 if name == BREAKER or name in _COUNTERS:
                     kept = breakers if name == BREAKER else counters
                     kept[name, tuple(sorted(sample.labels.items()))] = sample.value
                 elif name == _STARTED:
-                    since = sample.value
-    except (ValueError, KeyError, IndexError) as error:  # the parser raises whatever the garbage makes it stumble over
+                    started = sample.value
+    except (ValueError, KeyError, IndexError) as error:  # the parser raises any of these for a malformed text
         raise ExpositionError(str(error)) from None
-    return Exposed(counters, since, breakers)
+    return Exposition(counters, started, breakers)

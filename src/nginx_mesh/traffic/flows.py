@@ -1,4 +1,4 @@
-"""Flows: requests from one workload to another within a window, as the callers' sidecars counted them."""
+"""Flows: the requests from one workload to another within a window, as the callers' sidecars counted them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from .exposition import LATENCY, MTLS, RESPONSES, Series
 
 _DESTINATION = "dst_"
-# What tells series of one flow apart.
+# The labels in which the series of one flow differ.
 _WITHIN = ("code", "le", "server", "upstream")
-# As NGINX Service Mesh counts: what is not of these classes has failed.
+# NGINX Service Mesh counts every response of another class as a failure.
 _SUCCESSFUL = ("1xx", "2xx")
 _REQUESTS = (RESPONSES, LATENCY, MTLS)
 
@@ -21,10 +21,10 @@ Ends = tuple[tuple[str, str], ...]
 
 @dataclass(slots=True)
 class Counts:
-    """`latency` are requests by the upper bound of their time, milliseconds, each bucket with those below it.
+    """Requests. `latency` is a cumulative histogram: requests by the upper bound of their latency in milliseconds.
 
-    `mtls` are those of all requests for which the caller's sidecar spoke mTLS, `unanswered` the failures (5xx) that may
-    have reached nobody.
+    `mtls` are the requests that the caller's sidecar sent by mTLS, `unanswered` the failures (5xx) that may not have
+    reached any server.
     """
 
     success: float = 0.0
@@ -34,7 +34,7 @@ class Counts:
     unanswered: float = 0.0
 
     def add(self, other: Counts) -> None:
-        """Take in those of another flow."""
+        """Add the requests of another flow to these."""
         self.success += other.success
         self.failure += other.failure
         self.mtls += other.mtls
@@ -43,9 +43,10 @@ class Counts:
             self.latency[bound] = self.latency.get(bound, 0.0) + count
 
     def quantile(self, q: float) -> float | None:
-        """The time that a share `q` of requests stayed below, milliseconds; None without requests.
+        """The latency that a share `q` of requests stayed below, in milliseconds; None without requests.
 
-        As Prometheus' histogram_quantile: linear within a bucket, the highest bound for what is beyond it.
+        As in Prometheus' histogram_quantile, values within a bucket are interpolated linearly, and the highest finite
+        bound stands for everything beyond it.
         """
         bounds = sorted(self.latency)
         total = self.latency.get(math.inf, 0.0)
@@ -72,7 +73,7 @@ class Flow:
 
 
 def flows(increases: Iterable[tuple[Series, float]]) -> list[Flow]:
-    """What was added to counters of requests, by who called whom."""
+    """The flows that these increases of counters are; other counters than those of requests are passed over."""
     found: dict[Ends, Flow] = {}
     for (name, labels), added in increases:
         if name not in _REQUESTS:
@@ -86,7 +87,7 @@ def flows(increases: Iterable[tuple[Series, float]]) -> list[Flow]:
 
 
 def ends_of(labels: Ends) -> Ends:
-    """Of the labels of a series, those that tell between whom it is."""
+    """The labels of a series that name its two ends."""
     return tuple((label, value) for label, value in labels if label not in _WITHIN)
 
 

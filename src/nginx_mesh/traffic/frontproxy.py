@@ -1,7 +1,8 @@
-"""Who may ask an API server that Kubernetes aggregates: kube-apiserver, and it says for whom.
+"""Authentication of requests to an API server that Kubernetes aggregates.
 
-It proves itself by a client certificate, whose common name has to be among those allowed, and names the user in a
-header. Whether that user may ask is kube-apiserver's decision. Nobody else is believed, whatever headers they send.
+Only kube-apiserver, the front proxy, may send requests. It authenticates itself by a client certificate whose common
+name must be one of those allowed, and names the user in a header. kube-apiserver has authorized that user already.
+Headers in requests from other clients are not trusted.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from typing import Any
 
 
 class UnauthorizedError(Exception):
-    """Who asks is not who may; the message says why."""
+    """A request is not from a front proxy; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class FrontProxy:
-    """`names` are the common names allowed, empty for any. `headers` name the user; the first that is there counts."""
+    """`names` are the allowed common names, empty for any. The first of `headers` that a request has names its user."""
 
     names: frozenset[str]
     headers: tuple[str, ...] = ("X-Remote-User",)
 
     def user(self, certificate: Mapping[str, Any] | None, headers: Mapping[str, str], now: float) -> str:
-        """For whom a request is. `certificate` is what the handshake proved, as `ssl` has it; `now` is in its time.
+        """The user that a request is for. Raises UnauthorizedError.
 
-        Raises UnauthorizedError.
+        `certificate` is the client certificate as `SSLSocket.getpeercert` gives it, `now` is seconds since the epoch.
         """
         if not certificate:
             raise UnauthorizedError("no client certificate")
-        # The connection may be older than the end of the certificate.
+        # The handshake checked this too, but the certificate may have expired since.
         if ssl.cert_time_to_seconds(certificate["notAfter"]) <= now:
             raise UnauthorizedError("the client certificate has expired")
         names = [value for part in certificate["subject"] for name, value in part if name == "commonName"]

@@ -1,4 +1,7 @@
-"""Who calls whom, as a graph of workloads. Counts are per second here (see `History.rates`)."""
+"""Traffic as a graph: its nodes are workloads, its edges requests and connections between two of them.
+
+Counts are per second here (see `History.rates`).
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .connections import Carried, Connections
+from .connections import Connections, TcpFlow
 from .flows import Counts, Flow
 
-KINDS = ("deployment", "statefulset", "daemonset", "replicaset", "replicationcontroller", "job", "pod", "service")
-"""What a node may be, the first that labels name. A Service is one whose endpoints are no pods of this mesh."""
+# A node is of the first of these kinds that the labels of a pod name.
+_KINDS = ("deployment", "statefulset", "daemonset", "replicaset", "replicationcontroller", "job", "pod", "service")
 
 Security = Literal["mtls", "plaintext", "mixed", "unproved", "unknown"]
-"""How requests went: `unproved` by mTLS, but none was answered; `unknown` when there were none."""
+"""How requests were sent: `unproved` is mTLS of which no request was answered, `unknown` is no request at all."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Node:
-    """A workload, or what stands for one."""
+    """A workload, or a Service whose endpoints are not pods of this mesh."""
 
     namespace: str
     kind: str
@@ -28,9 +31,13 @@ class Node:
         return f"{self.namespace}/{self.kind}/{self.name}"
 
 
+NodePair = tuple[Node, Node]
+"""The caller and the server."""
+
+
 @dataclass(slots=True)
-class Link:
-    """Requests and connections of one node to another. `services` ("namespace/name") are those with its endpoints."""
+class Edge:
+    """Requests and TCP connections of one node to another. `services` ("namespace/name") are those of its endpoints."""
 
     counts: Counts = field(default_factory=Counts)
     tcp: Connections = field(default_factory=Connections)
@@ -38,34 +45,34 @@ class Link:
 
 
 def node_of(labels: Mapping[str, str]) -> Node | None:
-    """Whose labels these are: those of one end of a Flow."""
-    for kind in KINDS:
+    """The node that the labels of one end of a Flow belong to; None when they name none."""
+    for kind in _KINDS:
         if name := labels.get(kind):
             return Node(labels.get("namespace", ""), kind, name)
     return None
 
 
-def links(flows: Iterable[Flow], tcp: Iterable[Carried] = ()) -> dict[tuple[Node, Node], Link]:
-    """Traffic by the nodes at its ends; that of nobody is left out."""
-    found: dict[tuple[Node, Node], Link] = {}
+def edges(flows: Iterable[Flow], tcp: Iterable[TcpFlow] = ()) -> dict[NodePair, Edge]:
+    """The edges that these flows make. A flow is left out when one of its ends is no node."""
+    found: dict[NodePair, Edge] = {}
     for flow in flows:
-        link = _link(found, flow.source, flow.destination)
-        if link is not None:
-            link.counts.add(flow.counts)
-    for each in tcp:
-        link = _link(found, each.source, each.destination)
-        if link is not None:
-            link.tcp.add(each.connections)
+        edge = _edge(found, flow.source, flow.destination)
+        if edge is not None:
+            edge.counts.add(flow.counts)
+    for tcp_flow in tcp:
+        edge = _edge(found, tcp_flow.source, tcp_flow.destination)
+        if edge is not None:
+            edge.tcp.add(tcp_flow.connections)
     return found
 
 
-def security(link: Link) -> Security:
-    """How these requests and connections went."""
-    counts, tcp = link.counts, link.tcp
+def security(edge: Edge) -> Security:
+    """How the requests and connections of an edge were sent."""
+    counts, tcp = edge.counts, edge.tcp
     calls = counts.success + counts.failure + tcp.tried
     if calls <= 0:
         return "unknown"
-    # Sums of quotients: equal up to rounding.
+    # Both are sums of quotients, which are equal only up to rounding.
     share = (counts.mtls + tcp.mtls) / calls
     if share < 1e-6:
         return "plaintext"
@@ -74,13 +81,11 @@ def security(link: Link) -> Security:
     return "mtls" if calls - counts.unanswered - tcp.failed > 1e-9 * calls else "unproved"
 
 
-def _link(
-    found: dict[tuple[Node, Node], Link], source: Mapping[str, str], destination: Mapping[str, str]
-) -> Link | None:
-    ends = node_of(source), node_of(destination)
-    if ends[0] is None or ends[1] is None:
+def _edge(found: dict[NodePair, Edge], source: Mapping[str, str], destination: Mapping[str, str]) -> Edge | None:
+    caller, server = node_of(source), node_of(destination)
+    if caller is None or server is None:
         return None
-    link = found.setdefault((ends[0], ends[1]), Link())
+    edge = found.setdefault((caller, server), Edge())
     if service := destination.get("service"):
-        link.services.add(f"{ends[1].namespace}/{service}")
-    return link
+        edge.services.add(f"{server.namespace}/{service}")
+    return edge

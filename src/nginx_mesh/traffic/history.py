@@ -1,4 +1,4 @@
-"""Counters over time: what was added to each within a window."""
+"""Counters over time: how much each one increased within a window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .exposition import Series
 
 
 class _Scrape(NamedTuple):
-    """`goes_on`: no series of the scrape before is less or gone."""
+    """`goes_on`: no series of the scrape before has become less or is gone."""
 
     when: float
     counters: Mapping[Series, float]
@@ -28,16 +28,16 @@ class History:
         self._keep = keep
         self._scrapes: dict[str, deque[_Scrape]] = {}
 
-    def record(self, source: str, now: float, counters: Mapping[Series, float], since: float | None = None) -> None:
-        """What a source exposes now. `since` is when all its counters were 0, if that is known."""
+    def record(self, source: str, now: float, counters: Mapping[Series, float], started: float | None = None) -> None:
+        """Add a scrape of a source. `started` is when all its counters were 0, if that is known."""
         scrapes = self._scrapes.setdefault(source, deque())
-        # Of longer ago it says nothing about a window.
-        if since is not None and now - self._keep <= since < now and (not scrapes or scrapes[-1].when < since):
-            scrapes.append(_Scrape(since, {}, not scrapes))
+        # A start from before the longest window is of no use.
+        if started is not None and now - self._keep <= started < now and (not scrapes or scrapes[-1].when < started):
+            scrapes.append(_Scrape(started, {}, not scrapes))
         before = scrapes[-1].counters if scrapes else {}
         goes_on = all(counters.get(series, -1.0) >= value for series, value in before.items())
         scrapes.append(_Scrape(now, counters, goes_on))
-        # One from before the longest window stays: what was added since is counted from it.
+        # One scrape from before the longest window stays, as increases are counted from it.
         while len(scrapes) > 2 and scrapes[1].when <= now - self._keep:
             scrapes.popleft()
 
@@ -47,27 +47,27 @@ class History:
             del self._scrapes[gone]
 
     def copy(self) -> History:
-        """As it is now, for another thread."""
+        """A copy for another thread."""
         other = History(self._keep)
         other._scrapes = {source: scrapes.copy() for source, scrapes in self._scrapes.items()}
         return other
 
     def increases(self, now: float, window: float) -> Iterator[tuple[Series, float]]:
-        """What was added to each series since `now - window`; what was added to none is left out.
+        """How much each series increased since `now - window`; series that did not increase are left out.
 
-        From the last scrape before the window on, or the first that there is. A series that a later scrape has and the
-        one before had not began at 0, and so did one that has become less: its process started anew.
+        Increases are counted from the last scrape before the window, or else from the first one that there is. A
+        series that is new in a scrape began at 0. So did a series that has become less, as its process was restarted.
         """
         for scrapes in self._scrapes.values():
             yield from _added(_since(scrapes, now - window)).items()
 
     def rates(self, now: float, window: float) -> Iterator[tuple[Series, float]]:
-        """What was added to each series per second, by the time that really lies between the scrapes of its source."""
+        """How much each series increased per second, by the time that lies between the scrapes of its source."""
         for source in self._scrapes:
             yield from self.rates_of(source, now, window)
 
     def rates_of(self, source: str, now: float, window: float) -> Iterator[tuple[Series, float]]:
-        """The same of one source."""
+        """The same for one source."""
         pairs = _since(self._scrapes.get(source, ()), now - window)
         if pairs:
             seconds = pairs[-1][1].when - pairs[0][0].when

@@ -1,4 +1,4 @@
-"""Flows summed up for the resources of the Traffic Metrics API."""
+"""Adds up flows for the resources of the Traffic Metrics API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Direction = Literal["to", "from"]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of resource that traffic is measured of. `label` is what metrics call it."""
+    """A kind of resource that has traffic metrics. `label` is the label of the sidecars' metrics that names it."""
 
     plural: str
     kind: str
@@ -21,7 +21,7 @@ class Kind:
 
     @property
     def namespaced(self) -> bool:
-        """Whether its resources are in namespaces."""
+        """Whether resources of this kind are in a namespace."""
         return self.label != "namespace"
 
 
@@ -33,7 +33,7 @@ _WORKLOADS = (
     Kind("daemonsets", "DaemonSet", "daemonset"),
 )
 KINDS: Mapping[str, Kind] = {kind.plural: kind for kind in (NAMESPACES, PODS, *_WORKLOADS)}
-"""All of them, by the plural that the API has."""
+"""All kinds, by their plural in the API."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,9 +47,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What somebody wants to know: of a kind, of one namespace and of one name, where they are given.
+    """The resources that a request for traffic metrics is about. An empty namespace or name means all of them.
 
-    With `edges` by peers, which are of the same kind; those of a workload are workloads of any kind.
+    With `edges`, metrics are by peer. Peers are of the same kind as the resource; those of a workload are workloads of
+    any kind.
     """
 
     kind: Kind
@@ -59,22 +60,22 @@ class Question:
 
     @property
     def peers(self) -> tuple[Kind, ...]:
-        """What the other ends may be."""
+        """The kinds that peers may have."""
         return _WORKLOADS if self.edges and self.kind in _WORKLOADS else (self.kind,)
 
     @property
     def resource(self) -> Reference:
-        """What it is about; empty parts are any."""
+        """The resource in question. An empty namespace or name stands for all of them."""
         return Reference(self.kind.kind, self.namespace, self.name)
 
     def is_about(self, resource: Reference) -> bool:
-        """Whether a resource of the kind is meant."""
+        """Whether a resource of this kind is one of those in question."""
         return self.namespace in ("", resource.namespace) and self.name in ("", resource.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Requests of a resource to others or from them: all, or (with `peer`) those of one edge."""
+    """The requests of a resource to other resources or from them: all requests, or those of one edge with `peer`."""
 
     resource: Reference
     direction: Direction
@@ -83,7 +84,7 @@ class Measured:
 
 
 def measure(flows: Iterable[Flow], question: Question) -> list[Measured]:
-    """The answer to a question, in the order of resources, directions and peers."""
+    """The answer to a question, sorted by resource, direction and peer."""
     found: dict[tuple[Reference, Direction, Reference | None], Counts] = {}
     for flow in flows:
         for direction, own, other in _ends(flow):

@@ -12,18 +12,20 @@ from pathlib import Path
 
 import click
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import Counter
 
 from nginx_mesh.api.errors import FieldError, one_line
 from nginx_mesh.api.values import HostPort, parse_host_port
 from nginx_mesh.observe import Endpoints
 from nginx_mesh.observe.logfilter import brief
+from nginx_mesh.observe.responses import json_response, status_response
 
 from . import documents
 from .frontproxy import FrontProxy, UnauthorizedError
 from .prometheus import Prometheus
-from .server import Handler, TrafficMetrics, status, statuses
-from .serving import CertificateFiles, Serving, WorkloadCertificate
+from .server import TrafficMetrics, statuses
+from .serving import CertificateFiles, ServingTls, WorkloadCertificate
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ _requests = Counter("nginx_mesh_traffic_metrics_requests", "Requests answered, b
 
 
 def application(prometheus: Prometheus, front_proxy: FrontProxy, endpoints: Endpoints) -> web.Application:
-    """The API and what watches over the process; all but the latter is for the front proxy only."""
+    """The API, for the front proxy only, with metrics, health and readiness of the process, for everybody."""
     routes = endpoints.routes()
     open_to_all = {route.path for route in routes}
 
@@ -47,7 +49,7 @@ def application(prometheus: Prometheus, front_proxy: FrontProxy, endpoints: Endp
             user = front_proxy.user(certificate, request.headers, time.time())
         except UnauthorizedError as error:
             log.debug("refused %s: %s", request.remote, error)
-            return status(401, "Unauthorized", f"Unauthorized: {error}")
+            return status_response(401, "Unauthorized", f"Unauthorized: {error}")
         log.debug("%s %s for %s", request.method, one_line(request.path), one_line(user))
         return await handler(request)
 
@@ -62,26 +64,28 @@ async def serve(
     address: HostPort,
     prometheus: Prometheus,
     front_proxy: FrontProxy,
-    serving: Serving,
+    serving: ServingTls,
     workload: tuple[WorkloadCertificate, Path] | None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `workload` is where to get a certificate, for whom, and from which socket.
+    """Serve until SIGTERM or SIGINT.
 
-    Raises FieldError and OSError when it cannot begin.
+    `workload` is the certificate of `serving`, with the socket of the Workload API that gives it; None when it comes
+    from files. Raises FieldError and OSError when the server cannot start.
     """
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     serving.check_client_ca()
-    following = [asyncio.create_task(_refresh(serving))]
+    tasks = [asyncio.create_task(_refresh(serving))]
     if workload is not None:
         from nginx_mesh.identity.agent.spire.workload import WorkloadClient  # gRPC is heavy
 
         certificate, socket = workload
-        following.append(asyncio.create_task(WorkloadClient(socket, certificate.take).run()))
+        tasks.append(asyncio.create_task(WorkloadClient(socket, certificate.update).run()))
     elif reason := serving.refresh():
         raise FieldError("--tls-cert-file", reason)
-    # Prometheus is no part: an API service that is not available gets in the way of all of Kubernetes.
+    # Readiness does not depend on Prometheus: an APIService that is not available disturbs other parts of Kubernetes,
+    # such as the deletion of namespaces.
     app = application(prometheus, front_proxy, Endpoints({"certificate": serving.refresh}))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     try:
@@ -92,20 +96,20 @@ async def serve(
     finally:
         await runner.cleanup()
         await prometheus.close()
-        for task in following:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _refresh(serving: Serving) -> None:
-    """Look at the files also while nobody connects, so that what is wrong with them is heard of."""
+async def _refresh(serving: ServingTls) -> None:
+    """Load changed files also while no client connects, so that the log tells of a bad file early."""
     while True:
         serving.refresh()
         await asyncio.sleep(_REFRESH_SECONDS)
 
 
 async def _groups(_: web.Request) -> web.Response:
-    return web.json_response({"kind": "APIGroupList", "apiVersion": "v1", "groups": [documents.group()]})
+    return json_response({"kind": "APIGroupList", "apiVersion": "v1", "groups": [documents.group()]})
 
 
 @web.middleware
@@ -122,7 +126,7 @@ def _address(_ctx: click.Context, param: click.Parameter, text: str) -> HostPort
         raise click.BadParameter(str(error), param=param) from None
 
 
-def _listed(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+def _comma_separated(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
@@ -167,14 +171,14 @@ def _listed(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @click.option(
     "--requestheader-allowed-names",
     multiple=True,
-    callback=_listed,
+    callback=_comma_separated,
     metavar="NAME,...",
     help="Common names of front proxies; without it, any of that CA.",
 )
 @click.option(
     "--requestheader-username-headers",
     multiple=True,
-    callback=_listed,
+    callback=_comma_separated,
     default=["X-Remote-User"],
     show_default=True,
     metavar="NAME,...",
@@ -212,10 +216,10 @@ def main(
     os.umask(0o077)
     workload: tuple[WorkloadCertificate, Path] | None = None
     if tls_cert_file is not None and tls_private_key_file is not None:
-        serving = Serving(CertificateFiles(tls_cert_file, tls_private_key_file), requestheader_client_ca_file)
+        serving = ServingTls(CertificateFiles(tls_cert_file, tls_private_key_file), requestheader_client_ca_file)
     else:
         workload = WorkloadCertificate(), workload_api
-        serving = Serving(workload[0], requestheader_client_ca_file)
+        serving = ServingTls(workload[0], requestheader_client_ca_file)
     front_proxy = FrontProxy(frozenset(requestheader_allowed_names), requestheader_username_headers)
     try:
         asyncio.run(serve(listen, Prometheus(prometheus_address), front_proxy, serving, workload))

@@ -1,4 +1,4 @@
-"""Traffic as a Prometheus knows it, which has scraped the sidecars."""
+"""Flows from a Prometheus that scrapes the sidecars."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _SECONDS = 10.0
 _MAX_ANSWER = 64 << 20
 
-_queries = Counter("nginx_mesh_prometheus_queries", "Questions to Prometheus by what became of them.", ["result"])
+_queries = Counter("nginx_mesh_prometheus_queries", "Queries to Prometheus, by result.", ["result"])
 _query_seconds = Histogram("nginx_mesh_prometheus_query_seconds", "Time that Prometheus took to answer, seconds.")
 for _result in ("ok", "failed"):
     _queries.labels(_result)
@@ -49,10 +49,10 @@ class _Answer(msgspec.Struct, rename="camel"):
 
 
 class Prometheus:
-    """A client of the Prometheus at `address`. What it says is taken for what anybody may have written.
+    """A client of the Prometheus at `address`, whose responses are not trusted.
 
-    `name` is what errors call it, if not by its address. `connector` makes how it is reached, where that is not simply
-    by TCP. `seconds` is how long an answer may take.
+    Errors name it by `name`, or else by its address. `connector` makes the connector of its HTTP session, by default
+    one for TCP. A response may take `seconds`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Prometheus:
         self._session: aiohttp.ClientSession | None = None
 
     async def flows(self, question: Question) -> Sequence[Flow]:
-        """A traffic.server.Source."""
+        """The flows for a question; this is a traffic.server.Source. Raises SourceError."""
         if not promql.can_exist(question):
             return []
         began = time.monotonic()
@@ -84,7 +84,7 @@ class Prometheus:
         return found
 
     async def close(self) -> None:
-        """End its connections."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 
@@ -137,7 +137,7 @@ def _read(content: bytes) -> Sequence[Flow]:
         if answer.status == "error" or answer.data is None:
             raise _NoAnswerError(f"refuses the query: {one_line(answer.error)}")
         found = promql.read((row.metric, float(row.value[1])) for row in answer.data.result)
-    except (ValueError, RecursionError) as error:  # of which those of msgspec and of UTF-8 are
+    except (ValueError, RecursionError) as error:  # msgspec and UTF-8 decoding raise ValueErrors
         raise _NoAnswerError(f"answers what is no result of a query: {one_line(str(error))}") from None
     if found is None:
         raise _NoAnswerError("has metrics of no sidecar: does it scrape them?")

@@ -1,9 +1,9 @@
-"""Flows by PromQL: the query that a question needs, and the flows that its answer is.
+"""Flows by PromQL: makes the query for a question, and reads flows from the response.
 
-What was added to a counter within the window is its newest value less the one of a window ago: whole numbers, which
-`increase` does not give. A counter that was not there a window ago, or has become less since, began at 0 in between;
-that is believed where Prometheus knew the sidecar already, or the sidecar itself is not older. Otherwise only what came
-after Prometheus' first look counts.
+The increase of a counter within the window is its newest value less its value one window ago. This gives whole numbers,
+which PromQL's `increase` does not. A counter that did not exist one window ago, or that has become less since, began at
+0 in between. This holds only if Prometheus scraped the sidecar already one window ago, or if the sidecar started within
+the window. Otherwise the increase is counted from the first scrape on.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .exposition import LATENCY, RESPONSES, Series
 from .flows import Flow, flows
 from .measure import Question
 
-# By the value of the label that tells their rows apart: the name, and the label that is kept within a flow.
+# By the value of the label `counter`, which tells the rows of the two apart: the metric, and the label that rows keep.
 _COUNTERS = {"responses": (RESPONSES, "code"), "latency": (LATENCY, "le")}
 _COUNTER = "counter"
 _SIDECARS = "sidecars"
-# What Kubernetes lets names consist of. Other values do not come from our control plane, and are not passed on.
+# The names that Kubernetes allows. Label values that are no such names do not come from our control plane.
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 
 Row = tuple[Mapping[str, str], float]
@@ -29,32 +29,32 @@ Row = tuple[Mapping[str, str], float]
 
 
 def quoted(text: str) -> str:
-    """A string as PromQL writes it."""
+    """A string literal of PromQL."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def can_exist(question: Question) -> bool:
-    """Whether there can be what is asked about."""
+    """Whether resources with these names can exist."""
     return all(not part or _NAME.fullmatch(part) for part in (question.namespace, question.name))
 
 
 def query(question: Question, window: float) -> str:
-    """One instant query for all that the question needs. `window` is seconds."""
+    """An instant query for the flows that a question is about. `window` is seconds."""
     labels = list(dict.fromkeys(["namespace", question.kind.label, *(kind.label for kind in question.peers)]))
     ends = [*labels, *(f"dst_{label}" for label in labels)]
     selectors = [_selector(question, prefix) for prefix in ("", "dst_")]
     parts = []
     for counter, (name, within) in _COUNTERS.items():
         added = " or ".join(_added(name + selector, f"{window:g}s") for selector in selectors)
-        parts.append(_marked(f"sum by ({', '.join([*ends, within])}) ({added})", counter))
-    parts.append(_marked("count(nginxplus_state_version)", _SIDECARS))
+        parts.append(_with_counter_label(f"sum by ({', '.join([*ends, within])}) ({added})", counter))
+    parts.append(_with_counter_label("count(nginxplus_state_version)", _SIDECARS))
     return "\nor ".join(parts)
 
 
 def read(rows: Iterable[Row]) -> list[Flow] | None:
-    """The flows of an answer; None when Prometheus has metrics of no sidecar. Raises ValueError for what is no answer.
+    """The flows of a response; None when Prometheus has no metrics of any sidecar. Raises ValueError for other rows.
 
-    Flows without a request are left out, as are ends whose names are no names.
+    Flows without a request are left out, and so are rows with a label value that Kubernetes does not allow as a name.
     """
     known, increases = False, list[tuple[Series, float]]()
     for row, value in rows:
@@ -79,7 +79,7 @@ def read(rows: Iterable[Row]) -> list[Flow] | None:
 
 
 def _selector(question: Question, prefix: str) -> str:
-    """What the end with this prefix has to be."""
+    """The selector for series whose end with this label prefix is what the question is about."""
     matchers = []
     if question.namespace:
         matchers.append(f"{prefix}namespace={quoted(question.namespace)}")
@@ -97,5 +97,5 @@ def _added(counter: str, window: str) -> str:
     return f"({counter} - {counter} offset {window} >= 0 or {counter} and on (job, instance) {began} or {since_seen})"
 
 
-def _marked(expression: str, counter: str) -> str:
+def _with_counter_label(expression: str, counter: str) -> str:
     return f'label_replace({expression}, "{_COUNTER}", "{counter}", "", "")'

@@ -1,4 +1,4 @@
-"""Reads what the sidecars of this machine count, so that traffic is known without a Prometheus."""
+"""Scrapes the metrics of a mesh's sidecars, so that its traffic can be shown without a Prometheus."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.protocol.control import SidecarUnreachableError
 
-from .connections import carried
+from .connections import tcp_flows
 from .exposition import ExpositionError, Series, read
 from .flows import Flow, flows
-from .graph import Link, Node, links
+from .graph import Edge, NodePair, edges
 from .history import History
 from .server import WINDOW
 from .timeline import Timeline
@@ -26,68 +26,78 @@ _TIMELINE_SECONDS = 900.0
 
 
 ReadMetrics = Callable[[ObjectKey, float], Awaitable[str]]
-"""What the sidecar of a pod exposes, given within so many seconds. Raises SidecarUnreachableError."""
+"""Reads the metrics of a pod's sidecar within so many seconds. Raises SidecarUnreachableError."""
 
 
 class Scraper:
-    """Asks the sidecars that `live` tells (by pod, with the pods' uids) every few seconds for what `metrics` gives.
+    """Scrapes all sidecars every few seconds. `live` gives their pods with the uids, `metrics` reads one sidecar.
 
-    `timeline` has a point for each time, `silent` why sidecars gave nothing, `breakers` the states of the circuits of
-    those that did; both by the uid of their pods.
+    `timeline` has a point for each scrape. `silent` has the sidecars that gave no metrics at the last scrape and why,
+    `breakers` the circuit breaker metrics of those that did; both are by the uid of the pod.
     """
 
-    def __init__(self, live: Callable[[], Mapping[ObjectKey, str]], metrics: ReadMetrics) -> None:
+    def __init__(
+        self,
+        live: Callable[[], Mapping[ObjectKey, str]],
+        metrics: ReadMetrics,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._live = live
         self._metrics = metrics
+        self._clock = clock
+        self._monotonic = monotonic
         self._history = History(WINDOW)
         self.timeline = Timeline(round(_TIMELINE_SECONDS / INTERVAL_SECONDS))
         self.silent: dict[str, str] = {}
         self.breakers: dict[str, Mapping[Series, float]] = {}
 
     async def run(self) -> None:
-        """Do so until cancelled."""
+        """Scrape until cancelled."""
         while True:
             try:
-                await self._scrape()
+                await self.scrape()
             except Exception:
                 log.exception("cannot read the sidecars' metrics")
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def flows(self, window: float) -> Sequence[Flow]:
-        """Who called whom in the last so many seconds, as it was at the last time that sidecars were asked."""
-        history, now = self._history.copy(), time.monotonic()
+        """The requests of the last `window` seconds, as of the last scrape."""
+        history, now = self._history.copy(), self._monotonic()
         return await asyncio.to_thread(lambda: flows(history.increases(now, window)))
 
-    async def links(self, *windows: float) -> list[dict[tuple[Node, Node], Link]]:
-        """The same of workloads, per second, with their TCP connections, for each window."""
-        history, now = self._history.copy(), time.monotonic()
+    async def edges(self, *windows: float) -> list[dict[NodePair, Edge]]:
+        """The edges of the graph of workloads, per second, for each of these windows (seconds)."""
+        history, now = self._history.copy(), self._monotonic()
 
-        def add_up(window: float) -> dict[tuple[Node, Node], Link]:
+        def edges_of(window: float) -> dict[NodePair, Edge]:
             rates = list(history.rates(now, window))
-            return links(flows(rates), carried(rates))
+            return edges(flows(rates), tcp_flows(rates))
 
-        # Of a thousand sidecars it takes a second, for which nobody else is to wait.
-        return await asyncio.to_thread(lambda: list(map(add_up, windows)))
+        # For a thousand sidecars this takes a second, in which the event loop shall not stand still.
+        return await asyncio.to_thread(lambda: list(map(edges_of, windows)))
 
-    async def _scrape(self) -> None:
+    async def scrape(self) -> None:
+        """Scrape every sidecar once."""
         live = dict(self._live())
         uids = set(live.values())
         self._history.retain(uids)
         for gone in (self.silent.keys() | self.breakers.keys()) - uids:
             self.silent.pop(gone, None)
             self.breakers.pop(gone, None)
-        # One after another: thousands of them are no reason to leave everything else waiting.
+        # The sidecars are scraped one after the other, because a thousand at once would hold up the event loop.
         for pod, uid in live.items():
             try:
                 text = await self._metrics(pod, _TIMEOUT_SECONDS)
-                exposed, now = read(text), time.monotonic()
-                since = None if exposed.since is None else now - (time.time() - exposed.since)
-                self._history.record(uid, now, exposed.counters, since)
+                exposition, now = read(text), self._monotonic()
+                started = None if exposition.started is None else now - (self._clock() - exposition.started)
+                self._history.record(uid, now, exposition.counters, started)
                 self.timeline.add(flows(self._history.rates_of(uid, now, INTERVAL_SECONDS / 2)))
-                self.breakers[uid] = exposed.breakers
+                self.breakers[uid] = exposition.breakers
                 self.silent.pop(uid, None)
             except (SidecarUnreachableError, ExpositionError) as error:
                 log.debug("the sidecar of pod %s gives no metrics: %s", uid, error)
                 self.silent[uid] = str(error)
                 self.breakers.pop(uid, None)
-        self.timeline.close(time.time())
+        self.timeline.close(self._clock())

@@ -3,13 +3,13 @@
 | path below `/apis/metrics.smi-spec.io` | |
 |---|---|
 | (nothing), `/v1alpha1` | discovery: the group, its resources |
-| `/v1alpha1/namespaces` | what namespaces received and sent |
+| `/v1alpha1/namespaces` | requests that namespaces received and sent |
 | `/v1alpha1/namespaces/{ns}`, `…/edges` | the same of one namespace, and by peers |
-| `/v1alpha1/namespaces/{ns}/{kind}` | what each resource of the kind received and sent |
+| `/v1alpha1/namespaces/{ns}/{kind}` | the same of each resource of the kind |
 | `/v1alpha1/namespaces/{ns}/{kind}/{name}`, `…/edges` | the same of one resource, and by peers |
 | `/v1alpha1/{kind}` | resources of all namespaces |
 
-What had no traffic within the window has no item. Errors are Kubernetes `Status` objects.
+A resource without traffic in the window has no item. Errors are Kubernetes `Status` objects.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
-import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from nginx_mesh.observe.responses import json_response, status_response
 
 from . import documents
 from .flows import Flow
@@ -29,26 +31,25 @@ from .measure import KINDS, NAMESPACES, Question, measure
 log = logging.getLogger(__name__)
 
 WINDOW = 30.0
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+"""Seconds that traffic is measured over."""
 
 Source = Callable[[Question], Awaitable[Sequence[Flow]]]
-"""The flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
+"""Gives the flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
 
 
 class SourceError(Exception):
-    """Traffic cannot be told; the message says why."""
+    """The flows cannot be read; the message gives the reason."""
 
 
 class TrafficMetrics:
-    """Answers requests from a source of flows. `clock` gives seconds since the epoch."""
+    """The API over a source of flows. `clock` gives seconds since the epoch."""
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.time) -> None:
         self._source = source
         self._clock = clock
 
     def application(self) -> web.Application:
-        """To be served below documents.ROOT."""
+        """The application, to be served below documents.ROOT."""
         app = web.Application(middlewares=[statuses])
         version = f"/{documents.VERSION}"
         app.router.add_get("", _constant(documents.group()))
@@ -78,7 +79,7 @@ class TrafficMetrics:
         if kind is None or (not kind.namespaced and match.get("namespace")):
             raise web.HTTPNotFound
         question = Question(kind, match.get("namespace", ""), match.get("name", ""), edges)
-        return _json(await answer(self._source, question, request.path, self._clock()))
+        return json_response(await answer(self._source, question, request.path, self._clock()))
 
 
 async def answer(source: Source, question: Question, path: str, now: float) -> documents.Document:
@@ -90,32 +91,24 @@ async def answer(source: Source, question: Question, path: str, now: float) -> d
 
 def _constant(document: documents.Document) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
-        return _json(document)
+        return json_response(document)
 
     return answer
 
 
 @web.middleware
 async def statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Says every error as a Kubernetes Status."""
+    """Turns every error into a Kubernetes Status."""
     try:
         return await handler(request)
     except SourceError as error:
-        return status(503, "ServiceUnavailable", str(error))
+        return status_response(503, "ServiceUnavailable", str(error))
     except web.HTTPNotFound:
-        return status(404, "NotFound", "the server could not find the requested resource")
+        return status_response(404, "NotFound", "the server could not find the requested resource")
     except web.HTTPMethodNotAllowed:
-        return status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        return status_response(
+            405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+        )
     except Exception:
         log.exception("%s %s", request.method, request.path)
-        return status(500, "InternalError", "an internal error; the server's log tells more")
-
-
-def status(code: int, reason: str, message: str) -> web.Response:
-    """An error as Kubernetes has it."""
-    failure: documents.Document = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    return _json({**failure, "message": message, "reason": reason, "details": {}, "code": code}, code)
-
-
-def _json(document: documents.Document, code: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(document), status=code, content_type="application/json")
+        return status_response(500, "InternalError", "an internal error; the server's log tells more")

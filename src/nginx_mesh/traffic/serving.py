@@ -1,4 +1,4 @@
-"""TLS of a server whose certificate, and the CA of whose clients, may change at any time."""
+"""TLS for a server whose certificate and client CA may change while it runs."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ _expiry = Gauge(
 
 
 class Certificate(Protocol):
-    """What the server proves itself by. Methods raise OSError and ValueError."""
+    """The serving certificate. Methods raise OSError and ValueError."""
 
     def stamp(self) -> object:
-        """Another value when it is another certificate."""
+        """A value that differs when the certificate has changed."""
 
     def load(self, context: ssl.SSLContext) -> float:
-        """Give it to a context; when it expires, seconds since the epoch."""
+        """Load the certificate into a context, and return when it expires, in seconds since the epoch."""
 
 
 class CertificateFiles:
-    """A chain and its key in PEM files."""
+    """A certificate chain and its key in PEM files."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate = certificate
         self._key = key
 
     def stamp(self) -> object:
-        """Of both files."""
+        """A stamp of both files."""
         return _stamp(self._certificate), _stamp(self._key)
 
     def load(self, context: ssl.SSLContext) -> float:
-        """Read them anew."""
+        """Load both files."""
         try:
             context.load_cert_chain(self._certificate, self._key)
         except ssl.SSLError:
@@ -55,32 +55,32 @@ class CertificateFiles:
 
 
 class WorkloadCertificate:
-    """The SVID that the SPIFFE Workload API gives: `take` is for its client."""
+    """The SVID that the SPIFFE Workload API gives. Its client calls `update`."""
 
     def __init__(self) -> None:
         self._svid: X509Svid | None = None
 
-    def take(self, context: WorkloadContext) -> None:
-        """What there is now; the first identity is ours."""
+    def update(self, context: WorkloadContext) -> None:
+        """Take the first SVID of the response, which is the default identity."""
         self._svid = context.svids[0] if context.svids else None
 
     def stamp(self) -> object:
-        """The SVID itself."""
+        """The SVID itself, as each update has its own."""
         return self._svid
 
     def load(self, context: ssl.SSLContext) -> float:
-        """Raises ValueError as long as there is none."""
+        """Load the SVID. Raises ValueError while there is none."""
         if self._svid is None:
             raise ValueError("the Workload API has given no SVID")
         load_identity(context, self._svid)
         return self._svid.chain[0].not_valid_after_utc.timestamp()
 
 
-class Serving:
-    """Contexts for connections, by what there is when they are made.
+class ServingTls:
+    """TLS contexts of a server, always with the newest certificate and client CA.
 
-    What cannot be used is logged once, and the former is used on. Clients may have a certificate; one that is not of
-    `client_ca` (PEM) ends the handshake.
+    When a new certificate or CA cannot be used, this is logged once, and the previous ones stay in use. Clients may
+    have no certificate, but the handshake fails for one that `client_ca` (PEM) did not issue.
     """
 
     def __init__(self, certificate: Certificate, client_ca: Path, clock: Callable[[], float] = time.time) -> None:
@@ -89,27 +89,27 @@ class Serving:
         self._clock = clock
         self._context: ssl.SSLContext | None = None
         self._expires = 0.0
-        self._seen: object = None
+        self._loaded: object = None
         self._fault = "there is none yet"
 
     def check_client_ca(self) -> None:
-        """Raise FieldError unless the clients' CA can be used."""
+        """Raise FieldError unless the client CA can be used."""
         try:
             _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._client_ca)
         except (OSError, ValueError) as error:
-            raise FieldError("--requestheader-client-ca-file", _said(error)) from None
+            raise FieldError("--requestheader-client-ca-file", _reason(error)) from None
 
     def refresh(self) -> str:
-        """Take up what has changed; why there is no good certificate now, "" when there is. A part for observe."""
+        """Load what has changed. The reason why there is no valid certificate now, "" when there is (observe.Part)."""
         try:
-            seen = self._certificate.stamp(), _stamp(self._client_ca)
-            if seen != self._seen:
-                self._seen = seen
-                self._context, self._expires = self._made()
+            stamp = self._certificate.stamp(), _stamp(self._client_ca)
+            if stamp != self._loaded:
+                self._loaded = stamp
+                self._context, self._expires = self._new_context()
                 self._fault = ""
                 _expiry.set(self._expires)
         except (OSError, ValueError) as error:
-            if (fault := _said(error)) != self._fault:
+            if (fault := _reason(error)) != self._fault:
                 log.error("cannot change certificates: %s", fault)
                 self._fault = fault
         if self._context is None:
@@ -117,7 +117,7 @@ class Serving:
         return "" if self._expires > self._clock() else "the certificate has expired"
 
     def live(self) -> ssl.SSLContext:
-        """For a server."""
+        """A context for the server, which uses the newest certificate for each connection."""
         return LiveContext(ssl.PROTOCOL_TLS_SERVER, self._current)
 
     def _current(self) -> ssl.SSLContext:
@@ -126,10 +126,10 @@ class Serving:
             raise ssl.SSLError("no certificate to present yet")
         return self._context
 
-    def _made(self) -> tuple[ssl.SSLContext, float]:
+    def _new_context(self) -> tuple[ssl.SSLContext, float]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         harden(context)
-        # Every connection proves itself.
+        # Without resumption, the client certificate is verified for every connection.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -149,7 +149,7 @@ def _stamp(path: Path) -> object:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{one_line(str(error.filename))}: {error.strerror}"
     return one_line(str(error))

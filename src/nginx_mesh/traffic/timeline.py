@@ -1,4 +1,4 @@
-"""The traffic of every workload over time, a point each time that the sidecars were asked."""
+"""The traffic of every workload over time, with one point for each scrape of the sidecars."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .graph import Node, node_of
 from .measure import Direction
 
 _QUANTILES = (0.5, 0.9, 0.99)
-_WIDTH = 3 + len(_QUANTILES)  # when, rate, success, quantiles
+_WIDTH = 3 + len(_QUANTILES)  # values of a point: time, rate, success, quantiles
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """Values at `Timeline.times`, None where there was no traffic: requests per second, the share that succeeded, and
-    milliseconds that half, 90 % and 99 % of them stayed below.
+class TimeSeries:
+    """Values at `Timeline.times`: requests per second, the share of them that succeeded, and latency quantiles in
+    milliseconds. All but `rate` are None where there was no traffic.
     """
 
     rate: list[float] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Course:
 
 
 class Timeline:
-    """The last `points` points. What had no traffic takes no memory."""
+    """Keeps the last `points` points. A workload without traffic takes no memory."""
 
     def __init__(self, points: int) -> None:
         self._times: deque[float] = deque(maxlen=points)
@@ -39,11 +39,11 @@ class Timeline:
 
     @property
     def times(self) -> list[float]:
-        """When points were made, seconds since the epoch, the newest last."""
+        """The times of the points, seconds since the epoch, the newest last."""
         return list(self._times)
 
     def add(self, flows: Iterable[Flow]) -> None:
-        """Take in traffic, per second, for the next point."""
+        """Add traffic (per second) to the next point."""
         for flow in flows:
             ends: tuple[tuple[Direction, Node | None], ...] = (
                 ("to", node_of(flow.source)),
@@ -54,7 +54,7 @@ class Timeline:
                     self._open.setdefault((node, direction), Counts()).add(flow.counts)
 
     def close(self, now: float) -> None:
-        """Make a point of what was added since the last one."""
+        """Make a point, at time `now`, of the traffic that was added since the last one."""
         self._times.append(now)
         for key, counts in self._open.items():
             requests = counts.success + counts.failure
@@ -69,13 +69,13 @@ class Timeline:
             if not kept:
                 del self._kept[key]
 
-    def course(self, node: Node, direction: Direction) -> Course:
-        """What a workload received ("from" others) or sent ("to" them)."""
-        course, kept = Course(), self._kept.get((node, direction), array("d"))
+    def series(self, node: Node, direction: Direction) -> TimeSeries:
+        """The requests that a workload received ("from" others) or sent ("to" them)."""
+        series, kept = TimeSeries(), self._kept.get((node, direction), array("d"))
         points = {kept[at]: kept[at + 1 : at + _WIDTH] for at in range(0, len(kept), _WIDTH)}
         for when in self._times:
             rate, *others = points.get(when, (0.0, nan, nan, nan, nan))
-            course.rate.append(rate)
-            for values, value in zip((course.success, course.p50, course.p90, course.p99), others, strict=True):
+            series.rate.append(rate)
+            for values, value in zip((series.success, series.p50, series.p90, series.p99), others, strict=True):
                 values.append(None if value != value else value)
-        return course
+        return series

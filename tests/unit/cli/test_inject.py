@@ -76,8 +76,14 @@ def test_a_pod_that_is_never_injected_passes_with_a_warning(tmp_path: Path, caps
         (b"\xff", "document 1: is not UTF-8"),
         ("a: [", "document 1: is not YAML: line 2"),
         (f"{POD}---\njust text\n", "document 2: is not an object"),
-        (f"{POD}---\n{POD.replace('name: app', 'name: 5')}", "document 2: spec.containers[0].name: must be a string"),
-        (POD.replace("name: app", "name: nginx-mesh-init"), "document 1: spec.containers[0].name"),
+        (f"{POD}---\n{POD.replace('name: app', 'name: 5')}", "document 2: Pod web: spec.containers[0].name: must be a"),
+        (POD.replace("name: app", "name: nginx-mesh-init"), "document 1: Pod web: spec.containers[0].name"),
+        (
+            "kind: PodList\napiVersion: v1\nitems: [{metadata: {name: a}}]",
+            "document 1: Pod a: items[0].spec: is required",
+        ),
+        ("kind: List\nitems: [{kind: List, items: [{kind: Pod, apiVersion: v2}]}]", "1: Pod: items[0].items[0].apiVer"),
+        ("kind: List\nitems: [5]", "document 1: items[0]: is not an object"),
         ("---\na: 1\n" * 5001, "there are more than 5000 documents"),
     ],
 )

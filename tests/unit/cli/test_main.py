@@ -8,6 +8,7 @@ import click
 import pytest
 
 from nginx_mesh.api.errors import FieldError
+from nginx_mesh.cli.local import commands as local
 from nginx_mesh.cli.main import COMMANDS, parse_timeout, run
 from nginx_mesh.version import version
 
@@ -18,6 +19,23 @@ def test_every_command_is_where_the_group_says_and_has_help(name: str, capsys: p
     assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)
     assert run([name, "--help"]) == 0
     assert f"Usage: nginx-meshctl {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", local.COMMANDS)
+def test_the_list_of_local_commands_has_the_first_sentence_of_each_commands_help(name: str) -> None:
+    command = local.local.get_command(click.Context(local.local), name)
+    assert command is not None
+    assert command.name == name
+    assert command.get_short_help_str(limit=1000) == local.COMMANDS[name][1]
+
+
+def test_a_local_command_imports_only_what_it_needs() -> None:
+    code = (
+        "import sys; from nginx_mesh.cli.main import run; assert run(['local', 'get', '--help']) == 0;"
+        "print([name for name in ('yaml', 'asyncio', 'nginx_mesh.cli.settings_flags') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -31,7 +49,8 @@ def test_help_lists_the_commands_with_examples(arguments: list[str], capsys: pyt
 def test_help_imports_nothing_that_takes_time() -> None:
     code = (
         "import sys; from nginx_mesh.cli.main import run; assert run(['--help']) == 0;"
-        "print([name for name in ('aiohttp', 'cryptography', 'asyncio', 'pyroute2', 'rich') if name in sys.modules])"
+        "slow = ('aiohttp', 'asyncio', 'cryptography', 'msgspec', 'pyroute2', 'rich', 'yaml');"
+        "print([name for name in slow if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"

@@ -19,7 +19,10 @@ def pod(name: str, **status: Any) -> dict[str, Any]:
 
 
 def test_pods_print_like_kubectl() -> None:
-    statuses = [{"name": "a", "ready": True, "state": "running", "restartCount": 3}, {"name": "b", "state": "waiting"}]
+    statuses = [
+        {"name": "a", "ready": True, "state": {"running": {}}, "restartCount": 3},
+        {"name": "b", "ready": False, "state": {"waiting": {}}, "restartCount": 0},
+    ]
     rows = [pod("web-1", phase="Running", podIP="10.244.0.2", containerStatuses=statuses), pod("db")]
     assert table("Pod", rows, now=130.0) == (
         "NAME    READY   STATUS    RESTARTS   AGE\n"
@@ -88,17 +91,20 @@ def test_policies_say_what_they_do_when_asked_for_more() -> None:
     ("status", "expected"),
     [
         ({"phase": "Succeeded"}, "Succeeded"),
-        ({"initContainerStatuses": [{"name": "i", "state": "running"}]}, "Init:0/1"),
+        ({"initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}, "Init:0/1"),
         (
             {
                 "initContainerStatuses": [
-                    {"name": "i", "state": "terminated", "exitCode": 0},
-                    {"name": "j", "state": "terminated", "exitCode": 1, "reason": "Error"},
+                    {"name": "i", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}},
+                    {"name": "j", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}},
                 ]
             },
             "Init:Error",
         ),
-        ({"containerStatuses": [{"name": "a", "state": "waiting", "reason": "CrashLoopBackOff"}]}, "CrashLoopBackOff"),
+        (
+            {"containerStatuses": [{"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]},
+            "CrashLoopBackOff",
+        ),
     ],
 )
 def test_the_status_column_says_what_is_in_the_way(status: dict[str, Any], expected: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.cli.tap import _lines, as_text
+from nginx_mesh.cli.tap import as_text
 
 ENTRY: dict[str, Any] = {
     "time": 1_700_000_000.25,
@@ -36,10 +36,3 @@ def test_a_request_is_one_line() -> None:
 @given(st.text(), st.text())
 def test_what_callers_write_does_not_move_the_cursor(path: str, method: str) -> None:
     assert as_text({**ENTRY, "path": path, "method": method}).isprintable()
-
-
-@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b""))), st.integers(1, 7))
-def test_lines_are_put_together_however_they_come(lines: list[bytes], size: int) -> None:
-    data = b"".join(line + b"\n" for line in lines)
-    chunks = [data[i : i + size] for i in range(0, len(data), size)]
-    assert list(_lines(chunks)) == [line for line in lines if line]

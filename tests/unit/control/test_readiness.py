@@ -52,32 +52,41 @@ def test_a_pod_on_its_way_out_is_not_waited_for() -> None:
     assert unready([going], no_warning) == []
 
 
+def in_the_way(state: dict[str, Any]) -> dict[str, Any]:
+    ok = {"name": "ok", "ready": True, "state": {"running": {}}}
+    return pod(phase="Pending", containerStatuses=[ok, {"name": "a", "ready": False, "state": state}])
+
+
 @pytest.mark.parametrize(
-    ("status", "reason", "hopeless"),
+    ("state", "reason", "hopeless"),
     [
         (
-            {"state": "waiting", "reason": "ImageNotRunnable", "message": "spec.containers[0].command: say which"},
+            {"waiting": {"reason": "ImageNotRunnable", "message": "spec.containers[0].command: say which"}},
             "container a: ImageNotRunnable: spec.containers[0].command: say which",
             True,
         ),
-        ({"state": "waiting", "reason": "CrashLoopBackOff"}, "container a: CrashLoopBackOff", False),
-        (
-            {"state": "terminated", "reason": "Error", "exitCode": 3},
-            "container a: Error: exit code 3",
-            False,
-        ),
-        (
-            {"state": "running", "message": "Readiness probe failed: refused"},
-            "container a: running, but not ready: Readiness probe failed: refused",
-            False,
-        ),
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, "container a: CrashLoopBackOff", False),
+        ({"terminated": {"reason": "Error", "exitCode": 3}}, "container a: Error: exit code 3", False),
+        ({"running": {}}, "container a: running, but not ready", False),
     ],
 )
-def test_the_container_in_the_way_is_named_with_its_reason(status: dict[str, Any], reason: str, hopeless: bool) -> None:
-    statuses = [{"name": "ok", "ready": True, "state": "running"}, {"name": "a", **status}]
-    (found,) = unready([pod(phase="Pending", containerStatuses=statuses)], no_warning)
+def test_the_container_in_the_way_is_named_with_its_reason(state: dict[str, Any], reason: str, hopeless: bool) -> None:
+    (found,) = unready([in_the_way(state)], no_warning)
     assert found.reason == reason
     assert (found.container, found.hopeless) == ("a", hopeless)
+
+
+@pytest.mark.parametrize(
+    ("warning", "reason"),
+    [
+        ("container a: Readiness probe failed: refused", "running, but not ready: Readiness probe failed: refused"),
+        ("container b: Readiness probe failed: refused", "running, but not ready"),
+        ("container a: exit code 1", "running, but not ready"),
+    ],
+)
+def test_a_container_that_is_not_ready_is_named_with_what_its_probe_found(warning: str, reason: str) -> None:
+    (found,) = unready([in_the_way({"running": {}})], lambda _: warning)
+    assert found.reason == f"container a: {reason}"
 
 
 def test_a_workload_is_named_only_when_none_of_its_pods_tells_why() -> None:

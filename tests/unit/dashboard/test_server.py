@@ -1,4 +1,4 @@
-"""Whom the dashboard's server answers, and what it says when there is no daemon."""
+"""The dashboard's server: which requests it answers, and its response while there is no daemon."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8650", "localhost", "LOCALHOST:1", "[::1]:8650", "10.1.2.3"])
-def test_addresses_and_localhost_are_known(host: str) -> None:
+def test_ip_addresses_and_localhost_are_known_hosts(host: str) -> None:
     assert is_known_host(host)
 
 
@@ -40,11 +40,11 @@ def test_addresses_and_localhost_are_known(host: str) -> None:
         "@localhost.x",
     ],
 )
-def test_names_that_others_can_point_here_are_not(host: str) -> None:
+def test_domain_names_are_not_known_hosts(host: str) -> None:
     assert not is_known_host(host)
 
 
-def test_loopback_is_told_from_what_others_reach() -> None:
+def test_loopback_addresses_are_distinguished_from_others() -> None:
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")
@@ -52,7 +52,7 @@ def test_loopback_is_told_from_what_others_reach() -> None:
         is_loopback("not an address")
 
 
-async def test_only_get_and_only_by_an_address_is_answered(url: str) -> None:
+async def test_only_get_requests_with_a_known_host_are_answered(url: str) -> None:
     async with aiohttp.ClientSession() as session:
         for path in ("", "static/app.js", "api/graph"):
             async with session.get(url + path, headers={"Host": "evil.example"}) as answer:
@@ -64,7 +64,7 @@ async def test_only_get_and_only_by_an_address_is_answered(url: str) -> None:
                     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-async def test_every_answer_has_the_headers_that_keep_it_safe(url: str) -> None:
+async def test_every_response_has_the_security_headers(url: str) -> None:
     async with aiohttp.ClientSession() as session:
         for path in (
             "",
@@ -87,7 +87,7 @@ async def test_every_answer_has_the_headers_that_keep_it_safe(url: str) -> None:
                     assert answer.status == 404
 
 
-async def test_without_a_daemon_it_says_so(url: str) -> None:
+async def test_without_a_daemon_the_response_is_503_and_names_the_mesh(url: str) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{url}api/graph") as answer:
         assert answer.status == 503
         said = await answer.json()
@@ -95,7 +95,7 @@ async def test_without_a_daemon_it_says_so(url: str) -> None:
     assert said["message"]
 
 
-async def test_another_port_is_taken_only_when_none_was_asked_for(tmp_path: Path, url: str) -> None:
+async def test_another_port_is_used_only_when_none_was_requested(tmp_path: Path, url: str) -> None:
     port = int(url.rstrip("/").rpartition(":")[2])
     other = DashboardServer("shop", tmp_path / "api.sock")
     with pytest.raises(OSError):
@@ -106,7 +106,7 @@ async def test_another_port_is_taken_only_when_none_was_asked_for(tmp_path: Path
     await other.close()
 
 
-def test_the_page_has_nothing_from_elsewhere_and_sets_no_markup() -> None:
+def test_the_page_loads_nothing_from_other_origins_and_sets_no_markup() -> None:
     for file in STATIC.iterdir():
         text = file.read_text()
         assert not re.search(r"https?://(?!www\.w3\.org/)", text), file

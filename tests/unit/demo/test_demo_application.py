@@ -1,4 +1,4 @@
-"""The sample application works by itself, so that what `make demo` shows is about the mesh."""
+"""The sample application works without a mesh, so that a fault in `make demo` is one of the mesh."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_every_workload_has_its_own_service_account_and_runs_code_that_is_mounte
     assert used == accounts
 
 
-def test_what_namespaces_cannot_share_is_the_same_in_each() -> None:
+def test_code_that_namespaces_cannot_share_is_the_same_in_each() -> None:
     assert len({code["web.py"] for code in CODE.values()}) == 1
     assert CODE["shop"]["calls.py"] == CODE["outside"]["calls.py"]
 
@@ -111,7 +111,7 @@ def report(address: str, query: str = "") -> dict[tuple[str, str, str], dict[str
     return {(edge["from"], edge["to"], edge["protocol"]): edge for edge in edges}
 
 
-def test_every_call_of_a_page_succeeds_and_is_told(application: Application) -> None:
+def test_every_call_of_a_page_succeeds_and_is_reported(application: Application) -> None:
     backends = {
         "CATALOGUE": application.start("shop/catalogue.py", VERSION="v2"),
         "PRICING": application.start("shop/pricing.py"),
@@ -141,7 +141,7 @@ def test_every_call_of_a_page_succeeds_and_is_told(application: Application) -> 
     assert {edge["ok"] for edge in report(visitor).values()} != {0}
 
 
-def test_failures_and_callers_are_told(application: Application) -> None:
+def test_failures_and_callers_are_reported(application: Application) -> None:
     with refusing_server() as nothing:
         front = application.start(
             "shop/front.py", CATALOGUE=nothing, PRICING=nothing, INVENTORY=nothing, ORDERS=nothing

@@ -1,4 +1,4 @@
-"""The demo fails when what it shows does not hold."""
+"""The demo fails when the mesh does not do what the demo shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-PLACES = {
+ADDRESSES = {
     "pods": {
         "10.0.0.1": "driver",
         "10.0.0.2": "front",
@@ -43,13 +43,13 @@ def line(client: str, destination: str, *, client_id: str = "", upstream_id: str
 
 def healthy(demo: ModuleType) -> tuple[Any, Any]:
     """A report and identities with nothing to complain about."""
-    report, seen = {}, {}
+    report, verified = {}, {}
     for source, target, protocol in demo.EDGES:
         callers = {} if protocol == "tcp" else {demo.spiffe_id(source): 9}
         versions = {"v1": 3, "v2": 3, "v3": 3} if target == "catalogue" else {}
         report[source, target, protocol] = demo.Calls(9, 9, 1.0, 2.0, callers, versions, {})
-        seen[source, target] = demo.Seen({demo.spiffe_id(target)}, {demo.spiffe_id(source)})
-    return report, seen
+        verified[source, target] = demo.VerifiedIds({demo.spiffe_id(target)}, {demo.spiffe_id(source)})
+    return report, verified
 
 
 def test_identities_come_from_both_ends_of_a_call(demo: ModuleType) -> None:
@@ -63,72 +63,72 @@ def test_identities_come_from_both_ends_of_a_call(demo: ModuleType) -> None:
         "inventory": [line("10.0.0.2", "10.0.0.4:7000", client_id=FRONT)],
     }
 
-    assert demo.identities(logs, demo.Places(**PLACES)) == {
-        ("driver", "front"): demo.Seen({FRONT}, {DRIVER}),
-        ("front", "inventory"): demo.Seen(set(), {FRONT}),
+    assert demo.identities(logs, demo.Addresses(**ADDRESSES)) == {
+        ("driver", "front"): demo.VerifiedIds({FRONT}, {DRIVER}),
+        ("front", "inventory"): demo.VerifiedIds(set(), {FRONT}),
     }
 
 
-def test_all_well_is_no_fault(demo: ModuleType) -> None:
-    assert list(demo.faults_of_mesh(*healthy(demo))) == []
+def test_a_healthy_mesh_has_no_faults(demo: ModuleType) -> None:
+    assert list(demo.mesh_faults(*healthy(demo))) == []
 
 
 def test_a_failed_call_is_a_fault(demo: ModuleType) -> None:
-    report, seen = healthy(demo)
+    report, verified = healthy(demo)
     callers = {demo.spiffe_id("front"): 8}
     report["front", "orders", "http"] = demo.Calls(9, 8, 1.0, 2.0, callers, {}, {"HTTP 503": 1})
 
-    assert list(demo.faults_of_mesh(report, seen)) == ["front → orders: 1 of 9 calls failed: HTTP 503"]
+    assert list(demo.mesh_faults(report, verified)) == ["front → orders: 1 of 9 calls failed: HTTP 503"]
 
 
 def test_no_traffic_is_a_fault(demo: ModuleType) -> None:
-    report, seen = healthy(demo)
+    report, verified = healthy(demo)
     del report["front", "inventory", "tcp"]
 
-    assert list(demo.faults_of_mesh(report, seen)) == ["front → inventory: no calls"]
+    assert list(demo.mesh_faults(report, verified)) == ["front → inventory: no calls"]
 
 
 @pytest.mark.parametrize("proved", [set(), {INVENTORY, DRIVER}, {DRIVER}])
-def test_an_identity_that_was_not_proved_is_a_fault(demo: ModuleType, proved: set[str]) -> None:
-    report, seen = healthy(demo)
-    seen["front", "inventory"] = demo.Seen(proved, {FRONT})
-    [fault] = demo.faults_of_mesh(report, seen)
+def test_an_identity_that_was_not_verified_is_a_fault(demo: ModuleType, proved: set[str]) -> None:
+    report, verified = healthy(demo)
+    verified["front", "inventory"] = demo.VerifiedIds(proved, {FRONT})
+    [fault] = demo.mesh_faults(report, verified)
     assert fault.startswith("front → inventory: the client's sidecar verified")
 
-    seen["front", "inventory"] = demo.Seen({INVENTORY}, proved)
-    [fault] = demo.faults_of_mesh(report, seen)
+    verified["front", "inventory"] = demo.VerifiedIds({INVENTORY}, proved)
+    [fault] = demo.mesh_faults(report, verified)
     assert fault.startswith("front → inventory: the server's sidecar verified")
 
 
-def test_a_call_whose_caller_the_application_was_not_told_is_a_fault(demo: ModuleType) -> None:
-    report, seen = healthy(demo)
+def test_a_call_without_the_callers_id_at_the_application_is_a_fault(demo: ModuleType) -> None:
+    report, verified = healthy(demo)
     report["front", "pricing", "grpc"] = demo.Calls(9, 9, 1.0, 2.0, {FRONT: 8}, {}, {})
 
-    [fault] = demo.faults_of_mesh(report, seen)
+    [fault] = demo.mesh_faults(report, verified)
     assert fault.startswith("front → pricing: the application was told 8 times")
 
 
 def test_a_version_that_gets_no_calls_is_a_fault(demo: ModuleType) -> None:
-    report, seen = healthy(demo)
+    report, verified = healthy(demo)
     report["front", "catalogue", "http"].versions.pop("v3")
 
-    assert list(demo.faults_of_mesh(report, seen)) == ["catalogue: v1, v2 answered, not v1, v2, v3"]
+    assert list(demo.mesh_faults(report, verified)) == ["catalogue: v1, v2 answered, not v1, v2, v3"]
 
 
 @pytest.mark.parametrize(
     ("ok", "let_in_is_fault", "refused_is_fault"), [(9, False, True), (8, True, True), (0, True, False)]
 )
-def test_the_outsider_is_either_let_in_or_refused(
+def test_the_caller_outside_of_the_mesh_must_be_accepted_or_refused_as_expected(
     demo: ModuleType, ok: int, let_in_is_fault: bool, refused_is_fault: bool
 ) -> None:
-    report = {edge: demo.Calls(9, ok, None, None, {}, {}, {"closed": 9 - ok}) for edge in demo.VISITS}
+    report = {edge: demo.Calls(9, ok, None, None, {}, {}, {"closed": 9 - ok}) for edge in demo.VISITOR_EDGES}
 
-    assert bool(list(demo.faults_of_visitor(report, refused=False))) is let_in_is_fault
-    assert bool(list(demo.faults_of_visitor(report, refused=True))) is refused_is_fault
-    assert list(demo.faults_of_visitor({}, refused=True))
+    assert bool(list(demo.visitor_faults(report, refused=False))) is let_in_is_fault
+    assert bool(list(demo.visitor_faults(report, refused=True))) is refused_is_fault
+    assert list(demo.visitor_faults({}, refused=True))
 
 
-def test_an_outsider_with_an_identity_is_a_fault(demo: ModuleType) -> None:
-    report = {edge: demo.Calls(9, 9, 1.0, 1.0, {FRONT: 9}, {}, {}) for edge in demo.VISITS}
+def test_an_identity_of_the_caller_outside_of_the_mesh_is_a_fault(demo: ModuleType) -> None:
+    report = {edge: demo.Calls(9, 9, 1.0, 1.0, {FRONT: 9}, {}, {}) for edge in demo.VISITOR_EDGES}
 
-    assert list(demo.faults_of_visitor(report, refused=False))
+    assert list(demo.visitor_faults(report, refused=False))

@@ -1,4 +1,4 @@
-"""Documents that hold together: links lead somewhere, what is generated is up to date, what is named exists."""
+"""Documents are consistent: links have targets, generated parts are up to date, and everything named exists."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=BY_NAME)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_link_targets_exist(document: Path) -> None:
     for link in _LINK.findall(prose(document)):
         if link.startswith(("http://", "https://")):
             continue

@@ -1,11 +1,13 @@
-"""What sidecars answer, as people read it: what decides is named, and the verdict is that of the step that decides."""
+"""The answers of sidecars as steps: each names the object that decides, and the deciding step makes the verdict."""
 
 from __future__ import annotations
 
 import pytest
 
-from nginx_mesh.explain import steps as words
-from nginx_mesh.explain.document import Called, Step, Way
+from nginx_mesh.explain.clientsteps import common_steps, handshake, route_steps, share_of
+from nginx_mesh.explain.document import Callee, Route, Step
+from nginx_mesh.explain.serversteps import server_steps
+from nginx_mesh.explain.verdicts import combined, deciding_step, refusal_text, summary, verdict_of
 from nginx_mesh.protocol.explain import (
     Branch,
     Check,
@@ -45,11 +47,11 @@ def outgoing(*branches: Branch, mode: str = "permissive", split: Split | None = 
 
 
 def common(answer: Outgoing, *, grpc: bool = False) -> list[Step]:
-    return words.outgoing(answer, "10.96.0.1:80", "Service shop/web", "MeshConfig mtls.mode", grpc=grpc)
+    return common_steps(answer, "10.96.0.1:80", "Service shop/web", "MeshConfig mtls.mode", grpc=grpc)
 
 
 def incoming(answer: Incoming, *, tls: bool = True, grpc: bool = False, access: str = "allow") -> list[Step]:
-    return words.incoming(answer, 8080, "MeshConfig mtls.mode", access, ["shop/void"], tls=tls, grpc=grpc)
+    return server_steps(answer, 8080, "MeshConfig mtls.mode", access, ["shop/void"], tls=tls, grpc=grpc)
 
 
 def judged(*, refusal: Refusal | None = None, **more: object) -> Incoming:
@@ -68,8 +70,8 @@ def limit(*, admits: bool = True, wait: int = 0, policy: str = "shop/rl", rate: 
     return Limit(name=policy, ratelimit=policy, rate=rate, burst=2000, delay=0, excess=1500, wait=wait, admits=admits)
 
 
-def test_what_the_mesh_does_not_know_is_refused_in_strict_mode_only() -> None:
-    assert words.verdict(common(outgoing(known=False))) == "allowed"
+def test_an_address_outside_of_the_mesh_is_refused_in_strict_mode_only() -> None:
+    assert verdict_of(common(outgoing(known=False))) == "allowed"
     refused = common(outgoing(known=False, mode="strict"))
     assert (refused[-1].outcome, refused[-1].object, refused[-1].status) == ("refuse", "MeshConfig mtls.mode", None)
 
@@ -79,12 +81,12 @@ def test_an_open_circuit_without_a_fallback_refuses_and_is_named() -> None:
     answer = outgoing(branch(breakers=[circuit], refusal=NONE, endpoints=[]))
     (step,) = (step for step in common(answer) if step.outcome == "refuse")
     assert (step.object, step.status, "for 1.5 s" in step.message) == ("CircuitBreaker shop/cb", 503, True)
-    assert words.way(answer, answer.branches[0], {}, grpc=False) == []
+    assert route_steps(answer, answer.branches[0], {}, grpc=False) == []
     (step,) = (step for step in common(answer, grpc=True) if step.outcome == "refuse")
     assert (step.status, step.grpc_status) == (200, 14)
 
 
-def test_an_open_circuit_with_a_fallback_diverts_and_the_split_is_not_asked() -> None:
+def test_an_open_circuit_with_a_fallback_diverts_and_the_split_does_not_apply() -> None:
     circuit = Circuit(service=WEB.service, state="open", wait=1500, breaker="shop/cb", fallback="shop/other:80")
     split = Split(split="shop/ts", conditional=False, backends=[Share(cluster=WEB.cluster, weight=1)])
     found = common(outgoing(branch(breakers=[circuit], cluster="shop/other:80"), split=split))
@@ -103,22 +105,22 @@ def test_a_half_open_circuit_says_whether_this_would_be_the_trial(state: str, wa
     assert says in common(outgoing(branch(breakers=[circuit])))[-1].message
 
 
-def test_a_backends_own_circuit_is_a_step_of_its_way() -> None:
+def test_the_circuit_of_a_backend_is_a_step_of_its_route() -> None:
     circuit = Circuit(service="shop/v2:80", state="closed", wait=0, breaker="shop/cb2")
     answer = outgoing(branch(breakers=[circuit], cluster="shop/v2:80"))
     assert [step.step for step in common(answer)] == ["destination", "mode"]
-    assert words.way(answer, answer.branches[0], {}, grpc=False)[0].object == "CircuitBreaker shop/cb2"
+    assert route_steps(answer, answer.branches[0], {}, grpc=False)[0].object == "CircuitBreaker shop/cb2"
 
 
-def test_shares_are_those_of_branches_that_can_be_chosen() -> None:
+def test_only_usable_backends_have_a_share() -> None:
     one, two = branch(branches=3, weight=3, usable=True), branch(branches=3, weight=1, usable=True)
     dead = branch(branches=3, weight=6, usable=False)
     answer = outgoing(one, two, dead)
-    assert [words.share(answer, each) for each in answer.branches] == [0.75, 0.25, 0.0]
-    assert words.share(outgoing(branch()), branch()) == 1.0
+    assert [share_of(answer, each) for each in answer.branches] == [0.75, 0.25, 0.0]
+    assert share_of(outgoing(branch()), branch()) == 1.0
 
 
-def test_a_split_tells_whether_it_is_for_the_request() -> None:
+def test_a_split_step_says_whether_the_split_matches_the_request() -> None:
     split = Split(
         split="shop/ts",
         conditional=True,
@@ -133,16 +135,16 @@ def test_a_split_tells_whether_it_is_for_the_request() -> None:
     assert common(outgoing(branch(branches=2), split=split))[-1].outcome == "pass"
 
 
-def test_endpoints_say_by_mtls_or_not_and_which_are_passed_over() -> None:
+def test_endpoints_are_shown_with_their_protocol_and_whether_they_are_passed_over() -> None:
     down = Reached(address="10.0.0.2:8080", tls=False, down=1200)
     answer = outgoing(branch(endpoints=[ENDPOINT, down]))
-    (step,) = words.way(answer, answer.branches[0], {"10.0.0.1:8080": "shop/web-1"}, grpc=False)
+    (step,) = route_steps(answer, answer.branches[0], {"10.0.0.1:8080": "shop/web-1"}, grpc=False)
     assert step.message == (
         "random chooses among 2: shop/web-1 at 10.0.0.1:8080 (mTLS), "
         "10.0.0.2:8080 (plaintext, failed, passed over for 1.2 s)"
     )
     empty = outgoing(branch(refusal=NONE, endpoints=[]))
-    (step,) = words.way(empty, empty.branches[0], {}, grpc=False)
+    (step,) = route_steps(empty, empty.branches[0], {}, grpc=False)
     assert (step.outcome, step.status, step.message) == ("refuse", 503, NONE.reason)
 
 
@@ -156,14 +158,14 @@ def test_a_denial_says_of_each_traffic_target_why_it_does_not_grant() -> None:
     for part in ("shop/other names other callers", "shop/mine names the caller, but", "shop/void grants nothing"):
         assert part in step.message
     step = incoming(judged(refusal=DENIED, restricted=True, targets=targets), grpc=True)[-1]
-    assert (step.status, step.grpc_status, words.answered(step)) == (200, 7, " with gRPC status 7 PERMISSION_DENIED")
+    assert (step.status, step.grpc_status, refusal_text(step)) == (200, 7, " with gRPC status 7 PERMISSION_DENIED")
     plain = judged(refusal=DENIED, restricted=True, targets=targets, peer=None)
     assert "proves no identity" in incoming(plain, tls=False)[-1].message
 
 
 def test_the_mode_that_denies_everything_is_what_decides_where_no_target_is() -> None:
     answer = judged(refusal=DENIED, restricted=True)
-    step = words.incoming(answer, 8080, "x", "deny", [], tls=True, grpc=False)[-1]
+    step = server_steps(answer, 8080, "x", "deny", [], tls=True, grpc=False)[-1]
     assert step.object == "MeshConfig accessControlMode"
 
 
@@ -179,26 +181,26 @@ def test_the_limit_that_refuses_is_the_last_step() -> None:
 def test_the_longest_delay_is_what_delays() -> None:
     limits = [limit(wait=20), limit(wait=500, policy="shop/slow")]
     found = incoming(judged(limits=limits, limited=Limited(ratelimit="shop/slow", wait=500)))
-    assert words.verdict(found) == "allowed"
-    decides = words.deciding(found)
+    assert verdict_of(found) == "allowed"
+    decides = deciding_step(found)
     assert decides is not None
     assert (decides.outcome, decides.object) == ("delay", "RateLimit shop/slow")
-    assert words.summary("allowed", found, []).startswith("allowed, but delayed: delayed by 500 ms")
+    assert summary("allowed", found, []).startswith("allowed, but delayed: delayed by 500 ms")
 
 
 def test_tcp_is_closed_without_a_status() -> None:
     answer = Incoming(version=1, svid_expires=1e12, closed="access denied", restricted=True)
     (step,) = incoming(answer)
     assert (step.step, step.outcome, step.status) == ("access", "refuse", None)
-    assert words.summary("refused", [step], []).startswith("refused, by closing the connection: access denied")
+    assert summary("refused", [step], []).startswith("refused, by closing the connection: access denied")
     passed = incoming(Incoming(version=1, svid_expires=1e12, mtls_mode="permissive", restricted=True, granted="shop/t"))
     assert passed[-1].object == "TrafficTarget shop/t"
 
 
 def test_a_sidecar_without_a_state_refuses() -> None:
     empty = Outgoing(version=0, svid_expires=0)
-    assert words.verdict(common(empty)) == "refused"
-    assert words.verdict(incoming(Incoming(version=0, svid_expires=0))) == "refused"
+    assert verdict_of(common(empty)) == "refused"
+    assert verdict_of(incoming(Incoming(version=0, svid_expires=0))) == "refused"
 
 
 @pytest.mark.parametrize(
@@ -207,27 +209,26 @@ def test_a_sidecar_without_a_state_refuses() -> None:
 )
 def test_the_called_sidecar_must_prove_what_is_expected(proved: str, expires: float, outcome: str) -> None:
     answer = Incoming(version=1, svid_expires=expires, spiffe_id=proved)
-    (step,) = words.handshake("spiffe://a/b", answer, 50)
+    step = handshake("spiffe://a/b", answer, 50)
     assert (step.outcome, step.status) == (outcome, None if outcome == "pass" else 502)
 
 
-def test_ways_that_end_differently_say_which_share_gets_what() -> None:
+def test_the_summary_of_a_mixed_verdict_says_which_share_gets_which_verdict() -> None:
     denied = Step(step="access", outcome="refuse", message="no", status=403)
     fine = Step(step="access", message="it is granted")
 
-    def way(share: float, cluster: str, *called: tuple[str, Step]) -> Way:
-        ends = [Called(pod=pod, pods=1, verdict=words.verdict([step]), steps=[step]) for pod, step in called]
-        return Way(
-            share=share, cluster=cluster, verdict=words.together(each.verdict for each in ends), steps=[], called=ends
-        )
+    def route(share: float, cluster: str, *called: tuple[str, Step]) -> Route:
+        callees = [Callee(pod=pod, pods=1, verdict=verdict_of([step]), steps=[step]) for pod, step in called]
+        verdict = combined(callee.verdict for callee in callees)
+        return Route(share=share, cluster=cluster, verdict=verdict, steps=[], callees=callees)
 
-    ways = [way(0.9, "shop/a:80", ("shop/a-1", fine)), way(0.1, "shop/b:80", ("shop/b-1", denied))]
-    assert words.together(each.verdict for each in ways) == "mixed"
-    assert words.summary("mixed", [], ways) == (
+    routes = [route(0.9, "shop/a:80", ("shop/a-1", fine)), route(0.1, "shop/b:80", ("shop/b-1", denied))]
+    assert combined(each.verdict for each in routes) == "mixed"
+    assert summary("mixed", [], routes) == (
         "it depends: 90 % of requests to shop/a:80: allowed, 10 % of requests to shop/b:80: refused with 403: no"
     )
-    pods = [way(1.0, "shop/a:80", ("shop/a-1", fine), ("shop/a-2", denied))]
+    pods = [route(1.0, "shop/a:80", ("shop/a-1", fine), ("shop/a-2", denied))]
     assert pods[0].verdict == "mixed"
-    assert words.summary("mixed", [], pods) == (
+    assert summary("mixed", [], pods) == (
         "it depends: some, at shop/a-1: allowed, some, at shop/a-2: refused with 403: no"
     )

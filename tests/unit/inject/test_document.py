@@ -38,6 +38,31 @@ def test_pods_of_workloads_are_injected_and_labelled(kind: str) -> None:
     assert [outcome.object for outcome in result.outcomes if outcome.injected] == [f"{kind} shop/web"]
 
 
+def test_pods_of_a_cron_job_are_injected_and_not_labelled_as_its_own() -> None:
+    job: Raw = {"metadata": {"labels": {"of": "job"}}, "spec": {"template": template(), "backoffLimit": 2}}
+    document = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "nightly", "namespace": "shop"},
+        "spec": {"schedule": "0 3 * * *", "jobTemplate": job},
+    }
+    result = inject_document(document, SETTINGS)
+    made = result.document["spec"]["jobTemplate"]["spec"].pop("template")
+    assert [one["name"] for one in made["spec"]["containers"]] == ["app", "nginx-mesh-sidecar"]
+    assert not any(key.startswith("nsm.nginx.com/") for key in made["metadata"]["labels"])
+    assert [outcome.object for outcome in result.outcomes if outcome.injected] == ["CronJob shop/nightly"]
+    del job["spec"]["template"]
+    assert result.document == document
+
+
+def test_what_is_wrong_in_a_cron_job_is_named_by_its_path() -> None:
+    spec = {"containers": [{"name": "nginx-mesh-sidecar"}]}
+    job = {"spec": {"template": {"spec": spec}}}
+    document = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "a"}, "spec": {"jobTemplate": job}}
+    with pytest.raises(FieldError, match=r"^spec\.jobTemplate\.spec\.template\.spec\.containers"):
+        inject_document(document, SETTINGS)
+
+
 def test_a_pod_is_injected() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}}
     assert len(inject_document(pod, SETTINGS).document["spec"]["containers"]) == 2
@@ -47,7 +72,6 @@ def test_a_pod_is_injected() -> None:
     "document",
     [
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": "not ours to judge"}},
-        {"apiVersion": "batch/v1", "kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": template()}}}},
         {"anything": "else"},
     ],
 )

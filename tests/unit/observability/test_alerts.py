@@ -1,4 +1,4 @@
-"""Alerts fire for what they are about, after the time that they say, and for nothing less."""
+"""Alerts fire at their threshold and after their duration, and not before."""
 
 from __future__ import annotations
 
@@ -135,23 +135,23 @@ def firing(minute: int, *alerts: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
-def test_an_alert_fires_in_its_time(tmp_path: Path, case: Case) -> None:
+def test_an_alert_fires_after_its_duration(tmp_path: Path, case: Case) -> None:
     alert = f'alertname="{case.alert}",{case.labels}'
     run(tmp_path, case.series, promql_expr_test=[firing(case.before), firing(case.fires, alert)])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
-def test_nothing_fires_for_less(tmp_path: Path, case: Case) -> None:
+def test_no_alert_fires_below_its_threshold(tmp_path: Path, case: Case) -> None:
     run(tmp_path, case.quiet, promql_expr_test=[firing(minute) for minute in range(1, 195, 6)])
 
 
-def test_every_alert_is_tested_and_says_what_it_is_about() -> None:
+def test_every_alert_is_tested_and_has_a_summary_and_a_description() -> None:
     rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
     assert sorted(rule["alert"] for rule in rules) == sorted(case.alert for case in CASES)
     assert all(set(rule["annotations"]) == {"summary", "description"} for rule in rules)
 
 
-def test_an_alert_says_how_bad_it_is(tmp_path: Path) -> None:
+def test_an_alert_has_a_severity_and_names_what_it_is_about(tmp_path: Path) -> None:
     wanted = {
         "exp_labels": {"dst_namespace": "shop", "dst_service": "db", "severity": "critical"},
         "exp_annotations": {

@@ -1,4 +1,4 @@
-"""Prometheus takes our scrape configurations, and names sidecars as they name themselves."""
+"""Prometheus accepts our scrape configurations, and its labels agree with those of the sidecars' own metrics."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def scraped(directory: Path, pod: dict[str, Any]) -> list[dict[str, str]]:
     return [target["labels"] for target in targets if target["labels"]]
 
 
-def test_prometheus_takes_the_configuration_for_a_local_mesh() -> None:
+def test_prometheus_accepts_the_configuration_for_a_local_mesh() -> None:
     promtool("check", "config", PROMETHEUS / "local.yaml")
 
 
@@ -94,7 +94,7 @@ def test_in_a_cluster_a_sidecar_has_the_labels_that_the_mesh_gives_it(tmp_path: 
     assert workload.metric_labels["deployment"] == "web"
 
 
-def test_in_a_cluster_what_has_no_sidecar_or_has_finished_is_not_scraped(tmp_path: Path) -> None:
+def test_in_a_cluster_pods_without_a_sidecar_and_finished_pods_are_not_scraped(tmp_path: Path) -> None:
     assert scraped(tmp_path, POD) == []
     pod = inject_pod(POD, {}, InjectSettings(), explicit=True).pod
     assert scraped(tmp_path, {**pod, "status": {**POD["status"], "phase": "Succeeded"}}) == []

@@ -1,4 +1,4 @@
-"""`promtool check metrics`, for what a process exposes."""
+"""`promtool check metrics` for the metrics of a process."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ async def test_readyz_does_not_wait_for_a_part_that_hangs(tmp_path: Path, monkey
     assert (code, said["parts"]["datastore"]) == (503, "it says nothing within 0 s")
 
 
-async def test_readyz_is_200_only_when_all_are_ready_and_healthz_does_not_ask(tmp_path: Path) -> None:
+async def test_readyz_is_200_only_when_all_parts_are_ready_and_healthz_checks_none(tmp_path: Path) -> None:
     assert await answer("/readyz", {"store": lambda: ""}, tmp_path) == (200, {"ready": True, "parts": {"store": "ok"}})
     assert await answer("/healthz", {"other": broken}, tmp_path) == (200, {"status": "ok"})
 
@@ -77,7 +77,7 @@ class Measured(Collector):
         yield GaugeMetricFamily("nginx_mesh_test_things", "Things.", value=self.value)
 
 
-async def test_metrics_have_what_was_counted_and_what_is_measured_now(tmp_path: Path) -> None:
+async def test_metrics_have_counters_and_the_values_of_collectors(tmp_path: Path) -> None:
     measured = Measured()
     for value in (3, 4):
         measured.value = value

@@ -11,7 +11,7 @@ from nginx_mesh.support.archive import Archive
 from nginx_mesh.support.redaction import Scrubber
 
 
-def test_what_goes_in_is_scrubbed_and_only_the_owner_may_read_it(tmp_path: Path) -> None:
+def test_entries_are_scrubbed_and_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / "package.tar.gz"
     with Archive(path, "package") as archive:
         archive.scrubber = Scrubber(["hunter2-hunter2"])

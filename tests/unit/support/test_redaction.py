@@ -1,4 +1,4 @@
-"""No secret passes, and what helps does."""
+"""Secrets are removed, and useful data stays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoded(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, form: serializa
 
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 @pytest.mark.parametrize("kind", KEYS)
-def test_private_keys_are_taken_out_of_any_text(kind: str, form: serialization.PrivateFormat) -> None:
+def test_private_keys_are_removed_from_any_text(kind: str, form: serialization.PrivateFormat) -> None:
     pem, der = encoded(KEYS[kind], form, True), encoded(KEYS[kind], form, False)
     body = "".join(pem.splitlines()[1:-1])
     for text in (
@@ -70,7 +70,7 @@ def test_certificates_and_identifiers_stay() -> None:
         "DB_PASSWORD=SECRET",
     ],
 )
-def test_what_looks_like_a_secret_is_taken_out(text: str) -> None:
+def test_text_that_looks_like_a_secret_is_removed(text: str) -> None:
     scrubbed = Scrubber().text(text)
     assert "SECRET" not in scrubbed and "U0VDUkVU" not in scrubbed
     assert "<redacted>" in scrubbed
@@ -87,25 +87,25 @@ def test_log_lines_without_secrets_stay_as_they_are() -> None:
 SECRET = {"kind": "Secret", "metadata": {"name": "s"}, "data": {"p": base64.b64encode(b"hunter2-hunter2").decode()}}
 
 
-def test_known_secrets_are_taken_out_wherever_they_stand_encoded_or_not() -> None:
+def test_known_secrets_are_removed_wherever_they_occur_encoded_or_not() -> None:
     scrubber = Scrubber(secrets_of([SECRET]))
     assert scrubber.text("the app says hunter2-hunter2!") == "the app says <redacted>!"
     assert base64.b64encode(b"hunter2-hunter2").decode() not in scrubber.text(json.dumps(SECRET))
 
 
-def test_a_secret_of_several_lines_is_taken_out_line_by_line() -> None:
+def test_a_secret_of_several_lines_is_removed_line_by_line() -> None:
     secret = {"kind": "Secret", "metadata": {}, "stringData": {"file": "first-line-1\nsecond-line\n"}}
     assert Scrubber(secrets_of([secret])).text("x second-line y first-line-1") == "x <redacted> y <redacted>"
 
 
-def test_known_secrets_are_taken_out_as_json_and_urls_write_them() -> None:
+def test_known_secrets_are_removed_as_json_and_urls_encode_them() -> None:
     known = 'quote"back\\slash é'
     scrubber = Scrubber([known])
     for text in (json.dumps({"a": known}, ensure_ascii=False), "/?q=quote%22back%5Cslash%20%C3%A9", known):
         assert "slash" not in scrubber.text(text)
 
 
-def test_variables_that_sound_or_look_secret_are_known_and_addresses_are_not() -> None:
+def test_variables_with_secret_names_or_values_are_secrets_and_addresses_are_not() -> None:
     values = {
         "DB_PASSWORD": "simple-word",
         "T": "aJ0intT0ken_0123456789",
@@ -117,7 +117,7 @@ def test_variables_that_sound_or_look_secret_are_known_and_addresses_are_not() -
     assert secrets_of([pod]) == {"simple-word", "aJ0intT0ken_0123456789"}
 
 
-def test_documents_lose_what_is_secret_by_its_place_and_keep_their_shape() -> None:
+def test_documents_lose_their_secret_fields_and_keep_their_shape() -> None:
     container = {
         "name": "app",
         "image": "app:1",
@@ -169,7 +169,7 @@ def test_any_document_can_be_redacted(value: object) -> None:
 
 
 @given(st.text(), st.lists(st.text(min_size=6)))
-def test_known_secrets_never_pass(text: str, secrets: list[str]) -> None:
+def test_no_text_keeps_a_known_secret(text: str, secrets: list[str]) -> None:
     scrubbed = Scrubber(secrets).text(text + "".join(secrets))
     for secret in secrets:
         for line in secret.splitlines():

@@ -1,4 +1,4 @@
-"""`nginx-mesh-metrics` as a process, with a CA that it serves by and one of front proxies."""
+"""Runs `nginx-mesh-metrics` as a process, with a CA for its certificate and a CA for front proxies."""
 
 from __future__ import annotations
 

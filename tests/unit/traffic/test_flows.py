@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.traffic.exposition import BREAKER, LATENCY, MTLS, RESPONSES, Exposed, ExpositionError, Series, read
+from nginx_mesh.traffic.exposition import BREAKER, LATENCY, MTLS, RESPONSES, Exposition, ExpositionError, Series, read
 from nginx_mesh.traffic.flows import Counts, Flow, flows
 from nginx_mesh.traffic.measure import KINDS, Measured, Question, Reference, measure
 
@@ -32,7 +32,7 @@ def flow(source: str, destination: str, success: int, failure: int = 0, served_b
     )
 
 
-def test_what_a_sidecar_exposes_is_read() -> None:
+def test_an_exposition_is_read() -> None:
     text = f"""# HELP {RESPONSES} Responses of an endpoint by class.
 # TYPE {RESPONSES} counter
 {RESPONSES}{{code="2xx",dst_pod="b",pod="a \\"x\\\\"}} 5
@@ -53,16 +53,16 @@ process_start_time_seconds 1700000000
         series(MTLS, pod="a"): 5,
     }
     breakers = {series(BREAKER, breaker="shop/web", pod="a", upstream="shop/web:80"): 1}
-    assert read(text) == Exposed(counters, 1_700_000_000, breakers)
+    assert read(text) == Exposition(counters, 1_700_000_000, breakers)
 
 
 @given(st.text(max_size=200))
-def test_garbage_is_an_error_or_nothing(text: str) -> None:
+def test_a_malformed_exposition_is_an_error_or_has_no_counters(text: str) -> None:
     with suppress(ExpositionError):
-        assert read(text) == Exposed({})
+        assert read(text) == Exposition({})
 
 
-def test_series_of_one_pair_are_one_flow() -> None:
+def test_all_series_between_two_pods_are_one_flow() -> None:
     ends = {"pod": "a", "namespace": "n", "dst_pod": "b", "dst_namespace": "m"}
     (found,) = flows(
         [
@@ -81,11 +81,11 @@ def test_series_of_one_pair_are_one_flow() -> None:
     )
 
 
-def test_a_quantile_of_nothing_is_nothing() -> None:
+def test_without_requests_there_is_no_quantile() -> None:
     assert Counts().quantile(0.5) is None
 
 
-def test_quantiles_are_linear_within_a_bucket() -> None:
+def test_quantiles_are_interpolated_linearly_within_a_bucket() -> None:
     counts = Counts(latency={10: 50, 20: 100, math.inf: 100})
     assert counts.quantile(0.5) == 10
     assert counts.quantile(0.75) == 15
@@ -119,7 +119,7 @@ def test_totals_are_by_resource_and_direction() -> None:
     ]
 
 
-def test_edges_are_by_peer_and_workloads_see_workloads_of_every_kind() -> None:
+def test_edges_are_by_peer_and_peers_of_a_workload_are_of_every_kind() -> None:
     found = [flow("n/a", "n/b", 5), flow("n/a", "n/db", 2, served_by="statefulset"), flow("m/x", "n/a", 1, 1)]
     a = Reference("Deployment", "n", "a")
     assert measure(found, Question(KINDS["deployments"], "n", "a", edges=True)) == [

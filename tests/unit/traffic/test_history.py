@@ -1,4 +1,4 @@
-"""What was added to counters within a window."""
+"""Increases of counters within a window."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ def added(history: History, now: float, window: float = 30) -> dict[Series, floa
     return dict(history.increases(now, window))
 
 
-def test_the_first_scrape_says_nothing() -> None:
+def test_the_first_scrape_is_no_increase() -> None:
     history = History(30)
     history.record("pod", 0, {A: 100})
     assert added(history, 1) == {}
 
 
-def test_the_first_scrape_of_a_process_that_began_within_the_window_says_all() -> None:
+def test_the_first_scrape_counts_when_the_process_started_within_the_window() -> None:
     history = History(30)
-    history.record("pod", 100, {A: 3}, since=90)
+    history.record("pod", 100, {A: 3}, started=90)
     assert added(history, 101) == {A: 3}
-    history.record("old", 100, {B: 1000}, since=2)
-    history.record("old", 105, {B: 1001}, since=2)
+    history.record("old", 100, {B: 1000}, started=2)
+    history.record("old", 105, {B: 1001}, started=2)
     assert added(history, 105)[B] == 1
 
 
-def test_a_process_that_began_anew_is_told_by_its_start() -> None:
+def test_a_restart_is_recognized_by_the_start_time() -> None:
     history = History(30)
-    history.record("pod", 100, {A: 3}, since=90)
-    history.record("pod", 110, {A: 5}, since=105)
+    history.record("pod", 100, {A: 3}, started=90)
+    history.record("pod", 110, {A: 5}, started=105)
     assert added(history, 110) == {A: 3 + 5}
 
 
-def test_a_series_that_appears_later_began_at_zero() -> None:
+def test_a_series_that_is_new_in_a_later_scrape_began_at_zero() -> None:
     history = History(30)
     history.record("pod", 0, {A: 100})
     history.record("pod", 5, {A: 100, B: 7})
     assert added(history, 6) == {B: 7}
 
 
-def test_a_counter_that_became_less_began_anew() -> None:
+def test_a_counter_that_became_less_was_restarted_at_zero() -> None:
     history = History(30)
     for when, value in ((0, 100), (5, 110), (10, 4), (15, 6)):
         history.record("pod", when, {A: value})
     assert added(history, 15) == {A: 10 + 4 + 2}
 
 
-def test_what_is_older_than_the_window_does_not_count() -> None:
+def test_increases_before_the_window_do_not_count() -> None:
     history = History(30)
     for when in range(0, 100, 5):
         history.record("pod", when, {A: when})
@@ -64,7 +64,7 @@ def test_what_is_older_than_the_window_does_not_count() -> None:
     assert added(history, 200) == {}
 
 
-def test_sources_that_are_gone_are_forgotten() -> None:
+def test_sources_that_are_not_retained_are_forgotten() -> None:
     history = History(30)
     for pod in ("one", "other"):
         history.record(pod, 0, {A: 0})
@@ -74,7 +74,7 @@ def test_sources_that_are_gone_are_forgotten() -> None:
 
 
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=50))
-def test_a_counter_that_only_grows_adds_up_to_its_difference(steps: list[int]) -> None:
+def test_the_increase_of_a_growing_counter_is_its_difference(steps: list[int]) -> None:
     history, value = History(1000), 0
     for when, step in enumerate(steps):
         value += step
@@ -90,7 +90,7 @@ def test_memory_is_bounded_by_the_window(scrapes: int, keep: int) -> None:
     assert len(history._scrapes["pod"]) <= keep + 2
 
 
-def test_rates_are_by_the_time_that_was_really_counted() -> None:
+def test_rates_are_per_second_between_the_scrapes_of_a_source() -> None:
     history = History(30)
     for when, value in ((0, 100), (4, 120), (10, 150)):
         history.record("pod", when, {A: value})
@@ -102,7 +102,7 @@ def test_rates_are_by_the_time_that_was_really_counted() -> None:
     assert dict(history.rates_of("nobody", 11, 30)) == {}
 
 
-def test_a_copy_stays_as_it_was() -> None:
+def test_a_copy_does_not_change_with_the_original() -> None:
     history = History(30)
     history.record("pod", 0, {A: 100})
     history.record("pod", 5, {A: 110})
@@ -116,7 +116,9 @@ def test_a_copy_stays_as_it_was() -> None:
 @given(
     st.lists(st.dictionaries(st.sampled_from([A, B, ("c", ())]), st.integers(0, 5)), min_size=1, max_size=12), st.data()
 )
-def test_whatever_comes_and_goes_every_step_counts(scrapes: list[dict[Series, float]], data: st.DataObject) -> None:
+def test_increases_are_the_sum_over_all_scrapes_whatever_series_come_and_go(
+    scrapes: list[dict[Series, float]], data: st.DataObject
+) -> None:
     history = History(100)
     for when, counters in enumerate(scrapes):
         history.record("pod", when, counters)

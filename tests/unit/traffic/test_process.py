@@ -1,4 +1,4 @@
-"""`nginx-mesh-metrics` as a process: who is answered, by which certificate, and what is said without a Prometheus."""
+"""`nginx-mesh-metrics` as a process: authentication, certificates, and errors without a Prometheus."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BASE = f"/apis/{API_VERSION}"
 OTHER = "127.0.0.8"
 
 
-async def test_the_front_proxy_alone_is_answered(tmp_path: Path) -> None:
+async def test_only_the_front_proxy_gets_metrics(tmp_path: Path) -> None:
     server = Server(tmp_path)
     server.issue("other", server.proxies, OTHER)
     server.issue("forged", WebCa(tmp_path, "forgers"), PROXY)
@@ -54,7 +54,7 @@ async def test_the_front_proxy_alone_is_answered(tmp_path: Path) -> None:
         assert (status, said["kind"], said["reason"]) == (404, "Status", "NotFound")
 
 
-async def test_who_watches_over_it_needs_no_certificate(tmp_path: Path) -> None:
+async def test_health_readiness_and_own_metrics_need_no_client_certificate(tmp_path: Path) -> None:
     server = Server(tmp_path)
     async with server.running():
         assert (await server.get("/healthz"))[:2] == (200, {"status": "ok"})
@@ -69,7 +69,7 @@ async def test_who_watches_over_it_needs_no_certificate(tmp_path: Path) -> None:
         assert float(expiry.split()[1]) == shown.not_valid_after_utc.timestamp()
 
 
-async def test_changed_files_are_taken_up_and_broken_ones_are_not(tmp_path: Path) -> None:
+async def test_changed_certificate_files_are_loaded_and_broken_ones_are_not(tmp_path: Path) -> None:
     server = Server(tmp_path)
     async with server.running():
         serial = (await server.get("/healthz"))[2].serial_number
@@ -93,7 +93,7 @@ async def test_changed_files_are_taken_up_and_broken_ones_are_not(tmp_path: Path
             await server.get(BASE, "proxy")
 
 
-async def test_the_mesh_s_ca_gives_the_certificate_and_renews_it(tmp_path: Path) -> None:
+async def test_the_workload_api_gives_the_certificate_and_renews_it(tmp_path: Path) -> None:
     server = Server(tmp_path)
     workload = Workload(Domain(), "/ns/nginx-mesh/sa/nginx-mesh-metrics")
     socket = Path("/tmp") / f"nsm-{secrets.token_hex(4)}.sock"  # noqa: S108 - the name of a socket is short
@@ -121,7 +121,7 @@ async def test_the_mesh_s_ca_gives_the_certificate_and_renews_it(tmp_path: Path)
 @pytest.mark.parametrize(
     ("gone", "flag"), [("proxies.pem", "--requestheader-client-ca-file"), ("tls.key", "--tls-cert-file")]
 )
-def test_it_does_not_begin_without_its_files(tmp_path: Path, gone: str, flag: str) -> None:
+def test_the_server_does_not_start_with_unusable_files(tmp_path: Path, gone: str, flag: str) -> None:
     server = Server(tmp_path)
     (tmp_path / gone).write_text("")
     done = subprocess.run([*PROCESS, *server.arguments()], capture_output=True, text=True, check=False, timeout=60)
@@ -137,7 +137,7 @@ CERTIFICATE: dict[str, Any] = {
 NOW = ssl.cert_time_to_seconds("Nov 24 21:59:59 2026 GMT")
 
 
-def test_the_first_header_names_the_user() -> None:
+def test_the_user_is_in_the_first_header_that_is_present() -> None:
     proxy = FrontProxy(frozenset(["front-proxy-client"]), ("X-Remote-User", "X-User"))
     assert proxy.user(CERTIFICATE, {"X-Remote-User": "jane", "X-User": "joe"}, NOW) == "jane"
     assert proxy.user(CERTIFICATE, {"X-User": "joe"}, NOW) == "joe"
@@ -155,6 +155,6 @@ def test_the_first_header_names_the_user() -> None:
         ({**CERTIFICATE, "subject": ((("commonName", "front-proxy-client\0x"),),)}, NOW),
     ],
 )
-def test_a_certificate_that_is_not_right_is_no_certificate(certificate: Any, now: float) -> None:
+def test_a_client_certificate_that_is_not_allowed_is_refused(certificate: Any, now: float) -> None:
     with pytest.raises(UnauthorizedError):
         FrontProxy(frozenset(["front-proxy-client"])).user(certificate, USER, now)

@@ -1,4 +1,4 @@
-"""A Prometheus that is slow, wrong, hostile or gone: a clear error, never anything else."""
+"""A Prometheus that is slow, wrong, hostile or gone gives a clear error, and nothing else."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_flows_are_read(serve: Serve) -> None:
         (vector(), 200, "has metrics of no sidecar: does it scrape them?"),
     ],
 )
-async def test_what_is_no_answer_is_said(serve: Serve, text: str | bytes, status: int, reason: str) -> None:
+async def test_a_malformed_response_is_a_clear_error(serve: Serve, text: str | bytes, status: int, reason: str) -> None:
     client = await serve(saying(text, status))
     with pytest.raises(SourceError) as caught:
         await client.flows(ASKED)
@@ -99,7 +99,7 @@ async def test_redirects_are_not_followed(serve: Serve) -> None:
     assert followed == [""]
 
 
-async def test_one_that_is_slow_is_not_waited_for(serve: Serve) -> None:
+async def test_a_slow_prometheus_is_an_error_after_the_timeout(serve: Serve) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -113,7 +113,7 @@ async def test_one_that_is_slow_is_not_waited_for(serve: Serve) -> None:
         await client.flows(ASKED)
 
 
-async def test_one_that_never_ends_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_above_the_size_limit_is_an_error(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prometheus, "_MAX_ANSWER", 1 << 20)
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -127,7 +127,7 @@ async def test_one_that_never_ends_is_cut_off(serve: Serve, monkeypatch: pytest.
         await client.flows(ASKED)
 
 
-async def test_one_that_is_gone_is_said() -> None:
+async def test_an_unreachable_prometheus_is_an_error() -> None:
     client = Prometheus(HostPort("127.0.0.1", unused_port()))
     with pytest.raises(SourceError, match="does not answer: Connection refused"):
         await client.flows(ASKED)

@@ -1,4 +1,4 @@
-"""Traffic by PromQL: promtool says what the queries give, for series that are made here."""
+"""Flows by PromQL: promtool evaluates the queries for series that the tests make."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def gives(directory: Path, question: Question, series: dict[str, str], wanted: d
         pytest.param("0 9 9 9 9 9 stale", {UP: "1x7"}, None, id="nothing of a sidecar that has gone"),
     ],
 )
-def test_a_window_holds(tmp_path: Path, responses: str, others: dict[str, str], added: float | None) -> None:
+def test_the_query_gives_the_increases_within_the_window(
+    tmp_path: Path, responses: str, others: dict[str, str], added: float | None
+) -> None:
     series = {RESPONSE: responses, "nginxplus_state_version": "1x7", **others}
     row = '{code="2xx",counter="responses",namespace="shop",deployment="web",dst_namespace="shop"}'
     gives(tmp_path, DEPLOYMENTS, series, SIDECARS if added is None else SIDECARS | {row: added})
@@ -78,14 +80,14 @@ def test_a_window_holds(tmp_path: Path, responses: str, others: dict[str, str], 
         ),
     ],
 )
-def test_only_what_is_asked_is_asked_of_prometheus(tmp_path: Path, question: Question, rows: set[str]) -> None:
+def test_the_query_selects_only_the_resources_in_question(tmp_path: Path, question: Question, rows: set[str]) -> None:
     bucket = RESPONSE.replace(RESPONSES, LATENCY).replace('code="2xx"', 'code="200",le="5"')
     series = {RESPONSE: "0+2x7", bucket: "0+1x7", UP: "1x7", "nginxplus_state_version": "1x7"}
     wanted = SIDECARS | {f'{{code="2xx",counter="responses",{row}}}': 6.0 for row in rows}
     gives(tmp_path, question, series, wanted | {f'{{le="5",counter="latency",{row}}}': 3.0 for row in rows})
 
 
-def test_both_ends_of_a_call_to_oneself_are_one_flow(tmp_path: Path) -> None:
+def test_a_call_of_a_workload_to_itself_is_one_flow(tmp_path: Path) -> None:
     own = RESPONSE.replace("dst_pod", "dst_deployment").replace('"db-1"', '"web"')
     row = '{code="2xx",counter="responses",namespace="shop",deployment="web",dst_namespace="shop",dst_deployment="web"}'
     series = {own: "0+1x7", UP: "1x7", "nginxplus_state_version": "1x7"}
@@ -107,7 +109,7 @@ def test_rows_become_flows() -> None:
     assert read(rows) == [Flow(source, destination, Counts(8, 2, {5.0: 9, math.inf: 10}, unanswered=2))]
 
 
-def test_a_prometheus_without_sidecars_is_told_from_a_mesh_without_traffic() -> None:
+def test_a_prometheus_without_sidecars_is_distinguished_from_a_mesh_without_traffic() -> None:
     assert read([({"counter": "sidecars"}, 3.0)]) == []
     assert read([]) is None
 
@@ -122,19 +124,19 @@ def test_a_prometheus_without_sidecars_is_told_from_a_mesh_without_traffic() -> 
         ({"namespace": "shop"}, 1.0),
     ],
 )
-def test_what_was_not_asked_for_is_no_answer(row: tuple[dict[str, str], float]) -> None:
+def test_a_row_that_the_query_does_not_give_is_an_error(row: tuple[dict[str, str], float]) -> None:
     with pytest.raises(ValueError, match=r"."):
         read([row])
 
 
 @pytest.mark.parametrize("name", ['web"} or up{x="', "web\n", "a\\", "ü", "x" * 300, "-", "../etc"])
-def test_what_cannot_be_a_name_is_not_asked_for(name: str) -> None:
+def test_a_text_that_cannot_be_a_name_is_not_put_in_a_query(name: str) -> None:
     assert not can_exist(Question(KINDS["pods"], "shop", name))
     assert not can_exist(Question(KINDS["pods"], name, ""))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-def test_no_text_leaves_its_quotes(text: str) -> None:
+def test_a_quoted_text_cannot_end_its_string_literal(text: str) -> None:
     written = quoted(text)
     assert (written[0], written[-1]) == ('"', '"')
     assert "\n" not in written

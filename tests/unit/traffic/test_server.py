@@ -46,7 +46,7 @@ async def get(client: Client, path: str, status: int = 200) -> Any:
         return await answer.json()
 
 
-async def test_an_edge_is_said_as_the_interface_says_it(client: Client) -> None:
+async def test_an_edge_has_the_form_of_the_smi_specification(client: Client) -> None:
     path = f"{BASE}/namespaces/default/deployments/reviews/edges"
     assert await get(client, path) == {
         "kind": "TrafficMetricsList",
@@ -103,13 +103,13 @@ async def test_lists(client: Client, path: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nodes", "/namespaces/default/services", "/namespaces/default/namespaces", "/a/b"])
-async def test_what_there_is_not_is_a_status(client: Client, path: str) -> None:
+async def test_an_unknown_path_is_a_status_error(client: Client, path: str) -> None:
     status = await get(client, BASE + path, 404)
     assert (status["kind"], status["reason"], status["code"]) == ("Status", "NotFound", 404)
 
 
 @pytest.mark.parametrize("client", ["Prometheus does not answer"], indirect=True)
-async def test_a_source_that_fails_is_a_status(client: Client) -> None:
+async def test_a_source_that_fails_is_a_status_error(client: Client) -> None:
     status = await get(client, f"{BASE}/namespaces", 503)
     assert (status["reason"], status["message"]) == ("ServiceUnavailable", "Prometheus does not answer")
 

@@ -9,28 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import annotations as mesh
-from ..core import (
-    ConfigMap,
-    DaemonSet,
-    Deployment,
-    EndpointSlice,
-    Job,
-    LabelSelector,
-    Namespace,
-    Pod,
-    PodTemplateSpec,
-    ReplicaSet,
-    ReplicationController,
-    Secret,
-    Service,
-    ServicePort,
-    StatefulSet,
-)
+from ..cluster import Namespace
+from ..config import ConfigMap, Secret
 from ..errors import FieldError, join, step
 from ..meta import Object
 from ..names import data_key, label_name, label_value, port_name, port_number, qualified_key
 from ..nsm import CircuitBreaker, MeshConfig, MeshConfigClass, RateLimit
+from ..pods import Pod, PodTemplateSpec
+from ..selectors import LabelSelector
+from ..services import EndpointSlice, Service, ServicePort
 from ..smi import HTTPRouteGroup, TrafficSplit, TrafficTarget
+from ..workloads import DaemonSet, Deployment, Job, ReplicaSet, ReplicationController, StatefulSet
 from . import pods, policies
 from .checks import Errors, at, at_least, labels, must, one_of, unique
 from .metadata import metadata

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .. import annotations as mesh
-from ..core import Container, EnvVar, HTTPGetAction, PodSpec, PodTemplateSpec, Probe, TCPSocketAction, Volume
+from ..containers import Container, EnvVar, HTTPGetAction, Probe, TCPSocketAction
 from ..errors import FieldError
 from ..meta import ObjectMeta
 from ..names import data_key, http_token, label_name, port_name, port_number, subdomain_name
+from ..pods import PodSpec, PodTemplateSpec
+from ..volumes import Volume
 from .checks import Errors, at, at_least, labels, must, one_of, unique
 from .metadata import annotation_keys
 
@@ -106,9 +108,16 @@ def _env(variable: EnvVar) -> Errors:
         return
     if variable.value:
         yield FieldError("valueFrom", "cannot stand beside value")
-    given = [source.config_map_key_ref, source.secret_key_ref, source.field_ref]
+    given = [
+        source.config_map_key_ref,
+        source.secret_key_ref,
+        source.field_ref,
+        source.resource_field_ref,
+        source.file_key_ref,
+    ]
     if sum(one is not None for one in given) != 1:
-        yield FieldError("valueFrom", "must have one of configMapKeyRef, secretKeyRef and fieldRef")
+        choices = "configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef and fileKeyRef"
+        yield FieldError("valueFrom", f"must have one of {choices}")
 
 
 def _mounts(container: Container, volumes: set[str]) -> Errors:

@@ -6,21 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .. import annotations as mesh
-from ..core import (
-    Container,
-    DaemonSet,
-    Deployment,
-    Job,
-    Namespace,
-    Pod,
-    PodSpec,
-    ReplicaSet,
-    ReplicationController,
-    StatefulSet,
-)
+from ..cluster import Namespace
+from ..containers import Container
 from ..errors import FieldError
 from ..loaded import LoadedObject, ManifestError
 from ..meta import Object, ObjectKey
+from ..pods import Pod, PodSpec
+from ..workloads import DaemonSet, Deployment, Job, ReplicaSet, ReplicationController, StatefulSet
 from .checks import Errors, at, unique
 from .pods import all_containers
 

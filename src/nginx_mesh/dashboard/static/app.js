@@ -1,149 +1,206 @@
-// The frame of all pages: which is shown, where its facts come from, and what is missing.
+// The frame of all pages: it chooses the page, fetches the data that the page shows, and tells when data is missing.
 import { h, render } from "./dom.js";
 import * as events from "./events.js";
 import * as format from "./format.js";
 import * as graph from "./graph.js";
 import { icon } from "./icons.js";
-import * as words from "./words.js";
+import * as messages from "./messages.js";
 import * as workload from "./workload.js";
 import * as workloads from "./workloads.js";
 
-const PERIOD = 2000;
+const PERIOD = 2000;    // milliseconds between two requests for data
+const ANNOUNCEMENTS = 5;        // are kept for screen readers
 const main = document.getElementById("main");
 const live = document.getElementById("live");
 const announcer = document.getElementById("announcer");
 
-let page = null;        // what is shown
-let data = null;        // its facts, the newest that there are
-let overview = null;    // the newest graph: the banner is about it on every page
-let problem = null;     // why there are no newer ones
-let seen = 0;           // when there were, on this page's clock
+let page = null;        // the page that is shown
+let data = null;        // its data, the newest that there is
+let overview = null;    // the newest graph: every page has its warnings
+let problem = null;     // the Problem why there is no newer data
+let updated = 0;        // when the newest data came, on the browser's clock
 let timer = 0;
 
-function parse() {
-  const [route, search = ""] = location.hash.replace(/^#/, "").split("?");
-  const parts = route.split("/").filter(Boolean).map((part) => {
-    try {
-      return decodeURIComponent(part);
-    } catch {
-      return part;
+/** Data is missing. `missing` is "server", "daemon", "object" (there is no such workload) or "page". */
+class Problem extends Error {
+  constructor(missing, { message = "", mesh = "" } = {}) {
+    super(message);
+    this.missing = missing;
+    this.mesh = mesh;
+  }
+
+  /** Whether it is this object alone that is missing, and the rest of the mesh is known. */
+  get isAboutObject() {
+    return this.missing === "object";
+  }
+
+  /** What is missing, and what to do about it. */
+  get text() {
+    if (this.missing === "server") {
+      return "The dashboard's own server does not answer. Start it again with “nginx-meshctl dashboard”; "
+        + "this page goes on by itself then.";
     }
-  });
+    if (this.isAboutObject) return `${this.message || "There is no such workload."} It may have been deleted.`;
+    if (this.missing === "daemon") {
+      return `The mesh's daemon does not answer (${this.message || "no reason given"}). Pods and sidecars go on `
+        + `without it; “nginx-meshctl local up --name ${this.mesh || "NAME"}” starts it again. `
+        + "What you see is from before.";
+    }
+    return `This page failed: ${this.message}`;
+  }
+}
+
+function decode(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** The page that the address names. */
+function parseAddress() {
+  const [route, search = ""] = window.location.hash.replace(/^#/, "").split("?");
+  const parts = route.split("/").filter(Boolean).map(decode);
   const query = Object.fromEntries(new URLSearchParams(search));
   if (parts[0] === "workloads" && parts.length === 4) {
-    return { name: "workload", title: parts[3], path: `/api/workloads/${parts.slice(1).map(encodeURIComponent).join("/")}`, view: workload.view, query };
+    const path = `/api/workloads/${parts.slice(1).map(encodeURIComponent).join("/")}`;
+    return { name: "workload", title: parts[3], path, view: workload.view, query };
   }
-  if (parts[0] === "workloads") return { name: "workloads", title: "Workloads", path: "/api/graph", view: workloads.view, query };
+  if (parts[0] === "workloads") {
+    return { name: "workloads", title: "Workloads", path: "/api/graph", view: workloads.view, query };
+  }
   if (parts[0] === "events") return { name: "events", title: "Events", path: "/api/events", view: events.view, query };
   return { name: "graph", title: "Graph", path: "/api/graph", view: graph.view, query };
 }
 
-function open() {
-  const before = page;
-  page = parse();
-  page.redraw = draw;
-  page.ask = (changes) => {
-    const query = Object.fromEntries(Object.entries({ ...page.query, ...changes }).filter(([, value]) => value));
-    page.query = query;
-    const search = new URLSearchParams(query).toString();
-    history.replaceState(null, "", `${location.hash.split("?")[0] || "#/graph"}${search ? `?${search}` : ""}`);
-    draw();
-  };
-  document.title = `${page.title} · NGINX Mesh`;
+/** Change parts of the page's query, which is part of its address, and draw the page anew. */
+function setQuery(changed) {
+  page.query = Object.fromEntries(Object.entries({ ...page.query, ...changed }).filter(([, value]) => value));
+  const search = new URLSearchParams(page.query).toString();
+  const route = window.location.hash.split("?")[0] || "#/graph";
+  window.history.replaceState(null, "", `${route}${search ? `?${search}` : ""}`);
+  draw();
+}
+
+function markCurrentLink() {
+  const current = `#/${page.name === "workload" ? "workloads" : page.name}`;
   for (const link of document.querySelectorAll("nav a")) {
-    const current = link.hash === `#/${page.name === "workload" ? "workloads" : page.name}`;
-    if (current) link.setAttribute("aria-current", "page");
+    if (link.hash === current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+}
+
+function openPage() {
+  const before = page;
+  page = { ...parseAddress(), redraw: draw, setQuery };
+  document.title = `${page.title} · NGINX Mesh`;
+  markCurrentLink();
   if (before?.path !== page.path) data = page.path === "/api/graph" ? overview : null;
   if (before) {
     main.replaceChildren();
-    scrollTo(0, 0);
+    window.scrollTo(0, 0);
   }
   draw();
   if (before) (main.querySelector("h1") ?? main).focus({ preventScroll: true });
   refresh();
 }
 
-async function get(path) {
+async function getJson(path) {
   let answer;
   try {
     answer = await fetch(path, { headers: { Accept: "application/json" } });
   } catch {
-    throw { missing: "server" };
+    throw new Problem("server");
   }
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw answer.status === 404 ? { missing: "object", message: body.message } : { missing: "daemon", ...body };
-  return body;
+  if (answer.ok) return body;
+  throw new Problem(answer.status === 404 ? "object" : body.missing ?? "daemon", body);
 }
 
+/** Fetch the page's data and draw it, and do so again after a while. */
 async function refresh() {
   clearTimeout(timer);
   const asked = page;
   try {
-    const [found, whole] = await Promise.all([get(asked.path), asked.path === "/api/graph" ? null : get("/api/graph")]);
+    const isGraph = asked.path === "/api/graph";
+    const [found, whole] = await Promise.all([getJson(asked.path), isGraph ? null : getJson("/api/graph")]);
     if (asked !== page) return;
     const newer = whole ?? found;
-    if (overview && !problem) changes(overview, newer).forEach(announce);
-    else if (problem && problem.missing !== "object") announce("The mesh's daemon answers again.");
-    [data, overview, problem, seen] = [found, newer, null, Date.now()];
+    if (overview && !problem) changesBetween(overview, newer).forEach(announce);
+    else if (problem && !problem.isAboutObject) announce("The mesh's daemon answers again.");
+    [data, overview, problem, updated] = [found, newer, null, Date.now()];
   } catch (error) {
     if (asked !== page) return;
-    const failed = error.missing ? error : { missing: "page", message: String(error) };
-    if (failed.missing !== problem?.missing && failed.missing !== "object") announce(missing(failed));
+    const failed = error instanceof Problem ? error : new Problem("page", { message: String(error) });
+    if (failed.missing !== problem?.missing && !failed.isAboutObject) announce(failed.text);
     problem = failed;
   }
   draw();
   if (!document.hidden) timer = setTimeout(refresh, PERIOD);
 }
 
+function drawLiveSign(disconnected) {
+  const age = format.span((Date.now() - updated) / 1000);
+  if (disconnected) {
+    render(live, [icon("bad"), h("span", {}, updated ? `Last seen ${age} ago` : "Nothing seen yet")]);
+  } else {
+    render(live, updated ? [h("span", { class: "dot" }), h("span", {}, "Live")] : [h("span", {}, "Loading…")]);
+  }
+  live.className = `live ${disconnected ? "bad" : "good"}`;
+}
+
 function draw() {
-  const mesh = overview?.mesh ?? problem?.mesh ?? "";
-  document.getElementById("mesh-name").textContent = mesh;
-  const lost = problem && problem.missing !== "object";
-  render(live, lost
-    ? [icon("bad"), h("span", {}, seen ? `Last seen ${format.span((Date.now() - seen) / 1000)} ago` : "Nothing seen yet")]
-    : seen ? [h("span", { class: "dot" }), h("span", {}, "Live")] : [h("span", {}, "Loading…")]);
-  live.className = `live ${lost ? "bad" : "good"}`;
-  const notices = [problem ? { tone: problem.missing === "object" ? "warn" : "bad", text: missing(problem) } : null, ...(problem || !overview ? [] : gaps(overview))].filter(Boolean);
-  const shown = data && !(problem?.missing === "object") ? page.view(data, page) : [h("h1", { key: "h1", tabindex: -1 }, page.title)];
+  const disconnected = problem !== null && !problem.isAboutObject;
+  document.getElementById("mesh-name").textContent = overview?.mesh ?? problem?.mesh ?? "";
+  drawLiveSign(disconnected);
+  let notices = [];
+  if (problem) notices = [{ tone: disconnected ? "bad" : "warn", text: problem.text }];
+  else if (overview) notices = warnings(overview).map((text) => ({ tone: "warn", text }));
+  const isShown = data && !problem?.isAboutObject;
   render(main, [
-    ...notices.map((notice) => h("p", { key: `notice ${notice.text}`, class: `notice ${notice.tone}` }, icon(notice.tone === "bad" ? "bad" : "warn"), h("span", {}, notice.text))),
-    h("div", { key: `page ${page.path}`, class: `page${lost ? " stale" : ""}` }, shown),
+    ...notices.map(({ tone, text }) => h("p", { key: `notice ${text}`, class: `notice ${tone}` },
+      icon(tone), h("span", {}, text))),
+    h("div", { key: `page ${page.path}`, class: `page${disconnected ? " stale" : ""}` },
+      isShown ? page.view(data, page) : h("h1", { key: "h1", tabindex: -1 }, page.title)),
   ]);
 }
 
-/** What is missing, and what to do. */
-function missing({ missing: what, message, mesh }) {
-  if (what === "server") return "The dashboard's own server does not answer. Start it again with “nginx-meshctl dashboard”; this page goes on by itself then.";
-  if (what === "object") return `${message ?? "There is no such workload."} It may have been deleted.`;
-  if (what === "daemon") return `The mesh's daemon does not answer (${message ?? "no reason given"}). Pods and sidecars go on without it; “nginx-meshctl local up --name ${mesh ?? "NAME"}” starts it again. What you see is from before.`;
-  return `This page failed: ${message}`;
-}
-
-/** What the mesh's facts do not cover. */
-function gaps({ sidecars, counted, workloads: all }) {
+/** What the data does not cover, a sentence each. */
+function warnings({ sidecars, counted, workloads: all }) {
   const found = [];
-  if (!sidecars.all && all.length) found.push("No pod has a sidecar: nothing is counted. Label a namespace “injector.nsm.nginx.com/auto-inject: enabled”.");
-  else if (sidecars.all && !counted.length) found.push("Sidecars are being asked for the first time; the first figures come within 10 seconds.");
+  if (!sidecars.all && all.length) {
+    found.push("No pod has a sidecar: nothing is counted. "
+      + "Label a namespace “injector.nsm.nginx.com/auto-inject: enabled”.");
+  } else if (sidecars.all && !counted.length) {
+    found.push("Sidecars are being asked for the first time; the first figures come within 10 seconds.");
+  }
   if (sidecars.silent) {
     const more = sidecars.silent - sidecars.silent_names.length;
-    found.push(`${format.plural(sidecars.silent, "sidecar does", "sidecars do")} not answer, and what is counted there is missing: ${sidecars.silent_names.join(", ")}${more ? ` and ${more} more` : ""}.`);
+    const names = `${sidecars.silent_names.join(", ")}${more ? ` and ${more} more` : ""}`;
+    found.push(`${format.plural(sidecars.silent, "sidecar does", "sidecars do")} not answer, `
+      + `and what is counted there is missing: ${names}.`);
   }
-  if (sidecars.live < sidecars.all) found.push(`${format.plural(sidecars.all - sidecars.live, "sidecar has", "sidecars have")} no state yet.`);
-  return found.map((text) => ({ tone: "warn", text }));
+  if (sidecars.live < sidecars.all) {
+    found.push(`${format.plural(sidecars.all - sidecars.live, "sidecar has", "sidecars have")} no state yet.`);
+  }
+  return found;
 }
 
-/** What is worth saying of the step from one graph to the next. */
-function changes(before, after) {
+/** What changed from one graph to the next and is worth an announcement. */
+function changesBetween(before, after) {
   const known = new Map(before.edges.map((edge) => [`${edge.from} ${edge.to}`, edge]));
   return after.edges.flatMap((edge) => {
     const old = known.get(`${edge.from} ${edge.to}`);
-    const ends = `${words.place(edge.from).name} to ${words.place(edge.to).name}`;
-    const said = [];
-    if (old && words.busy(edge) && words.busy(old) && edge.security !== "unknown" && old.security !== edge.security) said.push(`${ends}: ${words.SECURITY[edge.security].words}.`);
-    if ((old ? words.circuits(old) : "") !== words.circuits(edge)) said.push(`${ends}: ${words.circuits(edge) || "circuit closed"}.`);
-    return said;
+    const ends = `${messages.parseId(edge.from).name} to ${messages.parseId(edge.to).name}`;
+    const found = [];
+    const isComparable = old && messages.hasTraffic(edge) && messages.hasTraffic(old) && edge.security !== "unknown";
+    if (isComparable && old.security !== edge.security) {
+      found.push(`${ends}: ${messages.SECURITY[edge.security].text}.`);
+    }
+    const circuits = messages.circuits(edge);
+    if ((old ? messages.circuits(old) : "") !== circuits) found.push(`${ends}: ${circuits || "circuit closed"}.`);
+    return found;
   });
 }
 
@@ -151,7 +208,7 @@ function announce(text) {
   const line = document.createElement("p");
   line.textContent = text;
   announcer.append(line);
-  while (announcer.childElementCount > 5) announcer.firstChild.remove();
+  while (announcer.childElementCount > ANNOUNCEMENTS) announcer.firstChild.remove();
 }
 
 const theme = document.getElementById("theme");
@@ -161,13 +218,17 @@ theme.onchange = () => {
   else document.documentElement.dataset.theme = theme.value;
   try {
     localStorage.setItem("theme", theme.value);
-  } catch { /* no storage: it holds for this visit */ }
+  } catch { /* Without storage the choice holds for this visit. */ }
 };
 document.querySelector(".skip").onclick = (event) => {
   event.preventDefault();
   (main.querySelector("h1") ?? main).focus();
 };
-addEventListener("hashchange", open);
-document.addEventListener("visibilitychange", () => document.hidden || refresh());
-setInterval(() => problem && draw(), 1000);
-open();
+window.addEventListener("hashchange", openPage);
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) refresh();
+});
+setInterval(() => {
+  if (problem) draw();
+}, 1000);
+openPage();

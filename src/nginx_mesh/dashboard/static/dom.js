@@ -1,16 +1,16 @@
-// Elements as plain data, and a page changed into what they say: what stays the same keeps its focus, selection and
-// place. Text is only ever set as text.
+// Describes elements as plain data, and changes the page into what is described. Elements that stay keep their focus,
+// selection and scroll position. Text is only ever set as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element. `attributes.key` tells it from its siblings; `on` are event handlers by name. */
+/** Describe an element. `attributes.key` tells it from its siblings; `attributes.on` has event handlers by event. */
 export function h(tag, attributes, ...children) {
   const { key, on, ...rest } = attributes ?? {};
   const flat = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
   return { tag, key, on, attributes: rest, children: flat };
 }
 
-/** Make the children of `parent` what `wanted` says. */
+/** Make the children of `parent` those that `wanted` describes. */
 export function render(parent, wanted) {
   const focused = document.activeElement;
   patch(parent, [wanted].flat(Infinity).filter(Boolean), parent.namespaceURI === SVG);
@@ -18,15 +18,15 @@ export function render(parent, wanted) {
 }
 
 function patch(parent, wanted, inSvg) {
-  const keyed = new Map(), loose = [];
+  const keyed = new Map(), unkeyed = [];
   for (const node of parent.childNodes) {
-    if (node.meshKey === undefined) loose.push(node);
+    if (node.meshKey === undefined) unkeyed.push(node);
     else keyed.set(node.meshKey, node);
   }
   let at = parent.firstChild;
   const kept = new Set();
   for (const item of wanted) {
-    let node = find(item, keyed, loose, kept);
+    let node = find(item, keyed, unkeyed, kept);
     if (node) kept.add(node);
     else node = create(item, inSvg);
     if (node === at) at = at.nextSibling;
@@ -37,14 +37,14 @@ function patch(parent, wanted, inSvg) {
   for (const node of [...parent.childNodes]) if (!kept.has(node)) node.remove();
 }
 
-function find(item, keyed, loose, kept) {
+function find(item, keyed, unkeyed, kept) {
   const name = typeof item === "object" ? item.tag : "#text";
   const fits = (node) => node && !kept.has(node) && node.nodeName.toLowerCase() === name.toLowerCase();
   if (item.key !== undefined) {
     const node = keyed.get(String(item.key));
     return fits(node) ? node : null;
   }
-  return loose.find(fits) ?? null;
+  return unkeyed.find(fits) ?? null;
 }
 
 function create(item, inSvg) {

@@ -12,15 +12,15 @@ export function rate(value) {
 /** Bytes per second. */
 export function bytes(value) {
   const units = ["B/s", "kB/s", "MB/s", "GB/s"];
-  let at = 0;
-  while (value >= 999.5 && at < units.length - 1) {
-    value /= 1000;
+  let scaled = value, at = 0;
+  while (scaled >= 999.5 && at < units.length - 1) {
+    scaled /= 1000;
     at++;
   }
-  return `${value < 9.95 && at ? value.toFixed(1) : Math.round(value)} ${units[at]}`;
+  return `${scaled < 9.95 && at ? scaled.toFixed(1) : Math.round(scaled)} ${units[at]}`;
 }
 
-/** A share from 0 to 1. What is not all is never rounded to 100 %. */
+/** A share from 0 to 1 in percent. Only the whole is 100 %: what is less is never rounded up to it. */
 export function share(value) {
   if (value === null || value === undefined) return DASH;
   const percent = value * 100;
@@ -38,12 +38,12 @@ export function time(ms) {
   return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }
 
-/** Milliseconds, without the unit where that is milliseconds. */
+/** Milliseconds; the unit is left out unless it is seconds. */
 export function brief(ms) {
   return time(ms).replace(" ms", "");
 }
 
-/** A length of time in seconds, by its largest unit or two. */
+/** A length of time in seconds, in its largest unit or the two largest. */
 export function span(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
@@ -52,19 +52,21 @@ export function span(seconds) {
   const [unit, size] = units[first];
   const next = units[first + 1];
   const rest = next ? Math.floor((whole % size) / next[1]) : 0;
-  return `${Math.floor(whole / size)} ${unit}` + (rest && whole / size < 10 && unit !== "min" ? ` ${rest} ${next[0]}` : "");
+  const detail = rest && whole / size < 10 && unit !== "min" ? ` ${rest} ${next[0]}` : "";
+  return `${Math.floor(whole / size)} ${unit}${detail}`;
 }
 
-/** Seconds since the epoch as a moment on the reader's clock. */
+/** A time in seconds since the epoch, as date and time in the reader's time zone. */
 export function moment(seconds) {
   return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
-/** Seconds since the epoch, of an RFC 3339 text. */
+/** An RFC 3339 time in seconds since the epoch. */
 export function parsed(text) {
   return Date.parse(text) / 1000;
 }
 
+/** A number and its noun. */
 export function plural(count, one, many = `${one}s`) {
   return `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 }

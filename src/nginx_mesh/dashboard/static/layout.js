@@ -1,22 +1,24 @@
-// Where the workloads of a graph stand: callers left of those they call, each namespace a band of its own. Pure, and the
-// same for the same workloads and edges whatever their order, so that nothing jumps while numbers change.
+// Computes where the workloads of a graph are drawn: callers are left of those that they call, and each namespace has a
+// lane of its own. The result depends on the workloads and edges alone, not on their order, so that nothing moves while
+// only numbers change. Pure.
 
 export const NODE = { width: 188, height: 54 };
-const COLUMN = 236;     // between columns: room for lines to turn, and for labels
-const ROW = 26;         // between nodes of a column
+const COLUMN = 236;     // space between columns, in which lines turn and labels stand
+const ROW = 26;         // space between the nodes of a column
 const LANE = { pad: 18, head: 30, gap: 18 };
 const LABEL = { width: 142, line: 15, pad: 6 };
 const MARGIN = 8;
 const SWEEPS = 12;
-const SHIFTS = [0, -20, 20, -40, 40, -60, 60];
-const HARMLESS = 61;    // a label that is shifted only
+const SHIFTS = [0, -20, 20, -40, 40, -60, 60];          // of a label, up and down
+const MAX_SHIFT_COST = 61;      // a label that costs less is shifted, but overlaps nothing
 
 const byId = (a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
 const key = (edge) => `${edge.from} ${edge.to}`;
 
 /**
- * `nodes` have `id` and `group`; `edges` have `from`, `to` and `lines`, the height of their label in lines of text.
- * Returns sizes, `nodes` and `groups` as rectangles, and `edges` with their `path` and the rectangle of their `label`.
+ * Lay out a graph. `nodes` have `id` and `group`; `edges` have `from`, `to` and `lines`, the height of their label in
+ * lines of text. Returns `width` and `height`, `nodes` and `groups` as rectangles, and `edges` with their `path` and
+ * the rectangle of their `label`.
  */
 export function layout(nodes, edges) {
   const all = [...nodes].sort(byId).map((node) => ({ ...node }));
@@ -46,7 +48,7 @@ export function layout(nodes, edges) {
   };
 }
 
-/** The column of each node: one right of the last that calls it. Of a circle of calls one edge leads back. */
+/** Choose the column of each node: right of all that call it. In a cycle of calls one edge leads back. */
 function rank(nodes, edges) {
   const out = new Map(nodes.map((node) => [node.id, []]));
   const callers = new Map(nodes.map((node) => [node.id, 0]));
@@ -79,15 +81,17 @@ function rank(nodes, edges) {
   for (const id of order.reverse()) {
     for (const edge of out.get(id)) if (!edge.back) ranks.set(edge.to, Math.max(ranks.get(edge.to), ranks.get(id) + 1));
   }
-  // who only calls stands next to whom it calls
+  // A node that nobody calls is moved next to those that it calls.
   for (const node of nodes) {
     const forward = out.get(node.id).filter((edge) => !edge.back);
-    if (!callers.get(node.id) && forward.length) ranks.set(node.id, Math.min(...forward.map((edge) => ranks.get(edge.to))) - 1);
+    if (!callers.get(node.id) && forward.length) {
+      ranks.set(node.id, Math.min(...forward.map((edge) => ranks.get(edge.to))) - 1);
+    }
   }
   for (const node of nodes) node.rank = ranks.get(node.id);
 }
 
-/** Lets an edge pass the columns between its ends by stops of its own. */
+/** Lead an edge through the columns between its ends, by a stop of its own in each. */
 function route(edge, stopOf, stops) {
   const source = stopOf.get(edge.from), target = stopOf.get(edge.to);
   edge.back ||= target.rank <= source.rank;
@@ -95,7 +99,8 @@ function route(edge, stopOf, stops) {
   if (edge.back) return;
   const between = [];
   for (let column = source.rank + 1; column < target.rank; column++) {
-    const stop = { id: `${edge.id} ${column}`, group: target.group, rank: column, height: 12, edge, before: [], after: [] };
+    const id = `${edge.id} ${column}`;
+    const stop = { id, group: target.group, rank: column, height: 12, edge, before: [], after: [] };
     between.push(stop);
     stops.push(stop);
   }
@@ -106,10 +111,11 @@ function route(edge, stopOf, stops) {
   }
 }
 
-/** Bands of namespaces from top to bottom, and in each the columns in an order with few crossings. */
+/** Arrange lanes from top to bottom, and in each the columns in an order with few crossings. */
 function arrange(stops) {
   const names = [...new Set(stops.map((stop) => stop.group))];
-  const first = (name) => Math.min(...stops.filter((stop) => stop.group === name && !stop.edge).map((stop) => stop.rank));
+  const nodesOf = (name) => stops.filter((stop) => stop.group === name && !stop.edge);
+  const first = (name) => Math.min(...nodesOf(name).map((stop) => stop.rank));
   names.sort((a, b) => first(a) - first(b) || (a < b ? -1 : 1));
   const lanes = names.map((name) => {
     const columns = [];
@@ -139,11 +145,11 @@ function arrange(stops) {
     const side = sweep % 2 ? "after" : "before";
     for (const lane of lanes) {
       for (const column of lane.columns) {
-        const wish = new Map(column.map((stop) => {
+        const wanted = new Map(column.map((stop) => {
           const near = stop[side].length ? stop[side] : [stop];
           return [stop, near.reduce((sum, each) => sum + middle(each), 0) / near.length];
         }));
-        column.sort((a, b) => wish.get(a) - wish.get(b) || byId(a, b));
+        column.sort((a, b) => wanted.get(a) - wanted.get(b) || byId(a, b));
       }
     }
     place();
@@ -151,7 +157,7 @@ function arrange(stops) {
   return lanes;
 }
 
-/** Where edges leave and reach their nodes: spread over the side, in the order of where they come from. */
+/** Choose where edges leave and reach their nodes: spread over the side, in the order of their other ends. */
 function ports(edges) {
   const sides = new Map();
   const at = (stop, side, edge, other) => {
@@ -177,7 +183,10 @@ function ports(edges) {
 
 const STRETCH = LABEL.width + 20;       // a line runs straight beside its label
 
-/** From one column to the next: a turn, and a straight stretch for the label at the end or (`late`) at the beginning. */
+/**
+ * Part of a path, from one column to the next: a turn, and a straight stretch for the label after it, or before it when
+ * the turn is `late`.
+ */
 function run(x0, y0, x1, y1, late) {
   const from = late ? x0 + STRETCH : x0, to = late ? x1 : x1 - STRETCH;
   const bend = (to - from) / 2;
@@ -188,7 +197,7 @@ function run(x0, y0, x1, y1, late) {
 const round = (value) => Math.round(value * 10) / 10;
 const at = (x, y) => `${round(x)} ${round(y)}`;
 
-/** The path of an edge, and where its label may be, the best first. */
+/** The path of an edge, and the places where its label may stand, the best first. */
 function draw(edge) {
   const source = edge.stops[0], target = edge.stops.at(-1);
   if (edge.back) {
@@ -209,7 +218,7 @@ function draw(edge) {
   return { path, spots: edge.fans ? ends : ends.reverse() };
 }
 
-/** A place for each label on its edge, clear of nodes and of other labels where there is one. */
+/** Choose a place for each label on its edge, if possible where it overlaps no node and no other label. */
 function labels(drawn, nodes, width) {
   const taken = nodes.map((node) => ({ x: node.x, y: node.y, width: NODE.width, height: node.height }));
   const overlap = (a, b) =>
@@ -225,7 +234,7 @@ function labels(drawn, nodes, width) {
         const cost = taken.reduce((sum, other) => sum + overlap(box, other), 0) + Math.abs(shift);
         if (!best || cost < best.cost) best = { box, cost };
       }
-      if (best.cost < HARMLESS) break;
+      if (best.cost < MAX_SHIFT_COST) break;
     }
     each.label = best.box;
     taken.push(best.box);

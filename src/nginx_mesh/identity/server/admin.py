@@ -30,6 +30,7 @@ from nginx_mesh.identity.common import bundle as bundles
 from nginx_mesh.identity.common.client import RefusedError, UnavailableError
 from nginx_mesh.identity.common.wire import Message
 from nginx_mesh.identity.common.x509svid import SvidError, certificate_pem
+from nginx_mesh.observe.responses import json_response
 
 from .attestation import JoinTokens
 from .authority import Authority, check_audience, issuer_id, public_key_of
@@ -123,7 +124,7 @@ class AdminApi:
         settings = authority.settings
         entries = await asyncio.to_thread(authority.datastore.entries)
         slots = (("signing", authority.current), ("prepared", authority.upcoming))
-        return _json(
+        return json_response(
             {
                 "trust_domain": settings.trust_domain,
                 "server_id": authority.server_id,
@@ -158,7 +159,7 @@ class AdminApi:
     async def _bundles(self, _: web.Request) -> web.Response:
         keeper = self._authority.bundles
         every = {keeper.own.trust_domain: keeper.own, **keeper.federated}
-        return _json(
+        return json_response(
             [
                 {
                     "trust_domain": name,
@@ -183,7 +184,7 @@ class AdminApi:
         chain = self._authority.issue(key, spiffe_id, wanted.dns_names, ttl)
         log.warning("an operator minted an X.509-SVID for %s, valid until %s", spiffe_id, chain[0].not_valid_after_utc)
         own = self._authority.bundles.own
-        return _json(
+        return json_response(
             {
                 "chain": "".join(certificate_pem(certificate) for certificate in chain),
                 "bundle": "".join(certificate_pem(root) for root in own.x509_authorities),
@@ -197,7 +198,7 @@ class AdminApi:
         check_audience(wanted.audience)
         svid = self._authority.issue_jwt(spiffe_id, wanted.audience, ttl)
         log.warning("an operator minted a JWT-SVID for %s, valid for %d s", spiffe_id, ttl)
-        return _json({"token": svid.token, "not_after": svid.expires_at})
+        return json_response({"token": svid.token, "not_after": svid.expires_at})
 
     async def _rotate(self, request: web.Request) -> web.Response:
         overlap = (await _body(request, Rotate)).overlap
@@ -205,7 +206,7 @@ class AdminApi:
             raise RefusedError(f"overlap: {overlap:g} s is not between 0 and {MAX_OVERLAP} s")
         ca = await self._authority.rotate(overlap)
         log.warning("an operator asked for another CA")
-        return _json(_about_ca("prepared", ca))
+        return json_response(_about_ca("prepared", ca))
 
     async def _make_token(self, request: web.Request) -> web.Response:
         wanted = await _body(request, NewToken)
@@ -217,29 +218,29 @@ class AdminApi:
         except ValueError as error:
             raise RefusedError(str(error)) from None
         log.info("a join token for %s was made, good for %d s", agent, wanted.ttl)
-        return _json({"token": token, "agent": str(agent)})
+        return json_response({"token": token, "agent": str(agent)})
 
     async def _agents(self, _: web.Request) -> web.Response:
         nodes = await asyncio.to_thread(self._authority.datastore.nodes)
-        return _json([msgspec.to_builtins(node) for node in nodes])
+        return json_response([msgspec.to_builtins(node) for node in nodes])
 
     async def _ban(self, request: web.Request) -> web.Response:
         node = await self._node(request)
         banned = (await _body(request, Ban)).banned
         await asyncio.to_thread(self._authority.datastore.ban_node, node.spiffe_id, banned)
         log.warning("an operator %s %s", "banned" if banned else "readmitted", node.spiffe_id)
-        return _json({})
+        return json_response({})
 
     async def _evict(self, request: web.Request) -> web.Response:
         node = await self._node(request)
         await asyncio.to_thread(self._authority.datastore.delete_node, node.spiffe_id)
         log.warning("an operator evicted %s", node.spiffe_id)
-        return _json({})
+        return json_response({})
 
     async def _relationships(self, _: web.Request) -> web.Response:
         found = await asyncio.to_thread(self._authority.datastore.relationships)
         known = self._authority.bundles.federated
-        return _json(
+        return json_response(
             [
                 {
                     **msgspec.to_builtins(each),
@@ -273,7 +274,7 @@ class AdminApi:
         await self._authority.turn()
         self._federated(trust_domain)
         log.warning("an operator federates this trust domain with %s", trust_domain)
-        return _json({})
+        return json_response({})
 
     async def _separate(self, request: web.Request) -> web.Response:
         trust_domain = _trust_domain(request)
@@ -284,7 +285,7 @@ class AdminApi:
         await self._authority.turn()
         self._federated(trust_domain)
         log.warning("an operator ended the federation with %s", trust_domain)
-        return _json({})
+        return json_response({})
 
     async def _node(self, request: web.Request) -> AttestedNode:
         name = request.match_info["name"]
@@ -310,11 +311,11 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except (RefusedError, SvidError, bundles.BundleError) as error:
-        return _json({"message": str(error)}, 422)
+        return json_response({"message": str(error)}, 422)
     except (UnavailableError, UpstreamError, DatastoreError) as error:
-        return _json({"message": str(error)}, 503)
+        return json_response({"message": str(error)}, 503)
     except web.HTTPException as error:
-        return _json({"message": error.text or error.reason}, error.status)
+        return json_response({"message": error.text or error.reason}, error.status)
 
 
 def _about_ca(state: str, ca: Ca) -> dict[str, Any]:
@@ -357,7 +358,3 @@ async def _body(request: web.Request, type_: type[Any]) -> Any:
         return msgspec.json.decode(await request.read(), type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedError(f"malformed: {error}") from None
-
-
-def _json(content: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")

@@ -1,4 +1,4 @@
-"""What the handlers of the API share: how they read requests, and how they answer with JSON and with errors."""
+"""What the handlers of the API share: how they read requests, and how errors become responses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-import orjson
 from aiohttp import web
 
 from nginx_mesh.api import registry
 from nginx_mesh.api.meta import Object, ObjectKey
-from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.status import StatusError
+from nginx_mesh.observe.responses import status_response
 
 from .store import StoreError
 
@@ -37,21 +36,16 @@ async def errors_as_statuses(request: web.Request, handler: Handler) -> web.Stre
     try:
         return await handler(request)
     except StatusError as error:
-        return _status(_CODES[error.reason], error.reason, str(error), error.details)
+        return status_response(_CODES[error.reason], error.reason, str(error), error.details)
     except StoreError as error:
-        return _status(500, "InternalError", str(error))
+        return status_response(500, "InternalError", str(error))
     except web.HTTPException as error:
-        return _status(error.status, error.reason.replace(" ", ""), error.text or error.reason)
+        return status_response(error.status, error.reason.replace(" ", ""), error.text or error.reason)
     except ConnectionError:
         raise  # the client closed its connection
     except Exception:
         log.exception("%s %s", request.method, request.path)
-        return _status(500, "InternalError", "an internal error; the daemon's log tells more")
-
-
-def json_response(content: Any, code: int = 200) -> web.Response:
-    """A response with this content as JSON."""
-    return web.Response(body=orjson.dumps(content), status=code, content_type="application/json")
+        return status_response(500, "InternalError", "an internal error; the daemon's log tells more")
 
 
 async def json_body(request: web.Request, shape: type[Any]) -> Any:
@@ -88,8 +82,3 @@ def number(request: web.Request, name: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise StatusError("BadRequest", f'{name}: "{text}" is not a number')
     return int(text)
-
-
-def _status(code: int, reason: str, message: str, details: list[str] | None = None) -> web.Response:
-    status: Resource = {"apiVersion": "v1", "kind": "Status", "status": "Failure"}
-    return json_response({**status, "code": code, "reason": reason, "message": message, "details": details or []}, code)

@@ -11,8 +11,7 @@ from aiohttp import web
 from nginx_mesh.api.resource import ObjectReader, Resource
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.identity.agent.agent import Holding
-
-from .http import json_response
+from nginx_mesh.observe.responses import json_response
 
 
 class IdentityProvider(Protocol):

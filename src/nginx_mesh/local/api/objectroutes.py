@@ -13,8 +13,9 @@ from nginx_mesh.api import registry
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.status import StatusError
+from nginx_mesh.observe.responses import json_response
 
-from .http import OBJECT_PATHS, json_body, json_response, key_of, kind_of, kind_titled, number
+from .http import OBJECT_PATHS, json_body, key_of, kind_of, kind_titled, number
 from .objects import Objects
 
 

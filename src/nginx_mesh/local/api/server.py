@@ -11,8 +11,8 @@
 | GET `/mesh/identities` | the SVID of each pod (identityroutes.py) |
 | GET `/mesh/identity` | the address of the identity authority, and its trust domain |
 | `/identity/…` | the identity authority, when it is in this process (identity/server/admin.py) |
-| POST `/mesh/explain` | what the mesh would do with a request: `explain.Inquiry` (explain/server.py) |
-| GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | documents of the dashboard (overview/overview.py) |
+| POST `/mesh/explain` | what the mesh would do with a request: `explain.ExplainRequest` (explain/server.py) |
+| GET `/mesh/graph`, `/mesh/workloads/…`, `/mesh/events` | documents of the dashboard (overview/server.py) |
 | GET `/mesh/targets`, `/mesh/pods/…/metrics` | the sidecars and their metrics, for Prometheus (control/targets.py) |
 | GET `/apis/metrics.smi-spec.io…` | traffic metrics (traffic/server.py) |
 | GET `/mesh/tap?of=…` | live requests (control/tap.py) |

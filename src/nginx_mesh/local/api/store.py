@@ -23,6 +23,8 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource, key_of
 from nginx_mesh.api.times import rfc3339
 
+from .oldstatus import with_current_status
+
 log = logging.getLogger(__name__)
 
 Outcome = Literal["created", "configured", "unchanged"]
@@ -125,7 +127,7 @@ class Store:
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
             for (data,) in self._db.execute("SELECT data FROM objects"):
                 resource = orjson.loads(data)
-                self._keep(key_of(resource), resource)
+                self._keep(key_of(resource), with_current_status(resource))
             self._facts.update(self._db.execute("SELECT name, value FROM facts"))
         except (OSError, sqlite3.Error, orjson.JSONDecodeError, KeyError) as error:
             raise StoreError(f"cannot open {path}: {error}") from error

@@ -55,10 +55,14 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a container ended. `failure` says why it could not be started, when that is so."""
+    """How a container ended. `failure` says why it could not be started, when that is so.
+
+    `ended` is when, in seconds since the epoch; None when it was killed before it could tell.
+    """
 
     code: int
     failure: str = ""
+    ended: float | None = None
 
 
 class _Processes(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +109,17 @@ class ContainerDir:
         except FileNotFoundError:
             return None
         failure = self._failure.read_text() if self._failure.exists() else ""
-        return Exit(code=int(words[0]) if words else _KILLED, failure=failure)
+        if not words:
+            return Exit(code=_KILLED, failure=failure)
+        # Nothing is written to the file after the exit code.
+        return Exit(code=int(words[0]), failure=failure, ended=self._status.stat().st_mtime)
+
+    def last_start(self) -> float | None:
+        """When it was started for the last time, in seconds since the epoch; None when it never was."""
+        try:
+            return self._attempt.stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def attempt(self) -> Attempt | None:
         """The record of the last start; None when there was none or it is damaged."""

@@ -19,7 +19,7 @@ from .cleanup import remove_lost_containers, remove_other_pods
 from .dnsprocess import DnsProcess
 from .kubeproxy import apply_rules, render_rules
 from .launchspec import NodeFacts
-from .podworker import OnStatus, PodWorker
+from .podworker import OnProbeFailure, OnStatus, PodWorker
 from .restarts import KUBERNETES_BACKOFF, BackoffSettings
 from .rotation import rotate_all
 from .services import ServiceEntry
@@ -37,8 +37,9 @@ class Kubelet:
     """Runs the pods of one mesh.
 
     `images` maps prefixes of image names to root file systems. `lookup` gives ConfigMaps and Secrets. `on_status` is
-    called with a pod's status whenever that changes. Sizes are bytes. All methods belong to one event loop, whose
-    thread is in the node's network namespace (`enter_node`).
+    called with a pod's status whenever that changes, `on_probe_failure` with the reason when a probe keeps a
+    container from being ready. Sizes are bytes. All methods belong to one event loop, whose thread is in the node's
+    network namespace (`enter_node`).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Kubelet:
         images: Mapping[str, Path],
         lookup: Lookup,
         on_status: OnStatus,
+        on_probe_failure: OnProbeFailure,
         networks: PodNetworks = DEFAULT,
         node_name: str,
         backoff: BackoffSettings = KUBERNETES_BACKOFF,
@@ -58,6 +60,7 @@ class Kubelet:
         self._node = NodeContext(paths=paths, facts=facts, backoff=backoff, lookup=lookup, changed=asyncio.Condition())
         self._paths = paths
         self._on_status = on_status
+        self._on_probe_failure = on_probe_failure
         self._log_bytes = log_bytes
         self._log_check_seconds = log_check_seconds
         self._pods: dict[ObjectKey, PodWorker] = {}
@@ -101,7 +104,7 @@ class Kubelet:
         if not pod.spec.host_network:
             uid, node = pod.metadata.uid, self._paths.node_netns
             await netns.run_async(lambda: remove_lost_containers(self._paths, uid), node)
-        worker = PodWorker(self._node, pod, self._on_status)
+        worker = PodWorker(self._node, pod, self._on_status, self._on_probe_failure)
         self._pods[pod.key] = worker
         if not pod.metadata.deletion_timestamp:
             worker.start()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
-from nginx_mesh.api.core import ContainerStatus, Pod, PodCondition, PodStatus
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.podstatus import ContainerStatus, HostIP, PodCondition, PodStatus
 
 
 def pod_status(
@@ -20,7 +23,7 @@ def pod_status(
     problem: tuple[str, str] = ("", ""),
 ) -> PodStatus:
     """The status to publish. `ended` means that no container will run again, `problem` is a reason and a message."""
-    initialized = all(status.state == "terminated" and status.exit_code == 0 for status in initial)
+    initialized = all(_exit_code(status) == 0 for status in initial)
     phase = _phase(containers, initial, ended)
     ready = phase == "Running" and all(status.ready for status in containers) and not terminating
     why_not = _why_not_ready(containers, phase, terminating)
@@ -29,6 +32,7 @@ def pod_status(
         reason=problem[0],
         message=problem[1],
         host_ip=host_ip,
+        host_ips=[HostIP(ip=host_ip)],
         pod_ip=next(iter(pod.status.ips), ""),
         pod_ips=pod.status.pod_ips,
         conditions=[
@@ -38,17 +42,28 @@ def pod_status(
             _condition("Ready", ready, why_not),
         ],
         container_statuses=list(containers),
-        init_container_statuses=list(initial),
+        # An init container is ready when it has done its work.
+        init_container_statuses=[msgspec.structs.replace(one, ready=_exit_code(one) == 0) for one in initial],
         start_time=start_time,
     )
+
+
+def _exit_code(status: ContainerStatus) -> int | None:
+    """The exit code of a container that has ended; None while it waits or runs."""
+    return status.state.terminated.exit_code if status.state.terminated else None
+
+
+def _has_run(status: ContainerStatus) -> bool:
+    state = status.state
+    return bool(state.running or state.terminated or status.last_state.terminated or status.restart_count)
 
 
 def _phase(containers: Sequence[ContainerStatus], initial: Sequence[ContainerStatus], ended: bool) -> str:
     if ended:
         # The sidecar is stopped when all others have ended, so its exit code does not count.
         decisive = [status for status in (*initial, *containers) if status.name != SIDECAR_CONTAINER]
-        return "Succeeded" if all(status.exit_code == 0 for status in decisive) else "Failed"
-    if any(status.state == "running" or status.restart_count or status.exit_code is not None for status in containers):
+        return "Succeeded" if all(_exit_code(status) == 0 for status in decisive) else "Failed"
+    if any(_has_run(status) for status in containers):
         return "Running"
     return "Pending"
 

@@ -8,10 +8,13 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
-from nginx_mesh.api.core import Container, Pod, PodStatus
+from nginx_mesh.api.containers import Container
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.podstatus import PodStatus
 from nginx_mesh.local.files import remove_tree, write_file
 from nginx_mesh.local.net import netns, network
 
@@ -23,6 +26,8 @@ from .worker import ContainerWorker, NodeContext, countdown
 log = logging.getLogger(__name__)
 
 OnStatus = Callable[[ObjectKey, PodStatus], None]
+OnProbeFailure = Callable[[ObjectKey, str, str], None]
+"""Called with a pod, the name of one of its containers, and how a probe of that container failed."""
 
 _SANDBOX_RETRY_SECONDS = 2.0
 # The time that a sidecar gets to finish its requests.
@@ -36,10 +41,11 @@ class PodWorker:
     They stop in the opposite order. When all but the sidecar have ended for good, the sidecar is stopped too.
     """
 
-    def __init__(self, node: NodeContext, pod: Pod, on_status: OnStatus) -> None:
+    def __init__(self, node: NodeContext, pod: Pod, on_status: OnStatus, on_probe_failure: OnProbeFailure) -> None:
         self.pod = pod
         self._node = node
         self._on_status = on_status
+        self._on_probe_failure = on_probe_failure
         self._directory = node.paths.pod_dir(pod.metadata.uid)
         self._published: PodStatus | None = None
         self._problem = ("", "")
@@ -114,6 +120,7 @@ class PodWorker:
                 policy=policy,
                 previous=previous.get(container.name),
                 on_change=self._publish,
+                on_probe_failure=partial(self._on_probe_failure, self.pod.key, container.name),
             )
             for index, container in enumerate(containers)
         ]
@@ -171,7 +178,7 @@ class PodWorker:
                 break
             except (ConfigError, OSError) as error:
                 for worker in everyone:
-                    if worker.status.state == "waiting":
+                    if worker.status.state.waiting:
                         worker.wait_for("ContainerCreating", str(error))
             await self._node.wait_for_change()
         for worker in everyone:
@@ -180,7 +187,7 @@ class PodWorker:
     async def _await_sidecars(self, running: list[asyncio.Task[int]]) -> None:
         """Wait until each sidecar is ready, or has ended for good. The other containers then start without it."""
         for worker in self._apps:
-            if worker.status.state == "waiting":
+            if worker.status.state.waiting:
                 worker.wait_for("PodInitializing", f"waiting for {SIDECAR_CONTAINER} to be ready")
         for worker, task in zip(self._sidecars, running, strict=True):
             ready = asyncio.create_task(worker.ready.wait())

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from nginx_mesh.api.core import Container, ContainerStatus, Pod, Probe
+from nginx_mesh.api.containers import Container, Probe
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.podstatus import (
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+)
+from nginx_mesh.api.times import rfc3339
 from nginx_mesh.local.paths import MeshPaths
 
 from .container import Attempt, ContainerDir, Exit, RunningContainer, run_in_container
@@ -46,6 +55,8 @@ class NodeContext(msgspec.Struct, kw_only=True):
 class ContainerWorker:
     """Runs one container. `status` is what to publish; `on_change` is called whenever that differs.
 
+    `on_probe_failure` is told why a probe failed, once for every reason in a row, while the container is not ready.
+
     `policy` is the restartPolicy that counts for this container, `field` its place in the pod, `previous` the status
     that an earlier daemon published: a container that still runs keeps its readiness, so that a daemon's restart
     is not seen by anyone.
@@ -61,6 +72,7 @@ class ContainerWorker:
         policy: str,
         previous: ContainerStatus | None,
         on_change: Callable[[], None],
+        on_probe_failure: Callable[[str], None],
     ) -> None:
         self.container = container
         self.volumes: Mapping[str, MountedVolume] = {}
@@ -71,6 +83,8 @@ class ContainerWorker:
         self._field = field
         self._policy = policy
         self._on_change = on_change
+        self._on_probe_failure = on_probe_failure
+        self._probe_failure = ""
         self._process: RunningContainer | None = None
         attempt = self.directory.attempt()
         self._backoff = Backoff(node.backoff, attempt.delay if attempt else None)
@@ -80,14 +94,16 @@ class ContainerWorker:
         self._was_ready = runs and previous is not None and previous.ready
         if self._was_ready:
             self.ready.set()
+        self._last_state = previous.last_state if attempt and previous else ContainerState()
         last = self.ended()
         self.status = ContainerStatus(
             name=container.name,
+            image=container.image,
             ready=self._was_ready,
+            started=self._was_ready or (runs and container.startup_probe is None),
             restart_count=self._restarts,
-            state="running" if runs else "terminated" if last else "waiting",
-            reason=_exit_reason(last) if last else "" if runs else "ContainerCreating",
-            exit_code=last.code if last else None,
+            state=self._running() if runs else self._terminated(last) if last else _waiting("ContainerCreating"),
+            last_state=self._last_state,
         )
 
     @property
@@ -102,7 +118,7 @@ class ContainerWorker:
 
     def wait_for(self, reason: str, message: str = "") -> None:
         """Say what keeps the container from starting."""
-        self._publish(state="waiting", ready=False, reason=reason, message=message)
+        self._publish(state=_waiting(reason, message), ready=False, started=False)
 
     async def run(self) -> int:
         """Run the container until it has ended for good; returns its exit code.
@@ -119,12 +135,11 @@ class ContainerWorker:
             if not should_restart(self._policy, last.code):
                 self._publish_exit(last)
                 return last.code
+            self._last_state = self._terminated(last)
             delay = self._backoff.next(_now() - self._started_at)
             if delay:
                 why = last.failure or f"the last run exited with {last.code}"
-                message = f"back-off {delay:g}s restarting failed container: {why}"
-                code = last.code
-                self._publish(state="waiting", ready=False, reason="CrashLoopBackOff", message=message, exit_code=code)
+                self.wait_for("CrashLoopBackOff", f"back-off {delay:g}s restarting failed container: {why}")
             await asyncio.sleep(delay)
             self._restarts += 1
             last = None
@@ -184,8 +199,9 @@ class ContainerWorker:
     async def _supervise(self, process: RunningContainer) -> Exit:
         self._process = process
         if process.started:
+            self._probe_failure = ""
             if not self._was_ready:
-                self._publish(state="running", ready=False)
+                self._publish(state=self._running(), ready=False, started=self.container.startup_probe is None)
             probing = asyncio.create_task(self._probe(process))
             try:
                 await process.wait()
@@ -203,6 +219,7 @@ class ContainerWorker:
         startup = container.startup_probe
         if startup and not self._was_ready and not await self._watch(startup, "Startup", process, until_success=True):
             return
+        self._publish(started=True)
         readiness = container.readiness_probe
         if readiness is None:
             self._set_ready(True)
@@ -237,8 +254,9 @@ class ContainerWorker:
                 if kind != "Readiness" and failures >= probe.failure_threshold:
                     await self._end(process, signal.SIGTERM, countdown(self._pod.spec.termination_grace_period_seconds))
                     return False
-                if not self.status.ready:
-                    self._publish(message=message)
+                if not self.status.ready and message != self._probe_failure:
+                    self._probe_failure = message
+                    self._on_probe_failure(message)
             if counter.verdict:
                 pauses = []
             await asyncio.sleep(pauses.pop(0) if pauses else period)
@@ -274,29 +292,44 @@ class ContainerWorker:
         await process.wait()
 
     def _set_ready(self, ready: bool) -> None:
-        self._publish(ready=ready, message="")
+        self._probe_failure = ""
+        self._publish(ready=ready)
 
     def _publish_exit(self, last: Exit) -> None:
-        reason, message = _exit_reason(last), last.failure
-        self._publish(state="terminated", ready=False, reason=reason, message=message, exit_code=last.code)
+        self._publish(state=self._terminated(last), ready=False, started=False)
+
+    def _running(self) -> ContainerState:
+        return ContainerState(running=ContainerStateRunning(started_at=self._start_time()))
+
+    def _terminated(self, last: Exit) -> ContainerState:
+        return ContainerState(
+            terminated=ContainerStateTerminated(
+                exit_code=last.code,
+                reason=_exit_reason(last),
+                message=last.failure,
+                started_at=self._start_time(),
+                finished_at=rfc3339(time.time() if last.ended is None else last.ended),
+            )
+        )
+
+    def _start_time(self) -> str:
+        started = self.directory.last_start()
+        return "" if started is None else rfc3339(started)
 
     def _publish(
         self,
         *,
-        state: str | None = None,
+        state: ContainerState | None = None,
         ready: bool | None = None,
-        reason: str = "",
-        message: str = "",
-        exit_code: int | None = None,
+        started: bool | None = None,
     ) -> None:
-        new = ContainerStatus(
-            name=self.container.name,
+        new = msgspec.structs.replace(
+            self.status,
             ready=self.status.ready if ready is None else ready,
+            started=self.status.started if started is None else started,
             restart_count=self._restarts,
             state=state or self.status.state,
-            reason=reason,
-            message=message,
-            exit_code=self.status.exit_code if exit_code is None else exit_code,
+            last_state=self._last_state,
         )
         if new.ready:
             self.ready.set()
@@ -311,6 +344,10 @@ def countdown(seconds: float) -> Callable[[], float]:
     """A function that returns how many of these seconds are left."""
     deadline = time.monotonic() + seconds
     return lambda: max(0.0, deadline - time.monotonic())
+
+
+def _waiting(reason: str, message: str = "") -> ContainerState:
+    return ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message))
 
 
 def _exit_reason(last: Exit) -> str:

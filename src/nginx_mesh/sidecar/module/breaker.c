@@ -74,7 +74,7 @@ breaker_begun(breaker *b, uint64_t *ticket)
 }
 
 
-/* Whether as many failures as it takes were in the last `timeout`, this one included. */
+/* Whether there have been `errors` failures within the last `timeout`, this one included. */
 static int
 breaker_fails(breaker *b, int64_t now)
 {

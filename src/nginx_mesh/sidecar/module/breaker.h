@@ -1,10 +1,11 @@
 /*
- * Circuit breakers: pure logic, no nginx and no I/O, so that it is tested on its own. Time is passed in as milliseconds
- * of a monotonic clock.
+ * Circuit breakers. This is pure logic without nginx and without I/O, so that it is tested on its own. Time is passed
+ * in as milliseconds of a monotonic clock.
  *
- * Closed, everything passes; `errors` failures in any `timeout` open the circuit. Open, nothing passes for `timeout`.
- * Then it is half-open: one request at a time passes as a trial. One that succeeds closes the circuit, one that fails
- * opens it again, and one that says nothing, or nothing for `timeout`, leaves the trial to the next.
+ * A closed circuit lets everything pass, and opens when there are `errors` failures within `timeout`. An open circuit
+ * lets nothing pass for `timeout`. Then it is half-open and lets one request at a time pass as a trial: a request that
+ * succeeds closes the circuit, and one that fails opens it again. When the outcome of a trial is unknown, or is not
+ * told within `timeout`, the next request is the trial.
  */
 
 #ifndef MESH_BREAKER_H
@@ -30,27 +31,30 @@ typedef struct {
     breaker_state  state;
     int64_t        since;                   /* when it opened, or the trial began */
     unsigned       trying;                  /* a trial is under way */
-    uint64_t       epoch;                   /* of a ticket that counts; every change of state begins another */
+    uint64_t       epoch;                   /* of tickets that count; a change of state begins a new one */
     uint64_t       trips;                   /* times it opened */
     int64_t       *failures;                /* a ring of the times of the last ones */
     uint32_t       n;
     uint32_t       next;
 } breaker;
 
-/* 0, or -1 when memory is short. */
+/* Returns 0, or -1 when memory is short. */
 int breaker_init(breaker *b, uint32_t errors, int64_t timeout);
 void breaker_free(breaker *b);
 
-/* Whether a request may pass; then `ticket` is for telling its outcome. */
+/* Whether a request may pass. If it may, its outcome is told with `ticket`. */
 int breaker_admit(breaker *b, uint64_t *ticket, int64_t now);
 
-/* An answer that may take long has begun well: of a trial that is success. `ticket` is for how it ends. */
+/*
+ * An answer has begun, and is no failure so far: a trial has succeeded by that. Later its end is told with the new
+ * `ticket`.
+ */
 void breaker_begun(breaker *b, uint64_t *ticket);
 
-/* Outcomes of requests that began before the state last changed do not count. */
+/* Tells how a request ended. The outcome does not count when the request began before the state last changed. */
 void breaker_end(breaker *b, uint64_t ticket, breaker_outcome outcome, int64_t now);
 
-/* The state that a request would meet. */
+/* The state in which a request at `now` would find the breaker. */
 breaker_state breaker_seen(const breaker *b, int64_t now);
 
 /* Milliseconds until a request may pass; 0: now. */

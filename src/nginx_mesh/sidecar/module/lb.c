@@ -22,7 +22,7 @@ lb_pool_free(lb_pool *pool)
 }
 
 
-/* xorshift64: enough for spreading load. */
+/* xorshift64, which is random enough for spreading load. */
 static uint64_t
 lb_random(lb_pool *pool)
 {
@@ -90,7 +90,10 @@ lb_pool_remove(lb_pool *pool, const lb_endpoint *endpoint)
 }
 
 
-/* An endpoint's first measurement is weighed against what is known of the others: one outlier is no judgement. */
+/*
+ * An endpoint's first measurement is weighed against the average over all endpoints, so that one outlier does not
+ * decide.
+ */
 static void
 lb_average_feed(lb_average *own, lb_average *pool, double us, int64_t now)
 {
@@ -109,8 +112,8 @@ lb_average_feed(lb_average *own, lb_average *pool, double us, int64_t now)
 
 
 /*
- * What to expect of an endpoint, microseconds. A new one is expected to be twice as good as the others: it is tried at
- * once, but not by more than two requests at a time before it is known.
+ * The time to expect of an endpoint, in microseconds. A new endpoint is expected to be twice as good as the others:
+ * then it is tried at once, but by no more than two requests at a time before it has been measured.
  */
 static double
 lb_expected(const lb_average *own, const lb_average *pool, int64_t now)
@@ -123,12 +126,15 @@ lb_expected(const lb_average *own, const lb_average *pool, int64_t now)
 
     age = now > own->at ? (double) (now - own->at) / LB_DECAY_US : 0;
 
-    /* close to exp(-age), and cheap */
+    /* This is close to exp(-age), and cheap. */
     return own->us / (1 + age + age * age / 2);
 }
 
 
-/* The lower, the better. One microsecond is added so that connections count even when all times are 0. */
+/*
+ * The endpoint with the lowest score is the best. One microsecond is added to the times, so that the number of requests
+ * counts even when all times are 0.
+ */
 static double
 lb_score(const lb_pool *pool, const lb_endpoint *e, lb_method method, int64_t now)
 {
@@ -199,7 +205,7 @@ lb_usable(const lb_endpoint *e, lb_tried tried, int64_t now, int forgive)
 }
 
 
-/* The first usable endpoint at or after `start`, not being `other`. */
+/* The first usable endpoint at or after `start` that is not `other`. */
 static lb_endpoint *
 lb_scan(const lb_pool *pool, size_t start, const lb_endpoint *other, lb_tried tried, int64_t now, int forgive)
 {
@@ -218,7 +224,10 @@ lb_scan(const lb_pool *pool, size_t start, const lb_endpoint *other, lb_tried tr
 }
 
 
-/* Uniform over the usable endpoints: a few throws, then a count, so that the neighbour of a failed one gets no more. */
+/*
+ * Chooses among the usable endpoints, each with the same probability. After a few throws that hit none it counts them;
+ * taking the next usable one instead would favour the neighbours of endpoints that failed.
+ */
 static lb_endpoint *
 lb_pick_random(lb_pool *pool, const lb_endpoint *other, lb_tried tried, int64_t now, int forgive)
 {
@@ -277,7 +286,7 @@ lb_pick_two(lb_pool *pool, lb_method method, lb_tried tried, int64_t now, int fo
 }
 
 
-/* The lowest score; equal ones take turns. */
+/* Chooses the endpoint with the lowest score. Endpoints with equal scores take turns. */
 static lb_endpoint *
 lb_pick_least(lb_pool *pool, lb_method method, lb_tried tried, int64_t now, int forgive)
 {
@@ -370,7 +379,7 @@ lb_pick(lb_pool *pool, lb_method method, lb_tried tried, int64_t now)
     }
 
     if (e && e->fails) {
-        /* a trial: the others wait for what it shows */
+        /* This request is a trial. The others wait for its result. */
         e->down_until = now + LB_FAIL_TIMEOUT_US;
     }
 

@@ -1,7 +1,7 @@
 /*
- * Load balancing: pure logic, no nginx and no I/O, so that it is tested on its own.
+ * Load balancing. This is pure logic without nginx and without I/O, so that it is tested on its own.
  *
- * A pool is the endpoints among which one decision chooses. Time is passed in as microseconds of a monotonic clock.
+ * A pool holds the endpoints among which one decision chooses. Time is passed in as microseconds of a monotonic clock.
  * The ten methods and their names are those of NGINX Service Mesh.
  */
 
@@ -11,12 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* An endpoint that failed is left alone for so long, then given one request as a trial (nginx: max_fails=1). */
+/* An endpoint that failed gets no requests for so long, then one request as a trial (as with nginx's max_fails=1). */
 #define LB_FAIL_TIMEOUT_US  (10 * 1000000LL)
 
 /*
- * An average that is not fed sinks, by about e in this time: an endpoint that was slow once is tried again, the later the
- * slower it was (as Finagle's and Linkerd's peak EWMA do).
+ * The time in which an average without new measurements falls to about 1/e. So an endpoint that was slow is tried
+ * again, the later the slower it was (as with the peak EWMA of Finagle and Linkerd).
  */
 #define LB_DECAY_US         (2 * 1000000LL)
 
@@ -25,9 +25,9 @@ typedef enum {
     LB_LEAST_CONN,
     LB_LEAST_TIME,                          /* to the first byte */
     LB_LEAST_TIME_LAST_BYTE,
-    LB_LEAST_TIME_LAST_BYTE_INFLIGHT,       /* unfinished requests count by their age */
+    LB_LEAST_TIME_LAST_BYTE_INFLIGHT,       /* an unfinished request counts with its age */
     LB_RANDOM,
-    LB_RANDOM_TWO,                          /* the one with fewer connections of two */
+    LB_RANDOM_TWO,                          /* of two, the one with fewer connections */
     LB_RANDOM_TWO_LEAST_CONN,
     LB_RANDOM_TWO_LEAST_TIME,
     LB_RANDOM_TWO_LEAST_TIME_LAST_BYTE,
@@ -36,14 +36,14 @@ typedef enum {
 
 typedef struct {
     double   us;                            /* moving average, microseconds */
-    int64_t  at;                            /* when it was last fed; 0: never */
+    int64_t  at;                            /* when it was last measured; 0: never */
 } lb_average;
 
 typedef struct {
     uint32_t    active;                     /* requests or connections under way */
-    int64_t     started_sum;                /* of their start times */
-    uint32_t    fails;                      /* since the last success */
-    int64_t     down_until;                 /* not chosen before, when fails > 0 */
+    int64_t     started_sum;                /* the sum of their start times */
+    uint32_t    fails;                      /* failures since the last success */
+    int64_t     down_until;                 /* when fails > 0, it is not chosen before this */
     lb_average  first_byte;
     lb_average  last_byte;
 } lb_endpoint;
@@ -58,7 +58,7 @@ typedef struct {
     lb_average     last_byte;
 } lb_pool;
 
-/* Endpoints already tried for the request at hand; they are not chosen again. */
+/* The endpoints that were tried for the request at hand. They are not chosen again. */
 typedef struct {
     lb_endpoint *const  *items;
     size_t               n;
@@ -67,18 +67,19 @@ typedef struct {
 void lb_pool_init(lb_pool *pool, uint64_t seed);
 void lb_pool_free(lb_pool *pool);
 
-/* 0, or -1 when memory is short. */
+/* Returns 0, or -1 when memory is short. */
 int lb_pool_add(lb_pool *pool, lb_endpoint *endpoint);
 void lb_pool_remove(lb_pool *pool, const lb_endpoint *endpoint);
 
 /*
- * The endpoint for a request, or NULL when every endpoint was tried. Endpoints that failed lately are passed over
- * while there is any other; when all of them failed, failures are forgotten rather than the request refused.
+ * Chooses the endpoint for a request; NULL: every endpoint was tried. Endpoints that failed lately are passed over
+ * while there is any other. When all of them failed, they are chosen nevertheless, because refusing the request would
+ * be worse.
  */
 lb_endpoint *lb_pick(lb_pool *pool, lb_method method, lb_tried tried, int64_t now);
 
-/* Microseconds for which an endpoint is passed over. */
-int64_t lb_down(const lb_endpoint *endpoint, int64_t now);
+/* The microseconds for which an endpoint is still passed over. */
+int64_t lb_down(const lb_endpoint *e, int64_t now);
 
 void lb_begin(lb_endpoint *endpoint, int64_t now);
 
@@ -88,7 +89,7 @@ void lb_first_byte(lb_pool *pool, lb_endpoint *endpoint, int64_t started, int64_
 typedef enum {
     LB_DONE = 0,                            /* a whole response */
     LB_FAILED,                              /* refused, reset or timed out */
-    LB_ABANDONED                            /* says nothing about the endpoint: the caller left, a stale connection */
+    LB_ABANDONED                            /* the caller left, or a kept connection was stale: this tells nothing */
 } lb_outcome;
 
 void lb_end(lb_pool *pool, lb_endpoint *endpoint, lb_outcome outcome, int64_t started, int64_t now);

@@ -1,9 +1,12 @@
 #include "limit.h"
 
-#define ONE  1000                           /* request */
+#define ONE  1000                           /* a request, in thousandths */
 
 
-/* A clock that is somewhat behind, as another worker's may be, stands still; one that was set back begins anew. */
+/*
+ * Milliseconds since the bucket was last used. Another worker's clock may be somewhat ahead of this one: then no time
+ * has passed. A clock that is far behind was set back: then the bucket goes on from now.
+ */
 static int64_t
 elapsed(const limit_bucket *bucket, int64_t now)
 {
@@ -24,7 +27,7 @@ drained(const limit_rate *limit, int64_t ms)
 }
 
 
-/* With the request at hand. The first is no excess. */
+/* The excess with the request at hand. The first request of a bucket is no excess. */
 static uint64_t
 excess_with(const limit_bucket *bucket, const limit_rate *limit, int64_t ms)
 {

@@ -1,4 +1,4 @@
-/* How answers are counted: pure logic, no nginx and no I/O, so that it is tested on its own. */
+/* How answers are counted. This is pure logic without nginx and without I/O, so that it is tested on its own. */
 
 #ifndef MESH_METRIC_H
 #define MESH_METRIC_H
@@ -14,7 +14,7 @@ extern const uint32_t  metric_bounds[METRIC_BOUNDS];
 
 typedef struct {
     uint64_t  sum;                              /* milliseconds */
-    uint32_t  buckets[METRIC_BUCKETS];          /* each without those below it */
+    uint32_t  buckets[METRIC_BUCKETS];          /* not cumulative */
 } metric_histogram;
 
 /* The index of the bucket that a time falls into. */
@@ -22,8 +22,9 @@ size_t metric_bucket(uint64_t ms);
 void metric_observe(metric_histogram *h, uint64_t ms);
 
 /*
- * The status that an answer counts as. One that is not registered counts as its class's first (RFC 9110, 15), one that
- * is none as 500: an endpoint that answers with every number makes no series of each.
+ * The status that an answer is counted as. A status that is not registered counts as the first of its class (RFC 9110,
+ * 15), and a number that is no status as 500. So an endpoint that answers with every number there is does not make a
+ * series of each.
  */
 unsigned metric_status(unsigned status);
 

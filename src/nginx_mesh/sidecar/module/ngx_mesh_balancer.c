@@ -1,20 +1,15 @@
-/* One request's or connection's way through the endpoints of a cluster, shared by HTTP and TCP. */
+#include "ngx_mesh_balancer.h"
 
-#include "ngx_mesh.h"
-
-
-int64_t
-ngx_mesh_now_us(void)
-{
-    struct timespec  ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-
-    return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
+#include "lb.h"
+#include "ngx_mesh_clock.h"
+#include "ngx_mesh_handshake.h"
+#include "ngx_mesh_identity.h"
+#include "ngx_mesh_log.h"
+#include "ngx_mesh_strings.h"
+#include "ngx_mesh_tls.h"
 
 
-/* Requests may be torn down in many ways; whichever it is, the endpoint's count of active ones comes down again. */
+/* Requests are torn down in many ways. In all of them the endpoint's number of active requests goes down again. */
 static void
 ngx_mesh_attempts_cleanup(void *data)
 {
@@ -73,7 +68,7 @@ ngx_mesh_attempts_tries(ngx_mesh_attempts_t *a)
 }
 
 
-/* The length of the address with what must be proved at it, in `a->sockaddr`. */
+/* Writes the address with what must be proved at it to `a->sockaddr`, and returns its length. */
 static socklen_t
 ngx_mesh_attempts_address(ngx_mesh_attempts_t *a, ngx_mesh_endpoint_t *e)
 {
@@ -92,10 +87,28 @@ ngx_mesh_attempts_address(ngx_mesh_attempts_t *a, ngx_mesh_endpoint_t *e)
 }
 
 
+/* Copies what the log says of an endpoint, because the endpoint may be gone when a line is written. */
+static ngx_str_t *
+ngx_mesh_attempts_name(ngx_mesh_attempts_t *a, ngx_mesh_endpoint_t *e, ngx_pool_t *pool)
+{
+    u_char     *p;
+    ngx_str_t  *name;
+
+    name = ngx_palloc(pool, sizeof(ngx_str_t) + e->name.len + e->spiffe_id.len);
+    if (name == NULL) {
+        return NULL;
+    }
+
+    p = ngx_mesh_str_copy(name, (u_char *) (name + 1), &e->name);
+    (void) ngx_mesh_str_copy(&a->last_id, p, &e->spiffe_id);
+
+    return name;
+}
+
+
 ngx_int_t
 ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_pool_t *pool)
 {
-    u_char               *p;
     lb_tried              tried;
     ngx_str_t            *name;
     ngx_mesh_endpoint_t  *e;
@@ -112,25 +125,14 @@ ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_poo
     e = (ngx_mesh_endpoint_t *) lb_pick(&a->cluster->pools[a->tls], a->cluster->method, tried, a->started);
 
     if (e == NULL) {
+        ngx_mesh_log_decision(pool->log, "all endpoints of the cluster \"%V\" have been tried", &a->cluster->node.str);
         return NGX_BUSY;
     }
 
-    /* the log speaks of it when the endpoint may be gone already */
-
-    name = ngx_palloc(pool, sizeof(ngx_str_t) + e->name.len + e->spiffe_id.len);
+    name = ngx_mesh_attempts_name(a, e, pool);
     if (name == NULL) {
         return NGX_ERROR;
     }
-
-    p = (u_char *) name + sizeof(ngx_str_t);
-
-    name->data = p;
-    name->len = e->name.len;
-    p = ngx_cpymem(p, e->name.data, e->name.len);
-
-    a->last_id.data = p;
-    a->last_id.len = e->spiffe_id.len;
-    ngx_memcpy(p, e->spiffe_id.data, e->spiffe_id.len);
 
     if (a->last) {
         ngx_mesh_endpoint_release(a->last);
@@ -144,6 +146,9 @@ ngx_mesh_attempts_get(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_poo
     a->tried[a->ntried++] = &e->lb;
 
     lb_begin(&e->lb, a->started);
+
+    ngx_mesh_log_decision(pool->log, "try %ui goes to the endpoint \"%V\" of the cluster \"%V\", %s", a->ntried,
+                          &e->name, &a->cluster->node.str, e->tls ? "by mTLS" : "in plaintext");
 
     pc->socklen = ngx_mesh_attempts_address(a, e);
     pc->sockaddr = &a->sockaddr.address.sockaddr;
@@ -167,7 +172,7 @@ ngx_mesh_attempts_first_byte(ngx_mesh_attempts_t *a)
 }
 
 
-/* An idle connection that the endpoint had closed says nothing about it; one that is silent does. */
+/* Whether the endpoint had closed a kept connection. This says nothing about the endpoint; its silence would. */
 static ngx_uint_t
 ngx_mesh_attempts_was_stale(ngx_peer_connection_t *pc)
 {
@@ -197,7 +202,7 @@ ngx_mesh_attempts_free(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_ui
     lb_end(&a->cluster->pools[a->tls], &e->lb, outcome, a->started, ngx_mesh_now_us());
 
     if ((state & NGX_PEER_FAILED) && outcome == LB_ABANDONED) {
-        /* the endpoint itself gets another chance */
+        /* The endpoint may be tried again. */
         a->ntried--;
         ngx_mesh_endpoint_release(e);
     }
@@ -211,7 +216,7 @@ ngx_mesh_attempts_secure(ngx_mesh_attempts_t *a, ngx_peer_connection_t *pc, ngx_
 {
     ngx_mesh_tls_read_once(pc->connection);
 
-    return ngx_mesh_identity_call(pc->connection, &a->last_id, tcp);
+    return ngx_mesh_handshake_connect(pc->connection, &a->last_id, tcp);
 }
 
 

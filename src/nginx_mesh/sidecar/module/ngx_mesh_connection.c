@@ -1,14 +1,21 @@
-/* What is known of a connection: where it was going, and who is at its other end. */
+#include "ngx_mesh_connection.h"
 
-#include "ngx_mesh.h"
+#include "ngx_mesh_handshake.h"
+#include "ngx_mesh_identity.h"
 
 #include <linux/netfilter_ipv4.h>
 
-/* linux/netfilter_ipv6/ip6_tables.h, which clashes with netinet/in.h */
+/* This is in linux/netfilter_ipv6/ip6_tables.h, which cannot be included together with netinet/in.h. */
 #define NGX_MESH_IP6T_SO_ORIGINAL_DST  80
 
+/*
+ * The field (TLV) of a PROXY protocol preamble that says what the other connection proves: the SPIFFE ID of the caller,
+ * or nothing when it is empty. Without the field that connection has no TLS.
+ */
+#define NGX_MESH_TLV_PEER              "0xE2"
 
-/* Marks our cleanup entry in the connection's pool, by which the facts are found again. */
+
+/* Marks the entry among the cleanups of the connection's pool by which the facts are found again. */
 static void
 ngx_mesh_connection_mark(void *data)
 {
@@ -17,9 +24,9 @@ ngx_mesh_connection_mark(void *data)
 
 
 /*
- * A connection to explain.sock only asks what would become of another. Which one is said by the preamble (PROXY protocol,
- * version 2; no other listener takes one), apart from the request: from and to where, and in NGX_MESH_TLV_PEER, whether
- * by TLS and the SPIFFE ID that is proved there. -1: it does not say.
+ * A connection to explain.sock only asks what would become of another connection. Its preamble (PROXY protocol, version
+ * 2; no other listener takes one) says which: from where and to where, and in NGX_MESH_TLV_PEER whether by TLS and with
+ * which SPIFFE ID. -1: it does not say.
  */
 static int
 ngx_mesh_connection_asked(ngx_connection_t *c, ngx_mesh_connection_t *mc)
@@ -36,7 +43,7 @@ ngx_mesh_connection_asked(ngx_connection_t *c, ngx_mesh_connection_t *mc)
     ngx_memcpy(&mc->original, to.sockaddr, to.socklen);
     ngx_inet_set_port((struct sockaddr *) &mc->original, c->proxy_protocol->dst_port);
 
-    /* limits ask for it */
+    /* Rate limits look at the caller's address. */
     c->sockaddr = from.sockaddr;
     c->socklen = from.socklen;
 
@@ -78,7 +85,7 @@ ngx_mesh_connection_original(ngx_connection_t *c, ngx_mesh_connection_t *mc)
         return;
     }
 
-    /* the kernel leaves `len` as it was */
+    /* The kernel does not say how long the address is. */
     mc->socklen = mc->original.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     mc->port = ngx_inet_get_port((struct sockaddr *) &mc->original);
     mc->name.data = p;
@@ -141,12 +148,12 @@ ngx_mesh_connection_peer(ngx_connection_t *c, ngx_str_t *id)
     if (!mc->peer_known) {
         mc->peer_known = 1;
 
-        if (ngx_mesh_identity_peer(c, &mc->peer_id) != NGX_OK) {
+        if (ngx_mesh_handshake_peer(c, &mc->peer_id) != NGX_OK) {
             ngx_str_null(&mc->peer_id);
         }
     }
 
-    if (!ngx_mesh_identity_believes(&mc->peer_id)) {
+    if (ngx_mesh_identity_bundle(mc->peer_id.data, mc->peer_id.len) == NULL) {
         ngx_str_null(id);
         return NGX_DECLINED;
     }
@@ -183,8 +190,12 @@ ngx_mesh_connection_forward(ngx_connection_t *c, ngx_peer_connection_t *pc, in_p
     static struct sockaddr_in6     from6;
 
     mc = ngx_mesh_connection(c);
-    if (mc == NULL || mc->name.len == 0) {
-        return NGX_DECLINED;
+    if (mc == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (mc->name.len == 0) {
+        return NGX_BUSY;
     }
 
     if (local4.sockaddr == NULL) {
@@ -197,7 +208,7 @@ ngx_mesh_connection_forward(ngx_connection_t *c, ngx_peer_connection_t *pc, in_p
         local6 = (ngx_addr_t) { (struct sockaddr *) &from6, sizeof(from6), ngx_string("::6") };
     }
 
-    if (mc->port != port) {
+    if (port && mc->port != port) {
         ngx_inet_set_port((struct sockaddr *) &mc->original, port);
     }
 

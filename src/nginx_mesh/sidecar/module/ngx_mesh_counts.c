@@ -1,9 +1,7 @@
-/*
- * What this worker counted and did not hand over yet. Lua takes it every second and adds it to shared memory
- * (lua/mesh/metrics.lua); it also knows how the series are called.
- */
+#include "ngx_mesh_counts.h"
 
-#include "ngx_mesh.h"
+#include "metric.h"
+#include "ngx_mesh_strings.h"
 
 typedef struct ngx_mesh_status_count_s  ngx_mesh_status_count_t;
 
@@ -14,97 +12,69 @@ struct ngx_mesh_status_count_s {
     metric_histogram          latency;
 };
 
-struct ngx_mesh_counts_s {
+/*
+ * The counts of an endpoint. While Lua has something to take of them, they are queued and hold a reference to the
+ * endpoint.
+ */
+typedef struct {
     ngx_mesh_endpoint_t      *endpoint;
-    ngx_queue_t               queue;    /* in ngx_mesh_counted while there is something to take: it holds the endpoint */
-    ngx_uint_t                counted;
-    ngx_uint_t                tcp;      /* TCP is among what there is to take */
+    ngx_queue_t               queue;    /* in ngx_mesh_counted */
+    ngx_uint_t                queued;
+    ngx_uint_t                tcp;      /* something of TCP was counted since they were taken */
     ngx_mesh_status_count_t  *statuses;
     uint64_t                  numbers[NGX_MESH_NUMBERS];
     metric_histogram          times[NGX_MESH_TIMES];
-};
+} ngx_mesh_counts_t;
 
-/* Handed to Lua, all of them. */
-
-typedef struct {
-    uint64_t                  numbers[NGX_MESH_TOTALS];
-    metric_histogram          latency;  /* of requests from the wire */
-} ngx_mesh_ffi_totals_t;
-
-typedef struct {
-    ngx_str_t                 cluster;
-    ngx_str_t                 endpoint;
-    ngx_str_t                 labels;   /* empty: as the state has it */
-    ngx_uint_t                tls;
-    ngx_uint_t                tcp;      /* else its numbers and times are 0 */
-    uint64_t                  numbers[NGX_MESH_NUMBERS];
-    metric_histogram          times[NGX_MESH_TIMES];
-} ngx_mesh_ffi_counts_t;
-
-typedef struct {
-    ngx_uint_t                status;
-    metric_histogram          latency;
-} ngx_mesh_ffi_status_t;
-
-/* The statuses of nginx's stream sessions: what else there may be counts as 500. */
-static const ngx_uint_t  ngx_mesh_session_statuses[] = { 200, 400, 403, 500, 502, 503 };
-
-static ngx_mesh_ffi_totals_t     ngx_mesh_totals;
 static ngx_queue_t               ngx_mesh_counted;
 static ngx_mesh_endpoint_t      *ngx_mesh_taken;                /* the last one that was taken; a reference */
 static ngx_mesh_status_count_t  *ngx_mesh_taken_status;         /* the next of its statuses */
 
 
-void
-ngx_mesh_count_total(ngx_mesh_total_e total)
+static void
+ngx_mesh_counts_free(void *data)
 {
-    ngx_mesh_totals.numbers[total]++;
+    ngx_mesh_counts_t        *counts = data;
+    ngx_mesh_status_count_t  *status;
+
+    while (counts->statuses) {
+        status = counts->statuses;
+        counts->statuses = status->next;
+        ngx_free(status);
+    }
+
+    ngx_free(counts);
 }
 
 
-void
-ngx_mesh_count_received(ngx_uint_t status, uint64_t ms)
-{
-    ngx_mesh_totals.numbers[NGX_MESH_RESPONSES + metric_status(status) / 100 - 1]++;
-    metric_observe(&ngx_mesh_totals.latency, ms);
-}
-
-
-void
-ngx_mesh_count_accepted(ngx_uint_t status)
-{
-    ngx_uint_t  i, n = sizeof(ngx_mesh_session_statuses) / sizeof(ngx_mesh_session_statuses[0]);
-
-    for (i = 0; i < n && ngx_mesh_session_statuses[i] != status; i++) { /* void */ }
-
-    ngx_mesh_totals.numbers[NGX_MESH_CONNECTIONS + (i < n ? i : 3)]++;
-}
-
-
-/* Where to count something of the endpoint. NULL: out of memory. */
+/* Where something of the endpoint is counted. NULL: out of memory. */
 static ngx_mesh_counts_t *
 ngx_mesh_counts(ngx_mesh_endpoint_t *e)
 {
-    if (e->counts == NULL) {
-        e->counts = ngx_calloc(sizeof(ngx_mesh_counts_t), ngx_cycle->log);
-        if (e->counts == NULL) {
+    ngx_mesh_counts_t  *counts = e->counts;
+
+    if (counts == NULL) {
+        counts = ngx_calloc(sizeof(ngx_mesh_counts_t), ngx_cycle->log);
+        if (counts == NULL) {
             return NULL;
         }
 
-        e->counts->endpoint = e;
+        counts->endpoint = e;
+        e->counts = counts;
+        e->counts_free = ngx_mesh_counts_free;
     }
 
-    if (!e->counts->counted) {
+    if (!counts->queued) {
         if (ngx_mesh_counted.next == NULL) {
             ngx_queue_init(&ngx_mesh_counted);
         }
 
-        e->counts->counted = 1;
+        counts->queued = 1;
         e->refs++;
-        ngx_queue_insert_tail(&ngx_mesh_counted, &e->counts->queue);
+        ngx_queue_insert_tail(&ngx_mesh_counted, &counts->queue);
     }
 
-    return e->counts;
+    return counts;
 }
 
 
@@ -167,35 +137,6 @@ ngx_mesh_count_response(ngx_mesh_endpoint_t *e, ngx_uint_t status, uint64_t ms)
 }
 
 
-void
-ngx_mesh_counts_free(ngx_mesh_endpoint_t *e)
-{
-    ngx_mesh_status_count_t  *status;
-
-    if (e->counts == NULL) {
-        return;
-    }
-
-    while (e->counts->statuses) {
-        status = e->counts->statuses;
-        e->counts->statuses = status->next;
-        ngx_free(status);
-    }
-
-    ngx_free(e->counts);
-}
-
-
-/* FFI. The totals since the last call. */
-void
-ngx_mesh_ffi_totals_take(ngx_mesh_ffi_totals_t *totals)
-{
-    *totals = ngx_mesh_totals;
-    ngx_memzero(&ngx_mesh_totals, sizeof(ngx_mesh_totals));
-}
-
-
-/* FFI. What was counted of one endpoint since it was last taken, valid until the next call; NULL: no more. */
 ngx_mesh_ffi_counts_t *
 ngx_mesh_ffi_counts_take(void)
 {
@@ -217,14 +158,14 @@ ngx_mesh_ffi_counts_take(void)
     ngx_queue_remove(q);
 
     counts = ngx_queue_data(q, ngx_mesh_counts_t, queue);
-    counts->counted = 0;
+    counts->queued = 0;
 
     ngx_mesh_taken = counts->endpoint;
     ngx_mesh_taken_status = counts->statuses;
 
-    taken.cluster = ngx_mesh_taken->cluster->node.str;
-    taken.endpoint = ngx_mesh_taken->name;
-    taken.labels = ngx_mesh_taken->labels;
+    taken.cluster = ngx_mesh_ffi_str(&ngx_mesh_taken->cluster->node.str);
+    taken.endpoint = ngx_mesh_ffi_str(&ngx_mesh_taken->name);
+    taken.labels = ngx_mesh_ffi_str(&ngx_mesh_taken->labels);
     taken.tls = ngx_mesh_taken->tls;
     taken.tcp = counts->tcp;
     ngx_memcpy(taken.numbers, counts->numbers, sizeof(taken.numbers));
@@ -238,7 +179,6 @@ ngx_mesh_ffi_counts_take(void)
 }
 
 
-/* FFI. The requests to that endpoint with one status, valid until the next call; NULL: no more. */
 ngx_mesh_ffi_status_t *
 ngx_mesh_ffi_status_take(void)
 {

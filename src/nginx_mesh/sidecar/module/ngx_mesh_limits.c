@@ -1,187 +1,8 @@
-/*
- * The rate limits of inbound ports. What they count is in memory that the workers share, under the limits' names: a
- * worker that dies, or a state that changes, is no reset. It is only touched under the lock of its slab pool.
- */
-
 #include <ngx_http.h>
 
+#include "ngx_mesh_buckets.h"
 #include "ngx_mesh_limits.h"
-
-#define NGX_MESH_BUCKETS_SIZE  (1024 * 1024)
-#define NGX_MESH_BUCKETS_IDLE  60000        /* milliseconds without a request after which a bucket may be freed */
-
-typedef struct {
-    ngx_str_node_t      node;               /* the name is behind the bucket */
-    ngx_queue_t         queue;
-    int64_t             seen;
-    limit_rate          rate;               /* by which it counted last */
-    limit_bucket        bucket;
-} ngx_mesh_bucket_t;
-
-typedef struct {
-    ngx_rbtree_t        tree;
-    ngx_rbtree_node_t   sentinel;
-    ngx_queue_t         queue;              /* the one seen last is the first */
-} ngx_mesh_buckets_t;
-
-static ngx_slab_pool_t     *ngx_mesh_buckets_pool;
-static ngx_mesh_buckets_t  *ngx_mesh_buckets;
-
-
-static ngx_int_t
-ngx_mesh_buckets_init(ngx_shm_zone_t *zone, void *old)
-{
-    ngx_mesh_buckets_pool = (ngx_slab_pool_t *) zone->shm.addr;
-
-    if (old) {
-        zone->data = old;
-        ngx_mesh_buckets = old;
-        return NGX_OK;
-    }
-
-    ngx_mesh_buckets = ngx_slab_alloc(ngx_mesh_buckets_pool, sizeof(ngx_mesh_buckets_t));
-    if (ngx_mesh_buckets == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_rbtree_init(&ngx_mesh_buckets->tree, &ngx_mesh_buckets->sentinel, ngx_str_rbtree_insert_value);
-    ngx_queue_init(&ngx_mesh_buckets->queue);
-
-    ngx_mesh_buckets_pool->log_nomem = 0;
-    zone->data = ngx_mesh_buckets;
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_mesh_limits_configure(ngx_conf_t *cf)
-{
-    ngx_shm_zone_t    *zone;
-    static ngx_str_t   name = ngx_string("mesh_limits");
-
-    zone = ngx_shared_memory_add(cf, &name, NGX_MESH_BUCKETS_SIZE, &ngx_http_mesh_module);
-    if (zone == NULL) {
-        return NGX_ERROR;
-    }
-
-    zone->init = ngx_mesh_buckets_init;
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_mesh_bucket_free(ngx_mesh_bucket_t *b)
-{
-    ngx_queue_remove(&b->queue);
-    ngx_rbtree_delete(&ngx_mesh_buckets->tree, &b->node.node);
-    ngx_slab_free_locked(ngx_mesh_buckets_pool, b);
-}
-
-
-static void
-ngx_mesh_buckets_free_idle(int64_t now)
-{
-    ngx_queue_t        *q, *next;
-    ngx_mesh_bucket_t  *b;
-
-    for (q = ngx_queue_last(&ngx_mesh_buckets->queue); q != ngx_queue_sentinel(&ngx_mesh_buckets->queue); q = next) {
-        next = ngx_queue_prev(q);
-        b = ngx_queue_data(q, ngx_mesh_bucket_t, queue);
-
-        if (now - b->seen < NGX_MESH_BUCKETS_IDLE) {
-            return;
-        }
-
-        if (limit_is_idle(&b->bucket, &b->rate, now)) {
-            ngx_mesh_bucket_free(b);
-        }
-    }
-}
-
-
-/* Makes room at the cost of the limit that was asked longest ago; not of one of the request at hand. */
-static ngx_uint_t
-ngx_mesh_buckets_free_oldest(int64_t now)
-{
-    ngx_mesh_bucket_t  *b;
-
-    if (ngx_queue_empty(&ngx_mesh_buckets->queue)) {
-        return 0;
-    }
-
-    b = ngx_queue_data(ngx_queue_last(&ngx_mesh_buckets->queue), ngx_mesh_bucket_t, queue);
-
-    if (b->seen == now) {
-        return 0;
-    }
-
-    ngx_mesh_bucket_free(b);
-
-    return 1;
-}
-
-
-static ngx_mesh_bucket_t *
-ngx_mesh_bucket_new(const ngx_mesh_limit_t *limit, int64_t now)
-{
-    size_t              size = sizeof(ngx_mesh_bucket_t) + limit->name.len;
-    ngx_mesh_bucket_t  *b;
-
-    ngx_mesh_buckets_free_idle(now);
-
-    do {
-        b = ngx_slab_calloc_locked(ngx_mesh_buckets_pool, size);
-    } while (b == NULL && ngx_mesh_buckets_free_oldest(now));
-
-    if (b == NULL) {
-        return NULL;
-    }
-
-    b->node.str.data = (u_char *) b + sizeof(ngx_mesh_bucket_t);
-    b->node.str.len = limit->name.len;
-    ngx_memcpy(b->node.str.data, limit->name.data, limit->name.len);
-
-    b->node.node.key = limit->hash;
-    ngx_rbtree_insert(&ngx_mesh_buckets->tree, &b->node.node);
-    ngx_queue_insert_head(&ngx_mesh_buckets->queue, &b->queue);
-
-    return b;
-}
-
-
-static ngx_mesh_bucket_t *
-ngx_mesh_bucket_find(ngx_mesh_limit_t *limit)
-{
-    return (ngx_mesh_bucket_t *) ngx_str_rbtree_lookup(&ngx_mesh_buckets->tree, &limit->name, limit->hash);
-}
-
-
-/* NULL: out of memory. */
-static ngx_mesh_bucket_t *
-ngx_mesh_bucket(ngx_mesh_limit_t *limit, int64_t now)
-{
-    ngx_mesh_bucket_t  *b;
-
-    b = ngx_mesh_bucket_find(limit);
-
-    if (b) {
-        ngx_queue_remove(&b->queue);
-        ngx_queue_insert_head(&ngx_mesh_buckets->queue, &b->queue);
-
-    } else {
-        b = ngx_mesh_bucket_new(limit, now);
-        if (b == NULL) {
-            return NULL;
-        }
-    }
-
-    b->seen = now;
-    b->rate = limit->rate;
-
-    return b;
-}
+#include "ngx_mesh_strings.h"
 
 
 ngx_mesh_limit_t *
@@ -193,17 +14,12 @@ ngx_mesh_limit_new(ngx_pool_t *pool, const ngx_str_t *name, size_t policy_len, c
 
     if (limit == NULL
         || ngx_mesh_rule_init(&limit->rule, pool) != NGX_OK
-        || ngx_array_init(&limit->addresses, pool, 2, sizeof(struct in6_addr)) != NGX_OK)
+        || ngx_array_init(&limit->addresses, pool, 2, sizeof(struct in6_addr)) != NGX_OK
+        || ngx_mesh_str_dup(&limit->name, pool, name) != NGX_OK)
     {
         return NULL;
     }
 
-    limit->name.data = ngx_pstrdup(pool, (ngx_str_t *) name);
-    if (limit->name.data == NULL) {
-        return NULL;
-    }
-
-    limit->name.len = name->len;
     limit->policy.data = limit->name.data;
     limit->policy.len = policy_len;
     limit->hash = ngx_crc32_short(name->data, name->len);
@@ -213,7 +29,6 @@ ngx_mesh_limit_new(ngx_pool_t *pool, const ngx_str_t *name, size_t policy_len, c
 }
 
 
-/* FFI. The rule that says what the limit is for. */
 ngx_mesh_rule_t *
 ngx_mesh_ffi_limit_rule(ngx_mesh_limit_t *limit)
 {
@@ -221,7 +36,7 @@ ngx_mesh_ffi_limit_rule(ngx_mesh_limit_t *limit)
 }
 
 
-/* An IPv4 address as IPv6 writes it. */
+/* Writes an IPv4 address as IPv6 does (RFC 4291, 2.5.5.2). NGX_DECLINED: it is no IP address. */
 static ngx_int_t
 ngx_mesh_address(struct in6_addr *address, const struct sockaddr *sockaddr)
 {
@@ -243,20 +58,20 @@ ngx_mesh_address(struct in6_addr *address, const struct sockaddr *sockaddr)
 }
 
 
-/* FFI. An address of one of the limit's sources. NGX_DECLINED: it is none. */
 ngx_int_t
-ngx_mesh_ffi_limit_address(ngx_mesh_limit_t *limit, const u_char *text, size_t len)
+ngx_mesh_ffi_limit_address(ngx_mesh_limit_t *limit, const char *address, size_t len)
 {
+    ngx_str_t         str = ngx_mesh_str(address, len);
     ngx_addr_t        addr;
-    struct in6_addr  *address;
+    struct in6_addr  *added;
 
-    if (ngx_parse_addr(limit->addresses.pool, &addr, (u_char *) text, len) != NGX_OK) {
+    if (ngx_parse_addr(limit->addresses.pool, &addr, str.data, str.len) != NGX_OK) {
         return NGX_DECLINED;
     }
 
-    address = ngx_array_push(&limit->addresses);
+    added = ngx_array_push(&limit->addresses);
 
-    return address ? ngx_mesh_address(address, addr.sockaddr) : NGX_ERROR;
+    return added ? ngx_mesh_address(added, addr.sockaddr) : NGX_ERROR;
 }
 
 
@@ -282,9 +97,9 @@ ngx_mesh_limit_is_at(ngx_mesh_limit_t *limit, const struct in6_addr *address)
 
 
 /*
- * A limit is for a caller that proved one of its IDs (`named`) and calls from one of its addresses; of each policy's limits,
- * the first of these. `others` are for callers that no limit names so. Those of the result that have a `fit` are for the
- * caller at hand.
+ * A limit that names callers (`named`) applies to a caller that proved one of its IDs and calls from one of its
+ * addresses. Of the limits of one policy only the first that applies is used. `others` apply to callers that no limit
+ * names in this way. Of the limits that are returned, those with `fit` apply to the caller at hand.
  */
 static const ngx_array_t *
 ngx_mesh_limits_choose(const ngx_array_t *named, const ngx_array_t *others, const struct sockaddr *sockaddr)
@@ -325,14 +140,21 @@ ngx_mesh_limits_choose(const ngx_array_t *named, const ngx_array_t *others, cons
 }
 
 
-/* All limits are asked before any takes the request in. */
+static limit_bucket *
+ngx_mesh_limit_bucket(ngx_mesh_limit_t *limit, int64_t now)
+{
+    return ngx_mesh_bucket_open(&limit->name, limit->hash, &limit->rate, now);
+}
+
+
+/* All limits are asked before any of them counts the request. */
 static ngx_int_t
 ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
 {
     ngx_uint_t           i;
     ngx_int_t            wait, longest;
     ngx_mesh_limit_t   **limit = limits->elts;
-    ngx_mesh_bucket_t   *b;
+    limit_bucket        *b;
 
     for (i = 0; i < limits->nelts; i++) {
 
@@ -340,9 +162,9 @@ ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
             continue;
         }
 
-        b = ngx_mesh_bucket(limit[i], now);
+        b = ngx_mesh_limit_bucket(limit[i], now);
 
-        if (b == NULL || !limit_admits(&b->bucket, &limit[i]->rate, now)) {
+        if (b == NULL || !limit_admits(b, &limit[i]->rate, now)) {
             *by = limit[i]->policy;
             return b ? NGX_BUSY : NGX_ERROR;
         }
@@ -356,7 +178,7 @@ ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
             continue;
         }
 
-        wait = limit_take(&ngx_mesh_bucket_find(limit[i])->bucket, &limit[i]->rate, now);
+        wait = limit_take(ngx_mesh_bucket_find(&limit[i]->name, limit[i]->hash), &limit[i]->rate, now);
 
         if (wait > longest) {
             longest = wait;
@@ -368,7 +190,7 @@ ngx_mesh_limits_take(const ngx_array_t *limits, int64_t now, ngx_str_t *by)
 }
 
 
-/* Those of the result that have a `fit` concern the request; NULL: none does. */
+/* Of the limits that are returned, those with `fit` concern the request; NULL: none does. */
 static const ngx_array_t *
 ngx_mesh_limits_concern(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r)
 {
@@ -406,11 +228,11 @@ ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_ht
         return 0;
     }
 
-    ngx_shmtx_lock(&ngx_mesh_buckets_pool->mutex);
+    ngx_mesh_buckets_lock();
 
     wait = ngx_mesh_limits_take(limits, (int64_t) ngx_current_msec, by);
 
-    ngx_shmtx_unlock(&ngx_mesh_buckets_pool->mutex);
+    ngx_mesh_buckets_unlock();
 
     if (wait == NGX_ERROR) {
         ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0, "no memory to count the rate limit \"%V\"", by);
@@ -420,20 +242,20 @@ ngx_mesh_limits_wait(const ngx_array_t *named, const ngx_array_t *others, ngx_ht
 }
 
 
-/* What limit_take would make of a bucket, on a copy of it. */
+/* Counts the request in a copy of the limit's bucket, and writes to `found` what comes of it. */
 static void
-ngx_mesh_limit_look(ngx_mesh_dry_limit_t *found, ngx_mesh_limit_t *limit, int64_t now)
+ngx_mesh_limit_dry_run(ngx_mesh_dry_limit_t *found, ngx_mesh_limit_t *limit, int64_t now)
 {
-    limit_bucket        bucket = { .used = 0 };
-    ngx_mesh_bucket_t  *b;
+    limit_bucket   bucket = { .used = 0 };
+    limit_bucket  *b;
 
-    b = ngx_mesh_bucket_find(limit);
+    b = ngx_mesh_bucket_find(&limit->name, limit->hash);
     if (b) {
-        bucket = b->bucket;
+        bucket = *b;
     }
 
-    found->name = limit->name;
-    found->policy = limit->policy;
+    found->name = ngx_mesh_ffi_str(&limit->name);
+    found->policy = ngx_mesh_ffi_str(&limit->policy);
     found->rate = limit->rate.rate;
     found->burst = limit->rate.burst;
     found->delay = limit->rate.delay;
@@ -444,7 +266,7 @@ ngx_mesh_limit_look(ngx_mesh_dry_limit_t *found, ngx_mesh_limit_t *limit, int64_
 
 
 ngx_uint_t
-ngx_mesh_limits_look(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r,
+ngx_mesh_limits_dry_run(const ngx_array_t *named, const ngx_array_t *others, ngx_http_request_t *r,
     ngx_mesh_dry_limit_t *found, ngx_uint_t max)
 {
     ngx_uint_t           i, n;
@@ -459,7 +281,7 @@ ngx_mesh_limits_look(const ngx_array_t *named, const ngx_array_t *others, ngx_ht
     limit = limits->elts;
     n = 0;
 
-    ngx_shmtx_lock(&ngx_mesh_buckets_pool->mutex);
+    ngx_mesh_buckets_lock();
 
     for (i = 0; i < limits->nelts; i++) {
 
@@ -468,13 +290,13 @@ ngx_mesh_limits_look(const ngx_array_t *named, const ngx_array_t *others, ngx_ht
         }
 
         if (n < max) {
-            ngx_mesh_limit_look(&found[n], limit[i], (int64_t) ngx_current_msec);
+            ngx_mesh_limit_dry_run(&found[n], limit[i], (int64_t) ngx_current_msec);
         }
 
         n++;
     }
 
-    ngx_shmtx_unlock(&ngx_mesh_buckets_pool->mutex);
+    ngx_mesh_buckets_unlock();
 
     return n;
 }

@@ -1,19 +1,20 @@
-/*
- * The policy of an inbound port: who may do what, and how often. Lua builds it from the state (lua/mesh/state.lua); it
- * is never changed, only replaced.
- */
-
-#include <ngx_http.h>
+#include "ngx_mesh_policy.h"
 
 #include "ngx_mesh_limits.h"
+#include "ngx_mesh_names.h"
+#include "ngx_mesh_rules.h"
+#include "ngx_mesh_strings.h"
 
 typedef struct {
     ngx_mesh_rule_t     rule;
     ngx_str_t           name;           /* of the TrafficTarget */
-    ngx_uint_t          tcp;            /* for connections alone */
+    ngx_uint_t          tcp;            /* it allows connections only */
 } ngx_mesh_grant_t;
 
-/* What names a caller, the oldest first: a port may have a thousand grants, and a caller is asked for its own only. */
+/*
+ * What names a caller, the oldest first. A port may have a thousand grants, and a request asks only those that name its
+ * caller.
+ */
 typedef struct {
     ngx_str_node_t      node;           /* the SPIFFE ID */
     ngx_array_t         grants;         /* ngx_mesh_grant_t * */
@@ -23,13 +24,12 @@ typedef struct {
 struct ngx_mesh_policy_s {
     ngx_pool_t         *pool;
     ngx_uint_t          restricted;     /* what no grant allows is denied */
-    ngx_mesh_grant_t   *last;           /* added */
+    ngx_mesh_grant_t   *last;           /* the grant that was added last */
     ngx_mesh_names_t    callers;        /* ngx_mesh_caller_t */
-    ngx_array_t         others;         /* ngx_mesh_limit_t *: for callers that no limit names */
+    ngx_array_t         others;         /* ngx_mesh_limit_t *, for callers that no limit names */
 };
 
 
-/* FFI. NULL: out of memory. */
 ngx_mesh_policy_t *
 ngx_mesh_ffi_policy_new(ngx_uint_t restricted)
 {
@@ -64,34 +64,31 @@ ngx_mesh_policy_free(ngx_mesh_policy_t *policy)
 }
 
 
-/*
- * FFI. Adds the grant of a TrafficTarget: the rule, to be filled in before the next is added. `tcp`: it is for no requests.
- * NULL: out of memory.
- */
 ngx_mesh_rule_t *
-ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const u_char *name, size_t len, ngx_uint_t tcp)
+ngx_mesh_ffi_policy_grant(ngx_mesh_policy_t *policy, const char *name, size_t len, ngx_uint_t tcp)
 {
-    ngx_str_t          str = { len, (u_char *) name };
+    ngx_str_t          str = ngx_mesh_str(name, len);
     ngx_mesh_grant_t  *grant;
 
     grant = ngx_palloc(policy->pool, sizeof(ngx_mesh_grant_t));
 
-    if (grant == NULL || ngx_mesh_rule_init(&grant->rule, policy->pool) != NGX_OK) {
+    if (grant == NULL
+        || ngx_mesh_rule_init(&grant->rule, policy->pool) != NGX_OK
+        || ngx_mesh_str_dup(&grant->name, policy->pool, &str) != NGX_OK)
+    {
         return NULL;
     }
 
     grant->tcp = tcp;
-    grant->name.len = len;
-    grant->name.data = ngx_pstrdup(policy->pool, &str);
     policy->last = grant;
 
-    return grant->name.data ? &grant->rule : NULL;
+    return &grant->rule;
 }
 
 
-/* Found or added. NULL: out of memory. */
+/* The caller, found or added. NULL: out of memory. */
 static ngx_mesh_caller_t *
-ngx_mesh_policy_caller(ngx_mesh_policy_t *policy, ngx_str_t *id)
+ngx_mesh_policy_caller(ngx_mesh_policy_t *policy, const ngx_str_t *id)
 {
     ngx_mesh_caller_t  *caller;
 
@@ -104,14 +101,9 @@ ngx_mesh_policy_caller(ngx_mesh_policy_t *policy, ngx_str_t *id)
 
     if (caller == NULL
         || ngx_array_init(&caller->grants, policy->pool, 2, sizeof(ngx_mesh_grant_t *)) != NGX_OK
-        || ngx_array_init(&caller->limits, policy->pool, 2, sizeof(ngx_mesh_limit_t *)) != NGX_OK)
+        || ngx_array_init(&caller->limits, policy->pool, 2, sizeof(ngx_mesh_limit_t *)) != NGX_OK
+        || ngx_mesh_str_dup(&caller->node.str, policy->pool, id) != NGX_OK)
     {
-        return NULL;
-    }
-
-    caller->node.str.len = id->len;
-    caller->node.str.data = ngx_pstrdup(policy->pool, id);
-    if (caller->node.str.data == NULL) {
         return NULL;
     }
 
@@ -137,11 +129,10 @@ ngx_mesh_policy_push(ngx_array_t *array, void *pointer)
 }
 
 
-/* FFI. A caller (SPIFFE ID) that the grant which was added last is for. */
 ngx_int_t
-ngx_mesh_ffi_policy_grant_source(ngx_mesh_policy_t *policy, const u_char *id, size_t len)
+ngx_mesh_ffi_policy_grant_source(ngx_mesh_policy_t *policy, const char *id, size_t len)
 {
-    ngx_str_t           name = { len, (u_char *) id };
+    ngx_str_t           name = ngx_mesh_str(id, len);
     ngx_mesh_caller_t  *caller;
 
     caller = ngx_mesh_policy_caller(policy, &name);
@@ -150,15 +141,11 @@ ngx_mesh_ffi_policy_grant_source(ngx_mesh_policy_t *policy, const u_char *id, si
 }
 
 
-/*
- * FFI. A limit, counted under its name, which begins with that of the RateLimit. `rate`: requests in 1000 s; `burst` and
- * `delay`: requests, a negative `delay` for no delay. It is for nobody yet. NULL: out of memory.
- */
 ngx_mesh_limit_t *
-ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const u_char *name, size_t len, size_t policy_len, double rate,
+ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const char *name, size_t len, size_t policy_len, double rate,
     double burst, double delay)
 {
-    ngx_str_t   str = { len, (u_char *) name };
+    ngx_str_t   str = ngx_mesh_str(name, len);
     limit_rate  limit = {
         .rate = (uint64_t) rate,
         .burst = (uint64_t) burst * 1000,
@@ -169,11 +156,10 @@ ngx_mesh_ffi_policy_limit(ngx_mesh_policy_t *policy, const u_char *name, size_t 
 }
 
 
-/* FFI. A caller (SPIFFE ID) that the limit is for. */
 ngx_int_t
-ngx_mesh_ffi_policy_limit_source(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit, const u_char *id, size_t len)
+ngx_mesh_ffi_policy_limit_source(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit, const char *id, size_t len)
 {
-    ngx_str_t           name = { len, (u_char *) id };
+    ngx_str_t           name = ngx_mesh_str(id, len);
     ngx_mesh_caller_t  *caller;
 
     caller = ngx_mesh_policy_caller(policy, &name);
@@ -182,7 +168,6 @@ ngx_mesh_ffi_policy_limit_source(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *li
 }
 
 
-/* FFI. The limit is for callers that no limit names. */
 ngx_int_t
 ngx_mesh_ffi_policy_limit_others(ngx_mesh_policy_t *policy, ngx_mesh_limit_t *limit)
 {
@@ -248,8 +233,8 @@ ngx_mesh_policy_wait(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_re
 
 
 ngx_uint_t
-ngx_mesh_policy_look(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r, ngx_mesh_dry_limit_t *found,
-    ngx_uint_t max)
+ngx_mesh_policy_dry_run(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_request_t *r,
+    ngx_mesh_dry_limit_t *found, ngx_uint_t max)
 {
     ngx_mesh_caller_t  *caller;
 
@@ -259,5 +244,5 @@ ngx_mesh_policy_look(ngx_mesh_policy_t *policy, const ngx_str_t *id, ngx_http_re
 
     caller = ngx_mesh_policy_find(policy, id);
 
-    return ngx_mesh_limits_look(caller ? &caller->limits : NULL, &policy->others, r, found, max);
+    return ngx_mesh_limits_dry_run(caller ? &caller->limits : NULL, &policy->others, r, found, max);
 }

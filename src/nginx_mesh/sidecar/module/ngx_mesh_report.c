@@ -1,6 +1,9 @@
-/* Reports on their way to the node: datagrams on a unix socket in the directory that it shares with the sidecar. */
+/* Reports are datagrams on a unix socket in the directory that the node shares with the sidecar. */
 
 #include "ngx_mesh_report.h"
+
+#include "ngx_mesh_lua.h"
+#include "ngx_mesh_strings.h"
 
 #include <sys/un.h>
 
@@ -12,7 +15,7 @@ static ngx_uint_t   ngx_mesh_reports_dropped;
 void
 ngx_mesh_report_send(const u_char *data, size_t len)
 {
-    int                              size = 1 << 20;     /* as far as the kernel lets us: for a burst */
+    int                              size = 1 << 20;     /* for a burst; the kernel may grant less */
     static int                       fd = -1;
     static const struct sockaddr_un  node = { AF_UNIX, "/run/nginx-mesh/report.sock" };
 
@@ -21,7 +24,7 @@ ngx_mesh_report_send(const u_char *data, size_t len)
         (void) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     }
 
-    /* by its path each time: the node may have opened the socket anew */
+    /* It is addressed by its path each time, because the node may have opened another socket there. */
     if (fd == -1
         || sendto(fd, data, len, MSG_DONTWAIT|MSG_NOSIGNAL, (const struct sockaddr *) &node, sizeof(node)) == -1)
     {
@@ -31,7 +34,7 @@ ngx_mesh_report_send(const u_char *data, size_t len)
 
 
 static void
-ngx_mesh_reports_settle(void)
+ngx_mesh_reports_update(void)
 {
     ngx_mesh_reports.on = ngx_mesh_reports.tracing || ngx_mesh_reports.tap.on;
 }
@@ -44,7 +47,7 @@ ngx_mesh_tap_on(void)
 
     if (tap->on && (ngx_msec_int_t) (ngx_current_msec - tap->until) >= 0) {
         tap->on = 0;
-        ngx_mesh_reports_settle();
+        ngx_mesh_reports_update();
     }
 
     return tap->on;
@@ -66,15 +69,14 @@ ngx_mesh_tap_take(void)
 }
 
 
-/*
- * FFI. For so many milliseconds (0: it ends now), at most `rate` requests a second are reported, of those that all is
- * true of. NGX_ERROR: out of memory; then it is off.
- */
 ngx_int_t
-ngx_mesh_ffi_tap(int64_t ms, uint32_t rate, ngx_uint_t lowest, ngx_uint_t highest, const u_char *method,
-    size_t method_len, const u_char *path, size_t path_len, const u_char *peers, size_t peers_len)
+ngx_mesh_ffi_tap(int64_t ms, uint32_t rate, ngx_uint_t lowest, ngx_uint_t highest, const char *method,
+    size_t method_len, const char *path, size_t path_len, const char *peers, size_t peers_len)
 {
     u_char          *p;
+    ngx_str_t        method_str = ngx_mesh_str(method, method_len);
+    ngx_str_t        path_str = ngx_mesh_str(path, path_len);
+    ngx_str_t        peers_str = ngx_mesh_str(peers, peers_len);
     ngx_mesh_tap_t  *tap = &ngx_mesh_reports.tap;
 
     if (tap->texts) {
@@ -83,7 +85,7 @@ ngx_mesh_ffi_tap(int64_t ms, uint32_t rate, ngx_uint_t lowest, ngx_uint_t highes
     }
 
     tap->on = 0;
-    ngx_mesh_reports_settle();
+    ngx_mesh_reports_update();
 
     if (ms == 0) {
         return NGX_OK;
@@ -95,9 +97,9 @@ ngx_mesh_ffi_tap(int64_t ms, uint32_t rate, ngx_uint_t lowest, ngx_uint_t highes
     }
 
     tap->texts = p;
-    p = ngx_mesh_copy(&tap->method, p, method, method_len);
-    p = ngx_mesh_copy(&tap->path, p, path, path_len);
-    ngx_mesh_copy(&tap->peers, p, peers, peers_len);
+    p = ngx_mesh_str_copy(&tap->method, p, &method_str);
+    p = ngx_mesh_str_copy(&tap->path, p, &path_str);
+    (void) ngx_mesh_str_copy(&tap->peers, p, &peers_str);
 
     tap->lowest = lowest;
     tap->highest = highest;
@@ -106,18 +108,17 @@ ngx_mesh_ffi_tap(int64_t ms, uint32_t rate, ngx_uint_t lowest, ngx_uint_t highes
     tap->rate.burst = (uint64_t) rate * 1000;
     tap->rate.delay = UINT64_MAX;
     tap->on = 1;
-    ngx_mesh_reports_settle();
+    ngx_mesh_reports_update();
 
     return NGX_OK;
 }
 
 
-/* FFI. `ratio`: of new traces, those that are sampled; negative: requests are in no traces. */
 void
 ngx_mesh_ffi_tracing(double ratio)
 {
     ngx_mesh_reports.tracing = ratio >= 0;
-    ngx_mesh_reports_settle();
+    ngx_mesh_reports_update();
 
     if (ngx_mesh_reports.tracing) {
         ngx_mesh_reports.sampler = trace_sampler_of(ratio);
@@ -125,7 +126,6 @@ ngx_mesh_ffi_tracing(double ratio)
 }
 
 
-/* FFI. Reports dropped since the last call. */
 ngx_uint_t
 ngx_mesh_ffi_reports_dropped_take(void)
 {

@@ -1,20 +1,21 @@
-/*
- * Rules about requests, which grants, limits and splits have in common: ngx_mesh_rules.c.
- */
+/* Rules about requests. Grants, rate limits and splits have them. */
 
 #ifndef NGX_MESH_RULES_H
 #define NGX_MESH_RULES_H
 
-#include "ngx_mesh.h"
+#include <ngx_config.h>
+#include <ngx_core.h>
 
-typedef struct ngx_mesh_rule_s {
-    ngx_array_t         matches;        /* any of them; none: every request */
-} ngx_mesh_rule_t;
+#include "ngx_mesh_lua.h"
+
+struct ngx_mesh_rule_s {
+    ngx_array_t         matches;        /* one of them must match; without any, every request does */
+};
 
 ngx_int_t ngx_mesh_rule_init(ngx_mesh_rule_t *rule, ngx_pool_t *pool);
 /*
- * `if_unsure`: what is said when applications may take the request for one or another, and a match holds for some readings
- * only; when a path is too ambiguous for that; when a pattern takes too long.
+ * `if_unsure`: the answer when applications may understand the request in more than one way and only some of these
+ * match, when a path is too ambiguous to say so, and when matching an expression took too many steps.
  */
 ngx_uint_t ngx_mesh_rule_matches(ngx_http_request_t *r, const ngx_mesh_rule_t *rule, ngx_uint_t if_unsure);
 

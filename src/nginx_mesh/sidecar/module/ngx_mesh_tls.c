@@ -1,19 +1,22 @@
 /*
- * Counting handshakes: each that begins ends well, or with the connection.
+ * Counting handshakes: each that begins either succeeds, or counts as failed when its connection is freed.
  *
- * And reading TLS without asking the kernel twice. OpenSSL reads a record, and nginx reads on until there is nothing: that
- * costs each request a system call that only says EAGAIN. But a read that gave less than it had room for has emptied the
- * socket, and whatever comes after it is an event. nginx itself goes by this when it reads plaintext (ngx_unix_recv).
+ * And reading TLS without asking the kernel twice. OpenSSL reads a record, and nginx reads on until there is nothing,
+ * which costs each request a system call that only says EAGAIN. But a read that got less than it had room for has
+ * emptied the socket, and whatever comes after it is announced by an event. nginx itself relies on this when it reads
+ * plaintext (ngx_unix_recv).
  *
- * What is known is kept in `available`, which every event sets to -1. The value is one of our own: what ngx_ssl_recv
- * counts down there are bytes that left OpenSSL, so that its 0 may come while the socket still has some.
+ * That the socket is empty is kept in the read event's `available`, which every event sets to -1. The value is one of
+ * our own: ngx_ssl_recv counts down there what left OpenSSL, so that its 0 may come while the socket still has bytes.
  */
 
-#include "ngx_mesh.h"
+#include "ngx_mesh_tls.h"
+
+#include "ngx_mesh_totals.h"
 
 #define NGX_MESH_TLS_EMPTY  -2
 
-/* What a connection's place for it holds; NULL: no handshake began. */
+/* What a connection remembers of its handshake; NULL: none began. */
 #define NGX_MESH_TLS_SERVING  ((void *) 1)
 #define NGX_MESH_TLS_CALLING  ((void *) 2)
 #define NGX_MESH_TLS_OVER     ((void *) 3)
@@ -21,11 +24,11 @@
 typedef void (*ngx_mesh_tls_info_pt)(const SSL *ssl, int where, int ret);
 
 static int                   ngx_mesh_tls_index = -1;
-static ngx_mesh_tls_info_pt  ngx_mesh_tls_next_info;            /* nginx's own, of every context that is served */
+static ngx_mesh_tls_info_pt  ngx_mesh_tls_next_info;            /* nginx's own callback, for every context */
 static ngx_uint_t          (*ngx_mesh_tls_proved)(const SSL *ssl);
 
 
-/* When the connection is freed. */
+/* OpenSSL calls this when it frees the connection. */
 static void
 ngx_mesh_tls_end(void *parent, void *state, CRYPTO_EX_DATA *ad, int index, long argl, void *argp)
 {
@@ -36,10 +39,10 @@ ngx_mesh_tls_end(void *parent, void *state, CRYPTO_EX_DATA *ad, int index, long 
     (void) argp;
 
     if (state == NGX_MESH_TLS_SERVING) {
-        ngx_mesh_count_total(NGX_MESH_SERVER_HANDSHAKES_FAILED);
+        ngx_mesh_count_total(NGX_MESH_TOTAL_SERVER_FAILED);
 
     } else if (state == NGX_MESH_TLS_CALLING) {
-        ngx_mesh_count_total(NGX_MESH_CLIENT_HANDSHAKES_FAILED);
+        ngx_mesh_count_total(NGX_MESH_TOTAL_CLIENT_FAILED);
     }
 }
 
@@ -70,7 +73,7 @@ ngx_mesh_tls_served(const SSL *ssl, int where, int ret)
         && ngx_mesh_tls_proved(ssl))
     {
         (void) SSL_set_ex_data((SSL *) ssl, ngx_mesh_tls_index, NGX_MESH_TLS_OVER);
-        ngx_mesh_count_total(NGX_MESH_SERVER_HANDSHAKES);
+        ngx_mesh_count_total(NGX_MESH_TOTAL_SERVER_OK);
     }
 }
 
@@ -88,7 +91,7 @@ ngx_mesh_tls_called(const SSL *ssl, int where, int ret)
 
     if (where == SSL_CB_HANDSHAKE_DONE && SSL_get_ex_data(ssl, ngx_mesh_tls_index) == NGX_MESH_TLS_CALLING) {
         (void) SSL_set_ex_data((SSL *) ssl, ngx_mesh_tls_index, NGX_MESH_TLS_OVER);
-        ngx_mesh_count_total(NGX_MESH_CLIENT_HANDSHAKES);
+        ngx_mesh_count_total(NGX_MESH_TOTAL_CLIENT_OK);
     }
 }
 
@@ -134,7 +137,7 @@ ngx_mesh_tls_read_step(BIO *bio, int step, const char *data, size_t len, int arg
 
     case BIO_CB_READ:
 
-        /* the event that told of the end was the last: that has to be read, after the data before it */
+        /* No event follows the one that announces the end of the stream: what is left must be read now. */
 
         if (rev->available == NGX_MESH_TLS_EMPTY && !rev->pending_eof) {
             BIO_clear_retry_flags(bio);
@@ -162,7 +165,7 @@ ngx_mesh_tls_read_once(ngx_connection_t *c)
 {
     BIO  *bio;
 
-    /* without it the end of the stream is no event of its own */
+    /* Without EPOLLRDHUP the end of the stream is not announced by an event of its own. */
     if (!ngx_use_epoll_rdhup) {
         return;
     }

@@ -14,7 +14,7 @@ path_hex(unsigned char ch)
 }
 
 
-/* The byte that "%" and two digits stand for, -1 when these do not follow. */
+/* Decodes the "%" at `p` and the two digits after it; -1: there are no two digits. */
 static int
 path_decode(const unsigned char *p, const unsigned char *end)
 {
@@ -38,7 +38,7 @@ path_is_control(int ch)
 }
 
 
-/* What begins overlong UTF-8, and nothing else. */
+/* These bytes begin overlong UTF-8, and never anything else. */
 static int
 path_is_overlong(int ch)
 {
@@ -57,12 +57,12 @@ path_is_ambiguous_encoding(const unsigned char *p, const unsigned char *end)
         return end - p >= 5 && path_hex(p[3]) >= 0 && path_hex(p[4]) >= 0;
     }
 
-    /* -1, which is no encoding, is below all */
+    /* -1, which is no encoding, is none of these. */
     return path_is_control(ch) || path_is_overlong(ch) || ch == '/' || ch == '\\' || ch == ';';
 }
 
 
-/* Whether the segment that begins here is dots, encoded or not, as far as its parameters. */
+/* Whether the segment that begins here, up to its parameters, is "." or "..", encoded or not. */
 static int
 path_is_dots(const unsigned char *p, const unsigned char *end)
 {

@@ -17,7 +17,7 @@ report_begin(report *r, unsigned char *buffer, size_t size)
 }
 
 
-/* Writes `,"name":` if there is room for it and `more` bytes. */
+/* Writes `,"name":` if there is room for that and for `more` bytes. Returns whether there was. */
 static int
 begin_member(report *r, const char *name, size_t more)
 {
@@ -41,7 +41,7 @@ begin_member(report *r, const char *name, size_t more)
 }
 
 
-/* Writes what stands for the character at `p`, at most LONGEST_ESCAPE bytes. */
+/* Writes the character of `n` bytes at `p` as JSON has it, in at most LONGEST_ESCAPE bytes. `n` 0: it is none. */
 static size_t
 escape(unsigned char *out, const unsigned char *p, size_t n)
 {

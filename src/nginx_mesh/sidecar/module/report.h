@@ -1,6 +1,6 @@
 /*
- * One line of JSON about a request, written into a buffer of fixed size whatever is in the request. Pure logic, no nginx
- * and no I/O, so that it is tested on its own.
+ * One line of JSON about a request, written into a buffer of fixed size, whatever is in the request. This is pure logic
+ * without nginx and without I/O, so that it is tested on its own.
  */
 
 #ifndef MESH_REPORT_H
@@ -12,18 +12,18 @@
 typedef struct {
     unsigned char  *start;
     unsigned char  *pos;
-    unsigned char  *end;                    /* the last bytes are kept for what closes the document */
+    unsigned char  *end;                    /* the last byte is kept for the brace that closes the document */
 } report;
 
-/* `size` is 64 or more. */
+/* Begins a document. `size` is 64 or more. */
 void report_begin(report *r, unsigned char *buffer, size_t size);
 /*
- * A member, left out when there is no room. `name` needs no escaping; of the text at most `max` bytes are written, after
- * escaping, and no half character. What is not UTF-8 is replaced. An empty text is left out.
+ * Writes a member, unless there is no room for it or the text is empty. `name` needs no escaping. Of the text whole
+ * characters are written, at most `max` bytes after escaping, and what is not UTF-8 is replaced.
  */
 void report_text(report *r, const char *name, const unsigned char *text, size_t len, size_t max);
 void report_number(report *r, const char *name, int64_t value);
-/* The length of the document. */
+/* Ends the document and returns its length. */
 size_t report_end(report *r);
 
 #endif

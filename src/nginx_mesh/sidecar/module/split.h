@@ -1,4 +1,4 @@
-/* Shares of traffic: pure logic, no nginx and no I/O, so that it is tested on its own. */
+/* Shares of traffic. This is pure logic without nginx and without I/O, so that it is tested on its own. */
 
 #ifndef MESH_SPLIT_H
 #define MESH_SPLIT_H
@@ -8,10 +8,13 @@
 
 typedef struct {
     uint32_t  weight;
-    uint32_t  usable;                       /* 0: its share goes to the others */
+    uint32_t  usable;                       /* 0: the others get its share */
 } split_share;
 
-/* The index of a share, chosen by weight with a random number of 62 bits or more; `n` when there is none to choose. */
+/*
+ * Chooses one of the shares by their weights with a random number of 62 bits or more, and returns its index; `n`: there
+ * is none to choose.
+ */
 size_t split_pick(const split_share *shares, size_t n, uint64_t random);
 
 #endif

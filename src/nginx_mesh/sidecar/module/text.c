@@ -82,3 +82,48 @@ text_repair(unsigned char *to, const unsigned char *data, size_t len)
 
     return (size_t) (p - to);
 }
+
+
+/* How many bytes text_printable writes for a byte. */
+static size_t
+text_printable_width(unsigned char c)
+{
+    return c < 0x20 || c > 0x7e || c == '"' || c == '\\' ? 4 : 1;
+}
+
+
+size_t
+text_printable(unsigned char *to, size_t size, const unsigned char *data, size_t len)
+{
+    size_t             i, width, n = 0;
+    static const char  digits[] = "0123456789abcdef";
+
+    for (i = 0; i < len && n <= size; i++) {
+        n += text_printable_width(data[i]);
+    }
+
+    if (n > size) {
+        size -= 3;
+    }
+
+    for (i = 0, n = 0; i < len; i++, n += width) {
+        width = text_printable_width(data[i]);
+
+        if (n + width > size) {
+            memcpy(to + n, "...", 3);
+            return n + 3;
+        }
+
+        if (width == 1) {
+            to[n] = data[i];
+            continue;
+        }
+
+        to[n] = '\\';
+        to[n + 1] = 'x';
+        to[n + 2] = (unsigned char) digits[data[i] >> 4];
+        to[n + 3] = (unsigned char) digits[data[i] & 0xf];
+    }
+
+    return n;
+}

@@ -1,6 +1,6 @@
 /*
- * Bytes that somebody sent, as text that a reader of JSON takes. Pure logic, no nginx and no I/O, so that it is tested
- * on its own.
+ * Bytes that somebody sent as text that others can read. This is pure logic without nginx and without I/O, so that it
+ * is tested on its own.
  */
 
 #ifndef MESH_TEXT_H
@@ -8,13 +8,26 @@
 
 #include <stddef.h>
 
-/* How many bytes the character has that begins here, 0 when none does (RFC 3629: no overlong forms, no surrogates). */
+/*
+ * The number of bytes of the character that begins at `p`; 0: none does (by RFC 3629, without overlong forms and
+ * surrogates).
+ */
 size_t text_character(const unsigned char *p, size_t len);
 
-/* How many bytes are no part of a character in UTF-8. */
+/* The number of bytes that are no part of a character in UTF-8. */
 size_t text_invalid(const unsigned char *data, size_t len);
 
-/* The same text with U+FFFD for each such byte. `to` has room for `len` and twice `text_invalid`; how many bytes it has. */
+/*
+ * Writes the text with U+FFFD for each such byte to `to`, which has room for `len` bytes and twice `text_invalid`.
+ * Returns how many were written.
+ */
 size_t text_repair(unsigned char *to, const unsigned char *data, size_t len);
+
+/*
+ * Writes the beginning of the text as one printable line of ASCII, for a log, to `to`, which has room for `size` bytes,
+ * 16 or more. Other bytes, quotes and backslashes are written as \xHH, and a text that was cut ends with "...". Returns
+ * how many bytes were written.
+ */
+size_t text_printable(unsigned char *to, size_t size, const unsigned char *data, size_t len);
 
 #endif

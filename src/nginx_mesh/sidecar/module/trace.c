@@ -3,7 +3,7 @@
 #include "trace.h"
 
 
-/* -1: no digit. Capitals are none here. */
+/* The value of a hexadecimal digit; -1: it is none. Capital letters are not allowed here. */
 static int
 digit(unsigned char c)
 {
@@ -56,7 +56,7 @@ trace_parse(trace_context *context, const unsigned char *data, size_t len)
 {
     uint8_t  version;
 
-    /* version-trace_id-span_id-flags; later versions may have more */
+    /* The format is version-trace_id-span_id-flags. Later versions may have more behind it. */
 
     if (len < TRACE_PARENT_LEN || data[2] != '-' || data[35] != '-' || data[52] != '-'
         || !read_hex(&version, data, 1) || version == 0xff
@@ -87,7 +87,7 @@ trace_hex(unsigned char *out, const uint8_t *bytes, size_t n)
 void
 trace_format(unsigned char *out, const trace_context *context)
 {
-    /* what other flags mean is not known: they are not passed on */
+    /* Other flags are not passed on, because it is not known what they mean. */
     uint8_t  flags = context->flags & (TRACE_FLAG_SAMPLED | TRACE_FLAG_RANDOM);
 
     memcpy(out, "00-", 3);
@@ -102,14 +102,14 @@ trace_format(unsigned char *out, const trace_context *context)
 trace_sampler
 trace_sampler_of(double ratio)
 {
-    double         bound = ratio * 18446744073709551616.0;      /* 2^64: exact */
+    double         bound = ratio * 18446744073709551616.0;      /* 2^64, which makes the product exact */
     trace_sampler  sampler = { 1, UINT64_MAX };
 
     if (ratio >= 1) {
         return sampler;
     }
 
-    if (bound < 4503599627370496.0) {                           /* 2^52: below, there may be a fraction */
+    if (bound < 4503599627370496.0) {                           /* below 2^52 there may be a fraction */
         bound += 0.5;
     }
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nginx_mesh.cli import exec as client
-from nginx_mesh.cli.client import ApiError, UnreachableError
+from nginx_mesh.cli.errors import ApiError, ControlPlaneUnreachableError
+from nginx_mesh.cli.local import exec as client
 from nginx_mesh.local.api.exec_server import ExecAnswer, ExecRequest, ExecServer
 
 
@@ -83,5 +83,5 @@ async def test_only_its_owner_can_open_the_socket(path: Path) -> None:
 
 
 def test_no_daemon_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(UnreachableError):
+    with pytest.raises(ControlPlaneUnreachableError):
         client.run(tmp_path / "none.sock", request("true"), stdin=False, tty=False)

@@ -94,6 +94,10 @@ def test_the_containers_security_context_wins_over_the_pods(
         ({"env": [{"name": "A", "value": "\0"}]}, "spec.containers[0].env[0]"),
         ({"env": [{"name": "A", "valueFrom": {}}]}, "spec.containers[0].env[0].valueFrom"),
         (
+            {"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]},
+            "spec.containers[0].env[0].valueFrom: must be one of fieldRef",
+        ),
+        (
             {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.secrets"}}}]},
             "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath",
         ),

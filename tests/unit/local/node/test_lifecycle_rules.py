@@ -10,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
-from nginx_mesh.api.core import Container, ContainerStatus, Pod, PodSpec, PodStatus
+from nginx_mesh.api.containers import Container
 from nginx_mesh.api.meta import ObjectMeta
+from nginx_mesh.api.pods import Pod, PodSpec
+from nginx_mesh.api.podstatus import (
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    HostIP,
+    PodStatus,
+)
 from nginx_mesh.local.node.podstatus import pod_status
 from nginx_mesh.local.node.restarts import Backoff, BackoffSettings, should_restart
 from nginx_mesh.local.node.rotation import rotate
@@ -43,7 +53,15 @@ def test_backoff_never_shrinks_while_runs_are_short(runs: list[float]) -> None:
 POD = Pod(metadata=ObjectMeta(name="p"), spec=PodSpec(containers=[Container(name="a")]))
 
 
-def container(state: str = "running", name: str = "a", **fields: Any) -> ContainerStatus:
+WAITING = ContainerState(waiting=ContainerStateWaiting())
+RUNNING = ContainerState(running=ContainerStateRunning())
+
+
+def ended(exit_code: int) -> ContainerState:
+    return ContainerState(terminated=ContainerStateTerminated(exit_code=exit_code))
+
+
+def container(state: ContainerState = RUNNING, name: str = "a", **fields: Any) -> ContainerStatus:
     return ContainerStatus(name=name, state=state, **fields)
 
 
@@ -52,26 +70,20 @@ def status_of(*containers: ContainerStatus, **fields: Any) -> PodStatus:
     return pod_status(POD, containers=containers, host_ip="10.244.0.1", **arguments)
 
 
-KILLED_SIDECAR = container("terminated", SIDECAR_CONTAINER, exit_code=137)
-
-
 @pytest.mark.parametrize(
-    ("containers", "ended", "phase"),
+    ("containers", "over", "phase"),
     [
-        ([container("waiting")], False, "Pending"),
+        ([container(WAITING)], False, "Pending"),
         ([container()], False, "Running"),
-        ([container("waiting", restart_count=1)], False, "Running"),
-        ([container("terminated", exit_code=0)], True, "Succeeded"),
-        ([container("terminated", exit_code=2)], True, "Failed"),
-        (
-            [container("terminated", exit_code=0), container("terminated", SIDECAR_CONTAINER, exit_code=137)],
-            True,
-            "Succeeded",
-        ),
+        ([container(WAITING, restart_count=1)], False, "Running"),
+        ([container(WAITING, last_state=ended(1))], False, "Running"),
+        ([container(ended(0))], True, "Succeeded"),
+        ([container(ended(2))], True, "Failed"),
+        ([container(ended(0)), container(ended(137), SIDECAR_CONTAINER)], True, "Succeeded"),
     ],
 )
-def test_phases(containers: list[ContainerStatus], ended: bool, phase: str) -> None:
-    assert status_of(*containers, ended=ended).phase == phase
+def test_phases(containers: list[ContainerStatus], over: bool, phase: str) -> None:
+    assert status_of(*containers, ended=over).phase == phase
 
 
 def test_a_pod_is_ready_when_all_containers_are_and_it_is_not_going() -> None:
@@ -81,6 +93,19 @@ def test_a_pod_is_ready_when_all_containers_are_and_it_is_not_going() -> None:
     status = status_of(ready, unready)
     assert not status.ready
     assert status.conditions[-1].message == "containers with unready status: [b]"
+
+
+def test_an_init_container_is_ready_when_it_has_done_its_work() -> None:
+    done, failed = container(ended(0), "done"), container(ended(1), "failed")
+    status = status_of(container(WAITING), initial=[done, failed])
+    assert [one.ready for one in status.init_container_statuses] == [True, False]
+    assert [c.status for c in status.conditions if c.type == "Initialized"] == ["False"]
+    assert [c.status for c in status_of(container(), initial=[done]).conditions if c.type == "Initialized"] == ["True"]
+
+
+def test_a_pod_says_which_addresses_its_host_has() -> None:
+    status = status_of(container())
+    assert (status.host_ip, status.host_ips) == ("10.244.0.1", [HostIP(ip="10.244.0.1")])
 
 
 def test_rotation_moves_what_is_too_much_and_keeps_writers_going(tmp_path: Path) -> None:

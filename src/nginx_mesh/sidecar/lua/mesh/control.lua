@@ -1,7 +1,7 @@
--- The control socket. Who may open it decides what this pod trusts: only the node's agent can reach it.
+-- The control socket. Whoever may open it decides what this pod trusts: only the node's agent can reach it.
 
 local cjson = require "cjson.safe"
-local engine = require "mesh.engine"
+local native_reports = require "mesh.native.reports"
 local schema = require "mesh.schema"
 local state = require "mesh.state"
 
@@ -15,11 +15,11 @@ local function answer(status, body)
 end
 
 
--- The JSON object that the request has; or nil, having answered why not.
+-- The JSON object in the body of the request. Returns nil after it has answered that there is none.
 local function document()
     ngx.req.read_body()
 
-    -- in memory, whatever its size: a private key is in it (nginx.conf: client_body_buffer_size)
+    -- The body is in memory whatever its size, as it has a private key (nginx.conf: client_body_buffer_size).
     local body = ngx.req.get_body_data()
 
     if not body then
@@ -47,6 +47,7 @@ local function put()
 end
 
 
+-- /v1/state: gives the version of the state, or applies an update.
 function _M.state()
     local method = ngx.req.get_method()
 
@@ -62,7 +63,8 @@ function _M.state()
 end
 
 
--- Somebody watches requests, for some seconds. It is this worker's: there is one, and a new one is told again soon.
+-- /v1/tap: reports requests to somebody who watches them for some seconds. Only the worker that answers hears of it: a
+-- sidecar has one, and the node repeats the request while somebody watches.
 function _M.tap()
     if ngx.req.get_method() ~= "PUT" then
         return answer(405, { error = "PUT" })
@@ -77,7 +79,7 @@ function _M.tap()
             return answer(400, { error = "tap " .. reason })
         end
 
-        engine.tap(tap)
+        native_reports.tap(tap)
         answer(200, {})
     end
 end

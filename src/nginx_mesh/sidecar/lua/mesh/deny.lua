@@ -1,17 +1,18 @@
--- Refusals, in the words of the protocol: a status and a line of text for HTTP, a status in trailers for gRPC.
+-- Refuses a request in the form that its protocol has for it: a status and a line of text for HTTP, a status in the
+-- header frame for gRPC.
 
 local GRPC_CODES = require "mesh.grpc_codes"
-local engine = require "mesh.engine"
+local native_request = require "mesh.native.request"
 
 
--- Ends the request. `grpc_code` replaces the code that goes with `status`.
+-- Ends the request with an HTTP status and a reason. `grpc_code` replaces the gRPC code that goes with the status.
 return function(status, reason, grpc_code)
-    engine.refused(reason)
+    native_request.refused(reason)
 
     local content_type = ngx.var.http_content_type
 
     if content_type and content_type:sub(1, 16) == "application/grpc" then
-        -- no body: the stream ends with the header frame, as a gRPC status without a message must
+        -- Without a body the stream ends with the header frame, as a gRPC status without a message must.
         ngx.status = 200
         ngx.header["Content-Type"] = "application/grpc"
         ngx.header["Content-Length"] = 0

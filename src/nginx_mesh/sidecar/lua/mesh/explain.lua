@@ -1,11 +1,15 @@
--- explain.sock: what would become of the request that is sent there, by the tables and functions that decide requests.
--- Nothing is forwarded, counted, limited or remembered but what a first request would load. Who would send it and to
--- where is said by the connection's preamble (module/ngx_mesh_connection.c), so that the request can be just as it is.
+-- explain.sock: answers what would become of the request that is sent there, by the tables and functions that decide
+-- requests. Nothing is forwarded, counted or limited, and nothing remembered except what a first request would load.
+-- The PROXY protocol preamble of the connection names who would send the request and to where
+-- (module/ngx_mesh_connection.c), so that the request itself is just as it would be sent.
 
 local cjson = require "cjson.safe"
-local engine = require "mesh.engine"
 local grpc_codes = require "mesh.grpc_codes"
 local inbound = require "mesh.inbound"
+local native_clusters = require "mesh.native.clusters"
+local native_explain = require "mesh.native.explain"
+local native_identity = require "mesh.native.identity"
+local native_request = require "mesh.native.request"
 local outbound = require "mesh.outbound"
 local state = require "mesh.state"
 
@@ -22,7 +26,7 @@ local function answer(status, body)
 end
 
 
--- An empty list is left out: cjson writes it as an object.
+-- The list, or nil when it is empty: cjson would write an empty list as an object.
 local function list(items)
     return items[1] and items
 end
@@ -41,7 +45,7 @@ local function endpoints_of(name, cluster)
             address = address,
             tls = endpoint.tls,
             spiffe_id = endpoint.spiffe_id,
-            down = engine.endpoint_down(name, address),
+            down = native_clusters.endpoint_down(name, address),
         }
     end
 
@@ -51,15 +55,15 @@ local function endpoints_of(name, cluster)
 end
 
 
--- Where a request goes of which branch number `number` of a split is chosen, as far as it is one.
+-- Where the request goes if the branch with this number (from 0 on) is chosen of the split, if there is one.
 local function branch_of(destination, number)
     local tcp = destination.protocol == "tcp"
-    local route = engine.explain_route(tcp, number)
+    local route = native_explain.route(tcp, number)
     local name = route.name ~= "" and route.name or destination.cluster
-    local cluster = route.cluster ~= "" and state.peek(route.cluster) or nil
+    local cluster = route.cluster ~= "" and state.cluster(route.cluster) or nil
     local status, reason = outbound.refusal(route.selected, name)
 
-    -- a TCP connection is closed without words
+    -- A TCP connection is closed without an answer.
     route.refusal = status and (tcp and { reason = reason } or refused(status, reason))
 
     for _, breaker in ipairs(route.breakers) do
@@ -80,8 +84,8 @@ local function branch_of(destination, number)
 end
 
 
--- All ways that a request to a destination may go: one without a split, one for each share of one.
-local function ways(destination)
+-- All branches that a request to a destination may take: one without a split, else one for each backend of the split.
+local function branches_of(destination)
     local first = branch_of(destination, 0)
     local branches, usable = { first }, first.usable
 
@@ -91,7 +95,7 @@ local function ways(destination)
     end
 
     if first.branches > 0 and not usable then
-        -- then it stays with the root
+        -- The request stays with the service that was dialled.
         return { branch_of(destination, first.branches) }
     end
 
@@ -99,7 +103,8 @@ local function ways(destination)
 end
 
 
-local function going_out(address)
+-- The answer for a request that the application sends.
+local function explain_outbound(address)
     local destination = state.destination(address)
 
     if not destination then
@@ -113,12 +118,13 @@ local function going_out(address)
     return {
         destination = destination,
         split = split and { split = split.split, conditional = #(split.matches or {}) > 0, backends = split.backends },
-        branches = list(ways(destination)),
+        branches = list(branches_of(destination)),
     }
 end
 
 
--- The TrafficTargets that grant something at a port. One may grant requests and connections apart.
+-- The TrafficTargets that grant something at a port. One TrafficTarget may have a grant for requests and one for TCP
+-- connections: they follow each other.
 local function targets_of(grants, peer)
     local targets = {}
 
@@ -142,6 +148,7 @@ local function targets_of(grants, peer)
 end
 
 
+-- The checks up to the first that refuses the request.
 local function checks()
     local settings = state.settings()
     local passed = {}
@@ -161,9 +168,9 @@ local function checks()
 end
 
 
--- The limits of a request that passes all checks; what the strictest says of it.
+-- The limits of a request that passes all checks, and what the strictest of them does to it.
 local function limits()
-    local found = list(engine.explain_limits())
+    local found = list(native_explain.limits())
     local wait, by = 0, nil
 
     for _, limit in ipairs(found or {}) do
@@ -180,6 +187,7 @@ local function limits()
 end
 
 
+-- Whether a port carries TCP, or HTTP.
 local function speaks(entry, tcp)
     for _, protocol in ipairs(entry.protocols) do
         if (protocol == "tcp") == tcp then
@@ -191,9 +199,10 @@ local function speaks(entry, tcp)
 end
 
 
-local function coming_in(port, tcp)
+-- The answer for a request, or a TCP connection, that comes from the wire.
+local function explain_inbound(port, tcp)
     local entry = state.entry("inbound/" .. port)
-    local peer = engine.peer()
+    local peer = native_request.peer()
     local about = { peer = peer or nil, protocols = entry and entry.protocols }
 
     if not entry then
@@ -217,18 +226,18 @@ local function coming_in(port, tcp)
             return about
         end
 
-        tcp = true                                      -- which takes anything
+        tcp = true                                      -- a TCP port takes any bytes
     end
 
     if tcp then
-        about.closed, about.granted = engine.explain_tcp()
+        about.closed, about.granted = native_explain.tcp()
         return about
     end
 
     about.checks = checks()
 
     if not about.checks[#about.checks].refusal then
-        about.granted = engine.granted()
+        about.granted = native_request.granted()
         about.limits, about.limited = limits()
     end
 
@@ -236,10 +245,11 @@ local function coming_in(port, tcp)
 end
 
 
+-- Answers the request with what would become of it, as JSON.
 function _M.content()
     local direction, protocol = ngx.var["proxy_protocol_tlv_0xE0"], ngx.var["proxy_protocol_tlv_0xE1"]
 
-    if not engine.explain() then
+    if not native_explain.begin() then
         return answer(400, { error = "the preamble names no address" })
     end
 
@@ -252,17 +262,17 @@ function _M.content()
     end
 
     local settings = state.settings()
-    local address, port = engine.original()
+    local address, port = native_request.original()
     local about = {}
 
     if settings then
-        about = direction == "outbound" and going_out(address) or coming_in(port, protocol == "tcp")
+        about = direction == "outbound" and explain_outbound(address) or explain_inbound(port, protocol == "tcp")
     end
 
     about.version = state.version()
     about.mtls_mode = settings and settings.mtls_mode
     about.spiffe_id = state.spiffe_id()
-    about.svid_expires = engine.identity_expires()
+    about.svid_expires = native_identity.expires()
 
     answer(200, about)
 end

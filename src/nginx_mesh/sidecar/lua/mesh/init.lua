@@ -5,9 +5,6 @@ collectgarbage("collect")
 
 require("cjson").encode_sparse_array(true)
 
-for _, name in ipairs {
-    "engine", "schema", "state", "control", "grpc_codes", "deny", "families", "series", "metrics", "outbound",
-    "inbound", "probe", "status", "explain",
-} do
+for _, name in ipairs { "control", "inbound", "outbound", "probe", "status", "metrics", "explain" } do
     require("mesh." .. name)
 end

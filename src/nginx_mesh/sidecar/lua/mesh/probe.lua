@@ -1,14 +1,16 @@
--- Probes: the kubelet asks here, on ports that are not redirected; the request goes on to the container's own probe.
+-- Health checks. The kubelet asks here, on ports that are not redirected, and the request goes on to the port that the
+-- container's own probe is about.
 
-local engine = require "mesh.engine"
+local native_identity = require "mesh.native.identity"
+local native_request = require "mesh.native.request"
 local state = require "mesh.state"
 
 local _M = {}
 
 
--- A pod is ready when its sidecar knows the mesh and can prove who it is.
+-- Answers whether the sidecar is ready: it has a state and can prove who the pod is.
 function _M.ready()
-    if state.settings() and engine.identity_expires() > ngx.time() then
+    if state.settings() and native_identity.expires() > ngx.time() then
         return ngx.say("ready")
     end
 
@@ -17,11 +19,12 @@ function _M.ready()
 end
 
 
-local function tcp(port)
+-- Answers whether a TCP connection to the pod's port can be made.
+local function check_tcp(port)
     local socket = ngx.socket.tcp()
-    local host = engine.original():gsub(":%d+$", "")
+    local host = native_request.original():gsub(":%d+$", "")
 
-    -- From here nothing is redirected: else it would be the sidecar itself that answers.
+    -- Connections from this address are not redirected: otherwise the sidecar itself would answer.
     assert(socket:bind(host:byte() == 91 and "::6" or "127.0.0.6"))  -- "["
     socket:settimeouts(10000, 1, 1)
 
@@ -44,6 +47,7 @@ local function escape_byte(byte)
 end
 
 
+-- In the rewrite phase: says where the health check that was asked for goes.
 function _M.rewrite()
     local probe = state.probe(ngx.var.uri)
 
@@ -52,10 +56,10 @@ function _M.rewrite()
     end
 
     if probe.scheme == "tcp" then
-        return tcp(probe.port)
+        return check_tcp(probe.port)
     end
 
-    -- Anybody can ask here: what the application sees is the pod's own health check, whoever asks for it.
+    -- Anybody can ask here. The application sees the pod's own health check, whatever the client sent.
     local method = ngx.req.get_method()
 
     if method ~= "GET" and method ~= "HEAD" then
@@ -74,7 +78,7 @@ function _M.rewrite()
         ngx.req.set_header(name, value)
     end
 
-    engine.forward(probe.port)
+    native_request.forward(probe.port)
 
     ngx.var.mesh_probe_scheme = probe.scheme
     ngx.var.mesh_probe_target = probe.scheme == "https" and "mesh_probe_tls" or "mesh_probe"

@@ -1,32 +1,40 @@
--- Counters in shared memory, in groups that come and go as a whole: what is counted of one endpoint, of one RateLimit,
--- of one circuit breaker. A group is a text, its kind, names and labels, kept once; its counters have short keys.
+-- Counters in shared memory, in groups that are added and removed as a whole. A group has what is counted of one
+-- endpoint, one RateLimit or one circuit breaker. Its name is a text of its kind, its subject and its labels, which is
+-- kept once; its counters have short keys.
 --
--- A group whose subject left the state goes GONE_AFTER seconds after it last counted. When memory is full those go that
--- have counted least lately, which nginxplus_metrics_dropped_total tells.
+-- A group whose subject left the state is removed GONE_AFTER seconds after it last counted. When memory is full, the
+-- groups that have not counted for the longest time are removed, and nginxplus_metrics_dropped_total counts them.
 --
--- Keys: "=<group>", its number; of each number N: "N", the group; "N@", when it last counted; "N!", since when its
--- subject is gone; "N:<counter>". "~<name>" are totals, which have their place from the start, as have "next" (the last
--- number) and "generation" (counts removals: what workers remember of groups is good for one).
+-- Keys of the dictionary:
+--
+--   "=<group>"    the number of the group
+--   "N"           the name of the group with number N
+--   "N@"          when the group last counted
+--   "N!"          since when the state does not have its subject
+--   "N:<counter>" a counter of the group
+--   "~<name>"     a total, which belongs to no group and is there from the start
+--   "next"        the number that was given last
+--   "generation"  counts removals; a worker forgets the numbers that it knows when this changes
 
-local engine = require "mesh.engine"
+local clock = require "mesh.native.clock"
 
 local dict = ngx.shared.mesh_metrics
 local pairs, ipairs = pairs, ipairs
 
-local AT_ONCE = 100                                     -- groups that are read while requests wait
-local SHARE = 0.1                                       -- of the groups that make room for another, at most
+local GROUPS_AT_ONCE = 100                              -- are read before requests have their turn
+local REMOVED_SHARE = 0.1                               -- of the groups, at most, are removed to make room for another
 
 local _M = {
-    GONE_AFTER = 600,                                   -- long enough for several scrapes
+    GONE_AFTER = 600,                                   -- seconds: enough for several scrapes
 }
 
--- This worker's: group -> { id =, keys = }.
+-- What this worker knows: group -> { id =, keys = counter -> key }.
 local known = {}
 local generation
-local full_until = 0                                    -- nobody looks for room before
+local full_until = 0                                    -- until then nobody looks for room again
 
 
--- In each worker's start.
+-- In each worker's start. `totals` are the names of all totals.
 function _M.start(totals)
     for _, name in ipairs { "next", "generation" } do
         dict:safe_add(name, 0)
@@ -50,8 +58,8 @@ function _M.total(name)
 end
 
 
--- Groups have other numbers, or are gone: before a number is used.
-local function follow()
+-- Forgets the numbers of groups when groups were removed. To be called before a number is used.
+local function forget_removed()
     local now = dict:get("generation")
 
     if generation ~= now then
@@ -61,7 +69,8 @@ local function follow()
 end
 
 
-local function numbers()
+-- All groups: number -> name.
+local function all_groups()
     local found = {}
 
     for _, key in ipairs(dict:get_keys(0)) do
@@ -76,7 +85,7 @@ local function numbers()
 end
 
 
--- `ids`: number -> group.
+-- Removes groups, given as number -> name.
 local function remove(ids)
     if not next(ids) then
         return
@@ -95,19 +104,20 @@ local function remove(ids)
     end
 
     dict:incr("generation", 1)
-    follow()
+    forget_removed()
 end
 
 
--- Removes the groups that have counted least lately, none that did so within the last second. False: there is none.
+-- Removes the groups that have not counted for the longest time, but none that counted within the last second. Returns
+-- false when there is none to remove.
 local function make_room()
-    local idle, now, n = {}, engine.now(), 0
+    local idle, now, n = {}, clock.now(), 0
 
     if now < full_until then
         return false
     end
 
-    for id, group in pairs(numbers()) do
+    for id, group in pairs(all_groups()) do
         local last = dict:get(id .. "@") or 0
         n = n + 1
 
@@ -118,25 +128,25 @@ local function make_room()
 
     table.sort(idle, function(a, b) return a.last < b.last end)
 
-    local oldest, some = {}, math.min(#idle, math.max(1, math.floor(n * SHARE)))
+    local oldest, removed = {}, math.min(#idle, math.max(1, math.floor(n * REMOVED_SHARE)))
 
-    for i = 1, some do
+    for i = 1, removed do
         oldest[idle[i].id] = idle[i].group
     end
 
-    if some == 0 then
+    if removed == 0 then
         full_until = now + 1
         return false
     end
 
     remove(oldest)
-    _M.add_total("dropped", some)
+    _M.add_total("dropped", removed)
 
     return true
 end
 
 
--- False: there is no memory for it.
+-- Adds a value that may be there already. Returns false when there is no memory for it.
 local function put(key, value)
     local ok, err = dict:safe_add(key, value)
 
@@ -144,8 +154,9 @@ local function put(key, value)
 end
 
 
+-- What this worker knows of a group, which is added if it is new; nil when there is no memory for it.
 local function find(group)
-    follow()
+    forget_removed()
 
     local found = known[group]
 
@@ -162,9 +173,9 @@ local function find(group)
             return nil
         end
 
-        id = dict:get("=" .. group)                     -- another worker's, if that was faster
+        id = dict:get("=" .. group)                     -- another worker may have been faster
 
-        if not (put(id, group) and put(id .. "@", engine.now())) then
+        if not (put(id, group) and put(id .. "@", clock.now())) then
             remove { [id] = group }
             return nil
         end
@@ -177,6 +188,7 @@ local function find(group)
 end
 
 
+-- Adds to a counter. Returns false when there is no memory for it.
 local function add(key, n)
     if dict:incr(key, n) then
         return true
@@ -188,6 +200,7 @@ local function add(key, n)
 end
 
 
+-- Adds counters to a group, and sets those to 0 that were added. Returns false when memory was too short for all.
 local function try(group, counters)
     local found = find(group)
 
@@ -195,7 +208,8 @@ local function try(group, counters)
         return false
     end
 
-    dict:safe_set(found.id .. "@", engine.now())        -- a number in the place of a number: needs no memory
+    -- A number is changed in place, which needs no memory.
+    dict:safe_set(found.id .. "@", clock.now())
 
     for counter, n in pairs(counters) do
         local key = found.keys[counter]
@@ -218,7 +232,8 @@ local function try(group, counters)
 end
 
 
--- Adds `counters` (by name; they are 0 afterwards) to a group. What finds no room is lost, and told.
+-- Adds `counters` (by name; they are 0 afterwards) to a group. What finds no room is lost, which the total "dropped"
+-- counts.
 function _M.add(group, counters)
     if try(group, counters) then
         return
@@ -230,14 +245,14 @@ function _M.add(group, counters)
 end
 
 
--- `subject` and `member` say what is counted; `labels` are those of the exposition.
+-- The name of a group. `subject` and `member` say what is counted; `labels` are those of the exposition.
 function _M.group(kind, subject, member, labels)
     return table.concat({ kind, subject, member, labels }, "\n")
 end
 
 
--- All groups by kind, in the order of their labels: { kind =, labels =, counters = {} }. Each is of one moment, and is
--- given to `prepare`; requests have their turn in between.
+-- All groups by kind, in the order of their labels. A group has its `kind`, `labels` and `counters`, which are of one
+-- moment, and is given to `prepare(group)`. Requests have their turn between some groups and the next.
 function _M.groups(prepare)
     local names, found = {}, {}
 
@@ -271,7 +286,7 @@ function _M.groups(prepare)
 
         n = n + 1
 
-        if n % AT_ONCE == 0 then
+        if n % GROUPS_AT_ONCE == 0 then
             ngx.sleep(0)
         end
     end
@@ -284,27 +299,28 @@ function _M.groups(prepare)
 end
 
 
--- Removes the groups whose subjects are gone for long: of which not `is_there(group, kind, subject, member)`.
+-- Removes the groups whose subjects are gone for long: those for which `is_there(group, kind, subject, member)` has
+-- been false for GONE_AFTER seconds.
 function _M.sweep(is_there)
-    local now, old, n = engine.now(), {}, 0
+    local now, old, n = clock.now(), {}, 0
 
-    for id, group in pairs(numbers()) do
-        local mark = id .. "!"
-        local since = dict:get(mark)
+    for id, group in pairs(all_groups()) do
+        local gone_key = id .. "!"
+        local since = dict:get(gone_key)
 
         if is_there(group, group:match("^([^\n]*)\n([^\n]*)\n([^\n]*)")) then
             if since then
-                dict:delete(mark)
+                dict:delete(gone_key)
             end
         elseif not since then
-            dict:safe_add(mark, now)
+            dict:safe_add(gone_key, now)
         elseif now - math.max(since, dict:get(id .. "@") or 0) >= _M.GONE_AFTER then
             old[id] = group
         end
 
         n = n + 1
 
-        if n % AT_ONCE == 0 then
+        if n % GROUPS_AT_ONCE == 0 then
             ngx.sleep(0)
         end
     end

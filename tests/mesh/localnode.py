@@ -29,6 +29,7 @@ from nginx_mesh.local.node.kubelet import Kubelet
 from nginx_mesh.local.node.restarts import BackoffSettings
 from nginx_mesh.local.node.services import resolve_services
 from nginx_mesh.local.paths import MeshPaths
+from tests.eventually import eventually
 
 QUICK_BACKOFF = BackoffSettings(base=0.2, cap=1.0, reset=600)
 
@@ -129,10 +130,11 @@ class LocalNode:
 
     async def probe_failure(self, pod: Pod, ending: str, seconds: float = 20.0) -> None:
         """Wait until a probe of a pod fails for a reason that ends so."""
-        async with asyncio.timeout(seconds):
-            while not any(key == pod.key and reason.endswith(ending) for key, _, reason in self.probe_failures):
-                self._changed.clear()
-                await self._changed.wait()
+        await eventually(
+            lambda: any(key == pod.key and reason.endswith(ending) for key, _, reason in self.probe_failures),
+            lambda: f"a probe of {pod.key} fails: {self.probe_failures}",
+            seconds,
+        )
 
     async def finish(self, pod: Pod) -> str:
         """Run a pod to its end; its first container's output, which must have succeeded."""

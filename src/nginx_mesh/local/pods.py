@@ -36,8 +36,8 @@ _DRAIN_SECONDS = 0.7
 _RETRY_SECONDS = 2.0
 
 _ENDED = ("Succeeded", "Failed")
-# Reasons to wait of a container that is being started.
-_ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
+# The reasons of a waiting container that is being started.
+_STARTING = ("ContainerCreating", "PodInitializing")
 
 
 class PodSync:
@@ -66,9 +66,9 @@ class PodSync:
     def start(self) -> None:
         """Run the pods of the store, and follow its changes from now on."""
         for pod in self._store.list("Pod"):
-            self._begin(pod)
+            self._start_pod(pod)
             if "deletionTimestamp" in pod["metadata"]:
-                self._end(pod)
+                self._stop_pod(pod)
         self._store.watch(self._changed)
 
     async def close(self) -> None:
@@ -79,13 +79,13 @@ class PodSync:
         if change.key.kind != "Pod" or change.new is None:
             return
         if change.old is None:
-            self._begin(change.new)
+            self._start_pod(change.new)
         elif change.old["metadata"].get("deletionGracePeriodSeconds") != change.new["metadata"].get(
             "deletionGracePeriodSeconds"
         ):
-            self._end(change.new)
+            self._stop_pod(change.new)
 
-    def _begin(self, resource: Resource) -> None:
+    def _start_pod(self, resource: Resource) -> None:
         pod = decode_pod(resource)
         if pod.status.phase in _ENDED:
             return
@@ -105,7 +105,7 @@ class PodSync:
                 self._events.record(pod.key, "Warning", "WorkloadApiFailed", str(error))
         await self._kubelet.run_pod(pod)
 
-    def _end(self, resource: Resource) -> None:
+    def _stop_pod(self, resource: Resource) -> None:
         uid = resource["metadata"]["uid"]
         if (earlier := self._stopping.pop(uid, None)) is not None:
             earlier.cancel()
@@ -117,20 +117,20 @@ class PodSync:
         if grace and is_ready(resource):
             await self._plane.synced(min(_ACKNOWLEDGE_SECONDS, grace))
             await asyncio.sleep(min(_DRAIN_SECONDS, grace))
-        while not await self._stopped(pod.key, grace):
+        while not await self._try_to_stop(pod.key, grace):
             await asyncio.sleep(_RETRY_SECONDS)
-        await self._forget(pod)
+        await self._deregister(pod)
         with self._store.transaction(durable=False) as tx:
             tx.remove(pod.key)
             lifecycle.settle(tx, self._clock())
         self._stopping.pop(pod.metadata.uid, None)
 
-    async def _forget(self, pod: Pod) -> None:
+    async def _deregister(self, pod: Pod) -> None:
         self._plane.registrations.remove(pod.key)
         await self._workloads.drop(pod.key, pod.metadata.uid)
         await self._workload_apis.close(pod.metadata.uid)
 
-    async def _stopped(self, key: ObjectKey, grace_seconds: float) -> bool:
+    async def _try_to_stop(self, key: ObjectKey, grace_seconds: float) -> bool:
         try:
             await self._kubelet.stop_pod(key, grace_seconds)
         except Exception as error:
@@ -147,33 +147,33 @@ class PodSync:
         old = resource.get("status", {})
         new = {**msgspec.to_builtins(status), **{name: old[name] for name in ("podIP", "podIPs") if name in old}}
         new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), rfc3339(self._clock()))
-        self._tell(key, msgspec.convert(old, PodStatus), status)
+        self._record_changes(key, msgspec.convert(old, PodStatus), status)
         with self._store.transaction(durable=False) as tx:
             tx.put({**resource, "status": new})
         if status.phase in _ENDED:
-            self._tasks.start(self._forget(decode_pod(resource)), f"forget {key}")
+            self._tasks.start(self._deregister(decode_pod(resource)), f"deregister {key}")
 
-    def probe_failed(self, key: ObjectKey, container: str, why: str) -> None:
+    def probe_failed(self, key: ObjectKey, container: str, reason: str) -> None:
         """Record that a probe keeps a container from being ready."""
         if self._store.get(key) is not None:
-            self._events.record(key, "Warning", "Unhealthy", f"container {container}: {why}")
+            self._events.record(key, "Warning", "Unhealthy", f"container {container}: {reason}")
 
-    def _tell(self, key: ObjectKey, old: PodStatus, new: PodStatus) -> None:
-        """Events about what changed in a pod's containers."""
+    def _record_changes(self, key: ObjectKey, old: PodStatus, new: PodStatus) -> None:
+        """Record events about containers that have started, failed or cannot start."""
         before = {status.name: status for status in (*old.init_container_statuses, *old.container_statuses)}
         for status in (*new.init_container_statuses, *new.container_statuses):
-            name, was = status.name, before.get(status.name, ContainerStatus(name=status.name))
-            if status.state.running and (not was.state.running or was.restart_count != status.restart_count):
+            name, former = status.name, before.get(status.name, ContainerStatus(name=status.name))
+            if status.state.running and (not former.state.running or former.restart_count != status.restart_count):
                 self._events.record(key, "Normal", "Started", f"Started container {name}")
-            reason, message = _trouble(status)
-            if reason and reason != _trouble(was)[0]:
+            reason, message = _failure(status)
+            if reason and reason != _failure(former)[0]:
                 self._events.record(key, "Warning", reason, f"container {name}: {message}")
 
 
-def _trouble(status: ContainerStatus) -> tuple[str, str]:
+def _failure(status: ContainerStatus) -> tuple[str, str]:
     """The reason and the message of a container that cannot run or has failed; empty for any other."""
     waiting, terminated = status.state.waiting, status.state.terminated
-    if waiting and waiting.reason not in _ON_ITS_WAY:
+    if waiting and waiting.reason not in _STARTING:
         return waiting.reason, waiting.message
     if terminated and terminated.exit_code:
         return terminated.reason, terminated.message or f"exit code {terminated.exit_code}"

@@ -57,7 +57,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How a container ended. `failure` says why it could not be started, when that is so.
 
-    `ended` is when, in seconds since the epoch; None when it was killed before it could tell.
+    `ended` is the time in seconds since the epoch, None when the supervisor was killed before it wrote the exit code.
     """
 
     code: int
@@ -115,7 +115,7 @@ class ContainerDir:
         return Exit(code=int(words[0]), failure=failure, ended=self._status.stat().st_mtime)
 
     def last_start(self) -> float | None:
-        """When it was started for the last time, in seconds since the epoch; None when it never was."""
+        """The time of the last start, in seconds since the epoch; None when there was none."""
         try:
             return self._attempt.stat().st_mtime
         except FileNotFoundError:

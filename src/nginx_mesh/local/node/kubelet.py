@@ -16,6 +16,7 @@ from nginx_mesh.observe.tasks import TaskSet
 
 from . import dns
 from .cleanup import remove_lost_containers, remove_other_pods
+from .containerworker import NodeContext
 from .dnsprocess import DnsProcess
 from .kubeproxy import apply_rules, render_rules
 from .launchspec import NodeFacts
@@ -24,7 +25,6 @@ from .restarts import KUBERNETES_BACKOFF, BackoffSettings
 from .rotation import rotate_all
 from .services import ServiceEntry
 from .volumes import Lookup
-from .worker import NodeContext
 
 _CONTAINER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 

@@ -42,8 +42,8 @@ def pod_status(
             _condition("Ready", ready, why_not),
         ],
         container_statuses=list(containers),
-        # An init container is ready when it has done its work.
-        init_container_statuses=[msgspec.structs.replace(one, ready=_exit_code(one) == 0) for one in initial],
+        # An init container is ready when it has succeeded.
+        init_container_statuses=[msgspec.structs.replace(status, ready=_exit_code(status) == 0) for status in initial],
         start_time=start_time,
     )
 

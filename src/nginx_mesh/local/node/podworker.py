@@ -19,9 +19,9 @@ from nginx_mesh.local.files import remove_tree, write_file
 from nginx_mesh.local.net import netns, network
 
 from .cleanup import kill_in_namespaces
+from .containerworker import ContainerWorker, NodeContext, countdown
 from .podstatus import pod_status
 from .volumes import ConfigError, mount_volumes, projected_objects
-from .worker import ContainerWorker, NodeContext, countdown
 
 log = logging.getLogger(__name__)
 

@@ -53,13 +53,12 @@ class NodeContext(msgspec.Struct, kw_only=True):
 
 
 class ContainerWorker:
-    """Runs one container. `status` is what to publish; `on_change` is called whenever that differs.
+    """Runs one container. `on_change` is called whenever `status`, its present status, has changed.
 
-    `on_probe_failure` is told why a probe failed, once for every reason in a row, while the container is not ready.
-
-    `policy` is the restartPolicy that counts for this container, `field` its place in the pod, `previous` the status
-    that an earlier daemon published: a container that still runs keeps its readiness, so that a daemon's restart
-    is not seen by anyone.
+    `on_probe_failure` is called with the reason for which a probe fails while the container is not ready; a reason that
+    repeats is passed once. `policy` is the container's restartPolicy, `field` its place in the pod. `previous` is the
+    status that an earlier daemon published: a container that still runs keeps its readiness across the restart of a
+    daemon.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class ContainerWorker:
 
     @property
     def log_path(self) -> Path:
-        """Where stdout and stderr go."""
+        """The file with the output of the container, stdout and stderr."""
         return self._node.paths.pod_logs(self._pod.metadata.uid) / f"{self.container.name}.log"
 
     def ended(self) -> Exit | None:
@@ -117,7 +116,7 @@ class ContainerWorker:
         return last if last and not should_restart(self._policy, last.code) else None
 
     def wait_for(self, reason: str, message: str = "") -> None:
-        """Say what keeps the container from starting."""
+        """Publish why the container cannot start yet."""
         self._publish(state=_waiting(reason, message), ready=False, started=False)
 
     async def run(self) -> int:
@@ -239,7 +238,7 @@ class ContainerWorker:
         failures = 0
         await asyncio.sleep(0 if self._was_ready else probe.initial_delay_seconds)
         while True:
-            problem = await self._ask(probe)
+            problem = await self._run_probe(probe)
             # Failures of the extra attempts at the beginning do not count.
             if problem is None or not pauses:
                 before = counter.verdict
@@ -261,7 +260,7 @@ class ContainerWorker:
                 pauses = []
             await asyncio.sleep(pauses.pop(0) if pauses else period)
 
-    async def _ask(self, probe: Probe) -> str | None:
+    async def _run_probe(self, probe: Probe) -> str | None:
         """Why the probe fails, None when it succeeds."""
         address = next(iter(self._pod.status.ips), "")
         null = subprocess.DEVNULL

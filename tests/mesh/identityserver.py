@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +20,8 @@ from nginx_mesh.cli.local import daemon
 from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.cli.unix_http import UnixHttpClient
 from nginx_mesh.identity.config import mesh_settings, read_config
-from nginx_mesh.local.node.container import write_private
+from nginx_mesh.local.files import write_file
+from tests.eventually import wait_until
 
 from .localcli import LocalCli
 
@@ -72,14 +72,15 @@ class IdentityProcess:
         command = [sys.executable, "-m", "nginx_mesh.identity", "--config", str(self.directory / "identity.yaml")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                self.show()
-                return
-            except ControlPlaneUnreachableError:
-                assert self._process.poll() is None and time.monotonic() < deadline, self.log()
-                time.sleep(0.05)
+        wait_until(self._serves, self.log, _START_SECONDS)
+
+    def _serves(self) -> bool:
+        try:
+            self.show()
+        except ControlPlaneUnreachableError:
+            assert self._process is not None and self._process.poll() is None, self.log()
+            return False
+        return True
 
     def end(self, number: signal.Signals) -> None:
         """End the process, by a signal."""
@@ -116,7 +117,7 @@ class IdentityProcess:
         agent.write_text(yaml.safe_dump({"identity": {"provider": "server", "server": server}}))
         config = read_config(agent)
         daemon.create(LocalMesh(mesh.paths), mesh_settings(config, MeshSettings()))
-        write_private(mesh.paths.state / "identity.json", msgspec.json.encode(config))
+        write_file(mesh.paths.state / "identity.json", msgspec.json.encode(config))
         return mesh
 
 

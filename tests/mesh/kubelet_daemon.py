@@ -10,7 +10,8 @@ import msgspec
 
 from nginx_mesh.api.core import Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.node.kubelet import Kubelet, enter_node
+from nginx_mesh.local.net.netns import enter_node
+from nginx_mesh.local.node.kubelet import Kubelet
 from nginx_mesh.local.paths import MeshPaths
 
 
@@ -28,6 +29,7 @@ async def main(name: str, root: str) -> None:
         lookup=lambda _: None,
         on_status=on_status,
         on_probe_failure=lambda *_: None,
+        node_name="local",
     )
     await kubelet.start(pods)
     for pod in pods:

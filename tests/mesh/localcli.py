@@ -17,8 +17,10 @@ from types import TracebackType
 
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
+from tests.eventually import wait_until
 
-CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "local"]
+MESHCTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()"]
+CTL = [*MESHCTL, "local"]
 
 
 class LocalCli:
@@ -64,6 +66,12 @@ class LocalCli:
             result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
         )
 
+    def meshctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `nginx-meshctl ARGUMENTS`, which have to name the mesh if the command is about one."""
+        return subprocess.run(
+            [*MESHCTL, *arguments], env=self.env, capture_output=True, text=True, check=False, timeout=120, cwd="/"
+        )
+
     def ok(self, command: str, *arguments: str, stdin: bytes = b"") -> str:
         """Run a command that must succeed; its output."""
         result = self.run(command, *arguments, stdin=stdin)
@@ -82,11 +90,8 @@ class LocalCli:
         return result.stderr
 
     def wait(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
-        """Wait until a condition holds."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self.run("get", "pods", "-A").stdout + self.daemon_log()
-            time.sleep(0.1)
+        """Wait until a condition holds. The failure shows the pods and the daemon's log."""
+        wait_until(condition, lambda: self.run("get", "pods", "-A").stdout + self.daemon_log(), seconds)
 
     def wait_ready(self) -> None:
         """Wait until every pod is ready."""

@@ -24,11 +24,12 @@ from nginx_mesh.api.podstatus import ContainerStatus, PodIP, PodStatus
 from nginx_mesh.api.services import Service
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.net.networks import DEFAULT
-from nginx_mesh.local.node import linux
-from nginx_mesh.local.node.kubelet import Kubelet, enter_node
+from nginx_mesh.local.node.cleanup import destroy_node
+from nginx_mesh.local.node.kubelet import Kubelet
 from nginx_mesh.local.node.restarts import BackoffSettings
 from nginx_mesh.local.node.services import resolve_services
 from nginx_mesh.local.paths import MeshPaths
+from tests.eventually import eventually
 
 QUICK_BACKOFF = BackoffSettings(base=0.2, cap=1.0, reset=600)
 
@@ -51,7 +52,7 @@ class LocalNode:
         self._options = {"backoff": QUICK_BACKOFF, **kubelet_options}
         self._changed = asyncio.Event()
         self._addresses = 1
-        self._outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        self._outside = netns.open_own()
         self.kubelet = self.new_kubelet()
 
     def new_kubelet(self) -> Kubelet:
@@ -61,14 +62,15 @@ class LocalNode:
             images=self._images,
             lookup=self.objects.get,
             on_status=self._record,
+            node_name="local",
             on_probe_failure=self._record_probe_failure,
             **self._options,
         )
 
     async def __aenter__(self) -> LocalNode:
-        enter_node(self.name)
+        netns.enter_node(self.name)
         try:
-            await self.kubelet.start()
+            await self.kubelet.start([])
         except BaseException:
             await self._clean_up()
             raise
@@ -81,13 +83,18 @@ class LocalNode:
 
     async def _clean_up(self) -> None:
         try:
-            await self.kubelet.destroy()
+            await self.destroy()
         finally:
-            linux.setns(self._outside, linux.CLONE_NEWNET)
+            netns.enter(self._outside)
             os.close(self._outside)
             netns.delete(self.paths.node_netns)
             for directory, _, _ in os.walk(self.root, topdown=False):
                 Path(directory).rmdir()
+
+    async def destroy(self) -> None:
+        """End everything on the node and remove all files."""
+        await self.kubelet.close()
+        await netns.run_async(lambda: destroy_node(self.paths))
 
     def put(self, *objects: Object) -> None:
         """Store objects for the kubelet to look up."""
@@ -123,10 +130,11 @@ class LocalNode:
 
     async def probe_failure(self, pod: Pod, ending: str, seconds: float = 20.0) -> None:
         """Wait until a probe of a pod fails for a reason that ends so."""
-        async with asyncio.timeout(seconds):
-            while not any(key == pod.key and reason.endswith(ending) for key, _, reason in self.probe_failures):
-                self._changed.clear()
-                await self._changed.wait()
+        await eventually(
+            lambda: any(key == pod.key and reason.endswith(ending) for key, _, reason in self.probe_failures),
+            lambda: f"a probe of {pod.key} fails: {self.probe_failures}",
+            seconds,
+        )
 
     async def finish(self, pod: Pod) -> str:
         """Run a pod to its end; its first container's output, which must have succeeded."""
@@ -140,9 +148,13 @@ class LocalNode:
         current = [msgspec.structs.replace(pod, status=self.statuses.get(pod.key, pod.status)) for pod in pods]
         await self.kubelet.sync_services(resolve_services(services, current))
 
+    def log_path(self, pod: Pod, container: str) -> Path:
+        """The file with a container's output; it may not exist yet."""
+        return self.paths.pod_logs(pod.metadata.uid) / f"{container}.log"
+
     def logs(self, pod: Pod, container: str = "") -> str:
         """What a container has printed."""
-        path = self.kubelet.log_path(pod.key, container)
+        path = self.log_path(pod, container or pod.spec.containers[0].name)
         return path.read_text() if path.exists() else ""
 
     async def exec(self, pod: Pod, *argv: str, container: str = "") -> tuple[int, str]:

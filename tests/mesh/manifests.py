@@ -46,3 +46,26 @@ spec:
   ports: [{{port: 80, targetPort: 8080}}]
 ---
 """
+
+
+def service(
+    name: str,
+    namespace: str,
+    selector: str,
+    *,
+    protocol: str = "http",
+    port: int = 80,
+    target: int = 8080,
+    headless: bool = False,
+) -> str:
+    """A Service with one port. `selector` is one label as YAML has it, such as `app: web`."""
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  {"clusterIP: None" if headless else ""}
+  selector: {{{selector}}}
+  ports: [{{name: {protocol}, port: {port}, targetPort: {target}}}]
+---
+"""

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from nginx_mesh.api.values import HostPort
+from tests.eventually import wait_until
 
 from .localcli import CTL, LocalCli
 
@@ -119,15 +119,14 @@ class Scraping:
             )
 
     def _wait(self, url: str) -> None:
-        deadline = time.monotonic() + _SECONDS
-        while True:
+        def answers() -> bool:
             try:
                 self._get(url)
-                return
             except OSError:
-                logs = "".join(path.read_text() for path in self._directory.glob("*.log"))
-                assert time.monotonic() < deadline, logs
-                time.sleep(0.1)
+                return False
+            return True
+
+        wait_until(answers, lambda: "".join(path.read_text() for path in self._directory.glob("*.log")), _SECONDS)
 
     @staticmethod
     def _get(url: str) -> bytes:

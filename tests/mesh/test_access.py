@@ -13,8 +13,9 @@ import pytest
 
 from nginx_mesh.api.spiffe import workload_id
 from nginx_mesh.protocol.state import Grant, Inbound, PathRule, Update
+from tests.eventually import wait_until
 
-from .world import JSON, PEERS, TRUST_DOMAIN, Authority, Pod, Service, World, cpu, wait_until
+from .world import JSON, PEERS, TRUST_DOMAIN, Authority, Pod, Service, World, cpu
 
 pytestmark = pytest.mark.mesh
 

@@ -11,8 +11,9 @@ from typing import get_args
 import pytest
 
 from nginx_mesh.protocol.state import LbMethod
+from tests.eventually import wait_until
 
-from .world import JSON, Peer, Pod, Service, World, wait_until
+from .world import JSON, Peer, Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

@@ -17,10 +17,11 @@ from nginx_mesh.api.portprotocol import PortProtocol
 from nginx_mesh.node.explain import ask_outgoing
 from nginx_mesh.protocol.explain import Question, Request
 from nginx_mesh.protocol.state import Breaker, LbMethod, Split, SplitBackend
+from tests.eventually import wait_until
 
 from .test_balancing import cut_off, reconnect
 from .test_sidecar_state import series
-from .world import JSON, Peer, Pod, Service, World, wait_until
+from .world import JSON, Peer, Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

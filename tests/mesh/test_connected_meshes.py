@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.local.cleanup import kill_in_namespaces
 from nginx_mesh.local.net import netns
+from nginx_mesh.local.node.cleanup import kill_in_namespaces
 
-from .localcli import CTL, LocalCli
+from .localcli import LocalCli
 
 pytestmark = pytest.mark.mesh
 
@@ -208,13 +208,12 @@ class Side:
 
 def local(mesh: LocalCli, *words: str) -> subprocess.CompletedProcess[str]:
     """A command that is about more than one mesh."""
-    return subprocess.run([*CTL, *words], env=mesh.env, capture_output=True, text=True, check=False, timeout=60)
+    return mesh.meshctl("local", *words)
 
 
 def identity(*words: str, of: Side) -> str:
     """A command of `nginx-meshctl identity`; what it prints."""
-    command = [*CTL[:-1], "identity", *words, "--mesh", of.mesh.name]
-    done = subprocess.run(command, env=of.mesh.env, capture_output=True, text=True, check=False, timeout=60)
+    done = of.mesh.meshctl("identity", *words, "--mesh", of.mesh.name)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -23,8 +23,9 @@ from nginx_mesh.protocol.state import Breaker, Inbound, Limit
 from nginx_mesh.traffic.exposition import read
 from nginx_mesh.traffic.flows import flows
 from nginx_mesh.traffic.history import History
+from tests.eventually import wait_until
 
-from .world import JSON, Pod, Service, World, wait_until
+from .world import JSON, Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,12 +18,12 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from nginx_mesh.local.locks import is_locked
 
-from .localcli import LocalCli
-from .manifests import SHOP
+from .localcli import MESHCTL, LocalCli
+from .manifests import SHOP, service
 
 pytestmark = pytest.mark.mesh
 
-CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "dashboard"]
+CTL = [*MESHCTL, "dashboard"]
 SLOW = 60_000  # milliseconds: figures are read every 5 seconds, on a machine that may be busy
 
 SERVER = """
@@ -101,18 +100,6 @@ spec:
 """
 
 
-def service(name: str, namespace: str, selector: str, protocol: str = "http") -> str:
-    return f"""
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  selector: {{{selector}}}
-  ports: [{{name: {protocol}, port: 80, targetPort: 8080}}]
----
-"""
-
-
 APP = "".join(
     (
         SHOP,
@@ -126,7 +113,7 @@ APP = "".join(
         service("web-v2", "shop", "name: web-v2"),
         service("orders", "data", "app: orders"),
         deployment("ledger", "data", ECHO, "app: ledger"),
-        service("ledger", "data", "app: ledger", "tcp"),
+        service("ledger", "data", "app: ledger", protocol="tcp"),
     )
 )
 SPLIT = """
@@ -262,7 +249,7 @@ def test_the_graph_shows_who_calls_whom_how_often_and_that_it_is_by_mtls(dashboa
         r"client calls orders: [\d.]+/s, [\d.]+% successful, half within [\d.]+ m?s, 99% within [\d.]+ m?s", name
     )
     top = subprocess.run(
-        [*CTL[:-1], "top", "deploy/client", "-n", "shop", "--mesh", dashboard.mesh.name, "-o", "json"],
+        [*MESHCTL, "top", "deploy/client", "-n", "shop", "--mesh", dashboard.mesh.name, "-o", "json"],
         env=dashboard.mesh.env,
         capture_output=True,
         text=True,

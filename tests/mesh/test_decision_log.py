@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 from nginx_mesh.protocol.state import Breaker, Grant, Inbound, Limit, PathRule, Split, SplitBackend
+from tests.eventually import wait_until
 
-from .world import Pod, Service, World, wait_until
+from .world import Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

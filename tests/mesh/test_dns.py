@@ -15,6 +15,7 @@ from dnslib import QTYPE, RCODE, DNSRecord
 from nginx_mesh.api.core import Container, Pod, Service, ServicePort, ServiceSpec
 from nginx_mesh.api.meta import ObjectMeta
 from nginx_mesh.local.net.networks import DEFAULT
+from tests.eventually import eventually
 
 from .localnode import LocalNode, python
 
@@ -122,20 +123,20 @@ async def test_garbage_hurts_no_one() -> None:
 async def test_the_server_outlives_the_daemon_and_is_started_anew_when_it_dies() -> None:
     async with LocalNode() as node:
         await node.sync([service("web", "10.96.0.9")])
+
+        def resolves() -> bool:
+            try:
+                return str(ask("web.default.svc.cluster.local", "A").a.rdata) == "10.96.0.9"
+            except OSError:
+                return False
+
         lock = node.paths.dns / "server.lock"
         pid = int(lock.read_text())
         await node.kubelet.close()
-        assert str(ask("web.default.svc.cluster.local", "A").a.rdata) == "10.96.0.9"
+        assert resolves()
         node.kubelet = node.new_kubelet()
         await node.kubelet.start([])
         assert int(lock.read_text()) == pid
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(20):
-            while True:
-                await asyncio.sleep(0.1)
-                try:
-                    if str(ask("web.default.svc.cluster.local", "A").a.rdata) == "10.96.0.9":
-                        break
-                except OSError:
-                    continue
+        await eventually(resolves, "a new server answers", 20)
         assert int(lock.read_text()) != pid

@@ -28,6 +28,8 @@ import pytest
 
 from nginx_mesh.local.net import netns
 
+from .localcli import CTL
+
 pytestmark = pytest.mark.mesh
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +121,7 @@ class Shell:
             with suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
         done = subprocess.run(
-            [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "local", "down", "--all"],
+            [*CTL, "down", "--all"],
             env=self._env,
             check=False,
             capture_output=True,

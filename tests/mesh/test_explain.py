@@ -30,9 +30,10 @@ from nginx_mesh.protocol.state import (
     Split,
     SplitBackend,
 )
+from tests.eventually import wait_until
 
 from .test_balancing import cut_off, reconnect
-from .world import JSON, Pod, Service, World, wait_until
+from .world import JSON, Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from .localcli import LocalCli
-from .manifests import SHOP
+from .manifests import SHOP, service
 
 pytestmark = pytest.mark.mesh
 
@@ -80,19 +79,6 @@ spec: {ports: [{name: http, port: 80}]}
 """
 
 
-def service(name: str, port: int, target: int, selects: str, *, protocol: str = "http", headless: bool = False) -> str:
-    return f"""
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec:
-  {"clusterIP: None" if headless else ""}
-  selector: {{app: {selects}}}
-  ports: [{{name: {protocol}, port: {port}, targetPort: {target}}}]
----
-"""
-
-
 def caller(name: str, namespace: str = "shop") -> str:
     return f"""
 apiVersion: v1
@@ -118,15 +104,15 @@ APP = (
     + workload("open", SERVER, "8080", annotation='config.nsm.nginx.com/ignore-incoming-ports: "8080"')
     + workload("past", SERVER, "8080", annotation='config.nsm.nginx.com/ignore-outgoing-ports: "80"')
     + workload("clock", GREETER, "7000")
-    + service("web", 80, 8080, "web")
-    + service("grpc", 50051, 8080, "web", protocol="grpc")
-    + service("heads", 80, 8080, "web", headless=True)
-    + service("next", 80, 8080, "next")
-    + service("bare", 80, 8080, "bare")
-    + service("open", 80, 8080, "open")
-    + service("empty", 80, 8080, "nothing")
+    + service("web", "shop", "app: web")
+    + service("grpc", "shop", "app: web", protocol="grpc", port=50051)
+    + service("heads", "shop", "app: web", headless=True)
+    + service("next", "shop", "app: next")
+    + service("bare", "shop", "app: bare")
+    + service("open", "shop", "app: open")
+    + service("empty", "shop", "app: nothing")
     + OUTSIDE
-    + service("clock", 7000, 7000, "clock", protocol="tcp")
+    + service("clock", "shop", "app: clock", protocol="tcp", port=7000, target=7000)
     + caller("client")
     + caller("outsider", "default")
 )
@@ -219,15 +205,7 @@ class Explained:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`nginx-meshctl explain`."""
-        code = "from nginx_mesh.cli.main import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, "explain", "--mesh", self.mesh.name, *arguments],
-            env=self.mesh.env,
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=60,
-        )
+        return self.mesh.meshctl("explain", "--mesh", self.mesh.name, *arguments)
 
     def of(self, to: str, *arguments: str, origin: str = "shop/client") -> dict[str, Any]:
         """An explanation as data."""

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives import serialization
 from nginx_mesh.api.spiffe import SpiffeId, workload_id
 from nginx_mesh.identity.common.x509svid import Signer, certificate_pem
 from nginx_mesh.protocol.state import Grant, Identity, Inbound, Update
+from tests.eventually import wait_until
 
 from .test_mtls import HOUR, SOMEBODY, Mesh
-from .world import TRUST_DOMAIN, Authority, Company, Pod, World, wait_until
+from .world import TRUST_DOMAIN, Authority, Company, Pod, World
 
 pytestmark = pytest.mark.mesh
 

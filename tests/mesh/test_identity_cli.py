@@ -21,7 +21,7 @@ from nginx_mesh.identity.common.keys import generate_key
 from nginx_mesh.identity.common.x509svid import certificate_pem, issue_authority
 from tests.unit.identity.server.upstream.pki import make_ca
 
-from .localcli import Load, LocalCli
+from .localcli import MESHCTL, Load, LocalCli
 from .manifests import SHOP, web
 
 pytestmark = pytest.mark.mesh
@@ -46,8 +46,7 @@ def directory() -> Iterator[Path]:
 def ctl(mesh: LocalCli, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `nginx-meshctl identity ARGUMENTS` for the mesh."""
     where = () if "--socket" in arguments else ("--mesh", mesh.name)
-    command = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "identity", *arguments, *where]
-    return subprocess.run(command, env=mesh.env, capture_output=True, text=True, check=False, timeout=120, cwd="/")
+    return mesh.meshctl("identity", *arguments, *where)
 
 
 def ok(mesh: LocalCli, *arguments: str) -> str:
@@ -300,7 +299,7 @@ def test_a_mesh_whose_authority_is_a_process_shows_what_its_agent_holds(mesh: Lo
 
 
 def test_who_is_not_root_is_told_so(mesh: LocalCli) -> None:
-    command = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "identity", "show"]
+    command = [*MESHCTL, "identity", "show"]
     nobody = 65534
     if not os.access(sys.executable, os.X_OK):
         pytest.skip("the interpreter is root's own")

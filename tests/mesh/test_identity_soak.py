@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.cli.local import daemon
 from nginx_mesh.cli.local.mesh import LocalMesh
+from tests.eventually import wait_until
 from tests.unit.identity.server.upstream.pki import make_ca
 
 from .identityserver import IdentityProcess, identities
@@ -43,14 +44,6 @@ def loaded(mesh: LocalCli, seconds: int) -> Iterator[tuple[Load, Watch]]:
     assert load.report["ok"] == load.report["sent"] == RATE * seconds
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
-    """Wait for something that has to happen soon."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.2)
-
-
 def serials(mesh: LocalCli) -> dict[str, str]:
     """The serial number of every pod's SVID."""
     return {pod: held["serial"] for pod, held in identities(mesh).items()}
@@ -69,7 +62,7 @@ def test_cas_that_are_rotated_by_force_three_times() -> None:
                 load.until(share)
                 before = issuers(mesh)
                 LocalMesh(mesh.paths).api().request("POST", "/identity/rotate", {"overlap": 3})
-                until(lambda before=before: not issuers(mesh) & before, "all SVIDs are of the new CA", 20)  # type: ignore[misc]
+                wait_until(lambda before=before: not issuers(mesh) & before, "all SVIDs are of the new CA", 20)  # type: ignore[misc]
             load.until(0.95)
         (server,) = [name for name in watch.seen if name.startswith("server-")]
         assert len(watch.seen[server].signers) >= 4
@@ -93,7 +86,7 @@ def test_an_identity_server_that_is_killed_and_comes_back() -> None:
         time.sleep(SVID_SECONDS / 2 + 5)  # all of them are overdue by now
         overdue = serials(mesh)
         server.start()
-        until(lambda: all(serials(mesh)[pod] != overdue[pod] for pod in overdue), "all SVIDs are renewed")
+        wait_until(lambda: all(serials(mesh)[pod] != overdue[pod] for pod in overdue), "all SVIDs are renewed", 15)
         assert server.signing() == ca
         assert load.runs
 
@@ -122,7 +115,7 @@ def test_a_move_below_the_company_root_and_keys_that_are_lost_there(tmp_path: Pa
         server.start()
         assert server.signing() == alone, "the company's CA took over before anybody knew its root"
         server.admin("POST", "/rotate", {"overlap": 3})
-        until(lambda: issuers(mesh) == {server.signing()} != {alone}, "all SVIDs are below the company root", 20)
+        wait_until(lambda: issuers(mesh) == {server.signing()} != {alone}, "all SVIDs are below the company root", 20)
 
         below = server.signing()
         server.end(signal.SIGTERM)
@@ -130,5 +123,5 @@ def test_a_move_below_the_company_root_and_keys_that_are_lost_there(tmp_path: Pa
         server.write_config()
         server.start()
         assert server.signing() != below, "the keys were not lost"
-        until(lambda: issuers(mesh) == {server.signing()}, "all SVIDs are renewed by the CA with new keys", 40)
+        wait_until(lambda: issuers(mesh) == {server.signing()}, "all SVIDs are renewed by the CA with new keys", 40)
         assert load.runs

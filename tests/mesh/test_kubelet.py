@@ -50,6 +50,7 @@ from nginx_mesh.api.meta import ObjectMeta
 from nginx_mesh.api.times import rfc3339
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.kubelet import NotRunningError
+from tests.eventually import eventually
 
 from .localnode import LocalNode, exit_code, python, why
 
@@ -68,10 +69,10 @@ def as_root(*capabilities: str) -> SecurityContext:
 
 def processes_in(node: LocalNode, *pods: Pod) -> list[str]:
     """Command lines of everything in the network namespaces of these pods."""
-    wanted = {netns.identity(netns.path(node.paths.pod_netns(pod.metadata.uid))) for pod in pods} - {None}
+    wanted = {netns.namespace_id(netns.path(node.paths.pod_netns(pod.metadata.uid))) for pod in pods} - {None}
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and netns.identity(entry / "ns/net") in wanted:
+        if entry.name.isdecimal() and netns.namespace_id(entry / "ns/net") in wanted:
             found.append((entry / "cmdline").read_text().replace("\0", " "))
     return found
 
@@ -514,11 +515,9 @@ async def test_logs_stay_small_and_their_writers_undisturbed() -> None:
     async with LocalNode(log_bytes=20_000, log_check_seconds=0.2) as node:
         pod = node.pod("p", app("sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.0005; done"))
         await node.run(pod)
-        path = node.kubelet.log_path(pod.key, "app")
+        path = node.log_path(pod, "app")
         previous = path.with_name("app.log.1")
-        async with asyncio.timeout(15):
-            while not previous.exists():
-                await asyncio.sleep(0.05)
+        await eventually(previous.exists, "the log is rotated", 15)
         await asyncio.sleep(0.5)
         assert path.stat().st_size < 200_000
         assert path.read_text().startswith("line ") or path.stat().st_size == 0
@@ -676,24 +675,26 @@ async def test_destroying_leaves_nothing_even_when_the_records_are_gone() -> Non
     async with LocalNode() as node:
         pods = [node.pod(f"p{number}", app("sh", "-c", "setsid -f sleep 999; exec sleep 1000")) for number in range(3)]
         await node.run(*pods)
-        named = {netns.identity(netns.path(name)) for name in netns.names() if name.startswith(node.paths.node_netns)}
-        inside: list[int] = []
-        deadline = time.monotonic() + 10
-        while len(inside) < 3 * 3 + 1 and time.monotonic() < deadline:
-            # a pod runs before its shell has started the second process
-            await asyncio.sleep(0.05)
-            watched = {int(entry.name): entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
-            inside = [pid for pid, entry in watched.items() if netns.identity(entry / "ns/net") in named]
-        assert len(inside) >= 3 * 3 + 1
+        named = {
+            netns.namespace_id(netns.path(name)) for name in netns.names() if name.startswith(node.paths.node_netns)
+        }
+
+        def processes_inside() -> list[int]:
+            found = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+            return [int(entry.name) for entry in found if netns.namespace_id(entry / "ns/net") in named]
+
+        # A pod runs before its shell has started the second process.
+        await eventually(lambda: len(processes_inside()) >= 3 * 3 + 1, "three processes in each pod")
+        inside = processes_inside()
         await node.kubelet.close()
         # Half broken: one pod's namespace has no name any more, another's records are gone.
         netns.delete(node.paths.pod_netns(pods[0].metadata.uid))
         (node.paths.pod_dir(pods[1].metadata.uid) / "containers/app/processes.json").unlink()
-        await node.kubelet.destroy()
+        await node.destroy()
         assert not node.paths.run.exists() and not node.paths.state.exists()
         assert [name for name in netns.names() if name.startswith(node.paths.node_netns)] == []
         # A process that ended has no namespace any more, even if nobody asked yet how it ended.
-        assert [pid for pid in inside if pid != os.getpid() and netns.identity(watched[pid] / "ns/net")] == []
+        assert [pid for pid in inside if pid != os.getpid() and netns.namespace_id(Path(f"/proc/{pid}/ns/net"))] == []
         assert str(node.root) not in Path("/proc/self/mountinfo").read_text()
 
 

@@ -236,11 +236,16 @@ def test_exec_gives_a_terminal(mesh: LocalCli) -> None:
 
 
 def test_logs_are_shown_and_followed(mesh: LocalCli) -> None:
-    script = "for i in 1 2 3 4 5; do echo line $i; done; sleep 2; echo last"
+    script = "for i in 1 2 3 4 5; do echo line $i; done; until [ -e /tmp/go ]; do sleep 0.1; done; echo last"
     mesh.apply(pod("talker", "sh", "-c", script, restartPolicy="Never"))
     mesh.wait(lambda: "line 5" in mesh.ok("logs", "talker"))
     assert mesh.ok("logs", "talker", "--tail", "2") == "line 4\nline 5\n"
-    assert mesh.ok("logs", "-f", "talker", "--tail", "1").endswith("last\n")
+    command = [*CTL, "logs", "--name", mesh.name, "-f", "talker", "--tail", "1"]
+    with subprocess.Popen(command, env=mesh.env, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == "line 5\n"
+        mesh.ok("exec", "talker", "--", "touch", "/tmp/go")  # noqa: S108 - in the container
+        assert following.stdout.read() == "last\n"
     assert "container x is not valid for pod talker" in mesh.fails("logs", "talker", "-c", "x")
     mesh.ok("delete", "pod", "talker")
 

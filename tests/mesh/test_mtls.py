@@ -13,8 +13,9 @@ import pytest
 from nginx_mesh.api.spiffe import SpiffeId, workload_id
 from nginx_mesh.identity.common.keys import to_pem
 from nginx_mesh.protocol.state import Identity, Inbound, MtlsMode
+from tests.eventually import wait_until
 
-from .world import TRUST_DOMAIN, Authority, Pod, Service, World, wait_until
+from .world import TRUST_DOMAIN, Authority, Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

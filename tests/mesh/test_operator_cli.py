@@ -10,7 +10,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -34,7 +33,6 @@ from .manifests import IDLE_CLIENT, SHOP, web
 
 pytestmark = pytest.mark.mesh
 
-CTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()"]
 OUTSIDE = """
 apiVersion: v1
 kind: Service
@@ -101,8 +99,7 @@ def mesh() -> Iterator[LocalCli]:
 def ctl(mesh: LocalCli, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run `nginx-meshctl BEFORE COMMAND --mesh NAME ARGUMENTS`."""
     command, *rest = arguments
-    argv = [*CTL, *before, command, "--mesh", mesh.name, *rest]
-    return subprocess.run(argv, env=mesh.env, capture_output=True, text=True, check=False, timeout=60)
+    return mesh.meshctl(*before, command, "--mesh", mesh.name, *rest)
 
 
 def status(mesh: LocalCli, *arguments: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from nginx_mesh.protocol.state import MtlsMode
+from tests.eventually import wait_until
 
-from .world import Pod, Service, World, wait_until
+from .world import Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

@@ -20,8 +20,9 @@ import pytest
 
 import nginx_mesh.sidecar
 from nginx_mesh.protocol.state import Grant, Inbound, Limit, PathRule
+from tests.eventually import wait_until
 
-from .world import JSON, Pod, Service, World, wait_until
+from .world import JSON, Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from nginx_mesh.api.portprotocol import PortProtocol
+from tests.eventually import wait_until
 
-from .world import Pod, Service, World, wait_until
+from .world import Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

@@ -30,8 +30,9 @@ from nginx_mesh.protocol.state import (
     Probe,
     Update,
 )
+from tests.eventually import wait_until
 
-from .world import TRUST_DOMAIN, Authority, ControlConnection, Pod, Service, World, cpu, wait_until
+from .world import TRUST_DOMAIN, Authority, ControlConnection, Pod, Service, World, cpu
 
 pytestmark = pytest.mark.mesh
 

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nginx_mesh.protocol.state import Breaker, Cluster, Destination, Endpoint, Update
+from tests.eventually import wait_until
 
-from .world import JSON, Pod, Service, World, cpu, wait_until
+from .world import JSON, Pod, Service, World, cpu
 
 pytestmark = pytest.mark.mesh
 

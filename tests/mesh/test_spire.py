@@ -12,7 +12,7 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.cli.local import daemon
 from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.identity.config import mesh_settings, read_config
-from nginx_mesh.local.node.container import write_private
+from nginx_mesh.local.files import write_file
 
 from ..interop import spire
 from .identityserver import identities
@@ -69,7 +69,7 @@ def mesh_of(running: spire.Spire) -> LocalCli:
     config = read_config(file)
     settings = msgspec.structs.replace(mesh_settings(config, MeshSettings()), mtls_mode="strict", svid_ttl=60)
     daemon.create(LocalMesh(mesh.paths), settings)
-    write_private(mesh.paths.state / "identity.json", msgspec.json.encode(config))
+    write_file(mesh.paths.state / "identity.json", msgspec.json.encode(config))
     return mesh
 
 

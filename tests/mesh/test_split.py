@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections import Counter
@@ -13,8 +12,10 @@ import pytest
 
 from nginx_mesh.api.portprotocol import PortProtocol
 from nginx_mesh.protocol.state import Destination, PathRule, Split, SplitBackend
+from tests.eventually import wait_until
 
-from .world import Pod, World, wait_until
+from .shares import assert_shares
+from .world import Pod, World
 
 pytestmark = pytest.mark.mesh
 
@@ -68,16 +69,6 @@ class Mesh:
     def tcp(self, number: int) -> Counter[str]:
         """Who greeted so many connections."""
         return Counter(self.client.output(sys.executable, "-c", GREETINGS, self.v1.vip, "25", str(number)).split())
-
-
-def assert_shares(counted: Mapping[str, int], weights: Mapping[str, int]) -> None:
-    """Five standard deviations of what as many random choices give."""
-    total, number = sum(weights.values()), sum(counted.values())
-    assert set(counted) <= {name for name, weight in weights.items() if weight}
-    for name, weight in weights.items():
-        share = weight / total
-        bound = 5 * math.sqrt(number * share * (1 - share))
-        assert abs(counted.get(name, 0) - number * share) <= bound, (counted, weights)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -22,6 +22,7 @@ from nginx_mesh.api.conditions import is_ready
 from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
+from tests.eventually import wait_until
 
 from .localcli import LocalCli
 
@@ -242,14 +243,6 @@ def configure(mesh: LocalCli, **spec: object) -> None:
     mesh.apply(yaml.safe_dump({**kind, "metadata": metadata, "spec": whole}))
 
 
-def within_a_second(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, for as long as a setting may take to be in force."""
-    deadline = time.monotonic() + 1
-    while not condition():
-        assert time.monotonic() < deadline, "not within a second"
-        time.sleep(0.02)
-
-
 def expiry(mesh: LocalCli, name: str) -> float:
     """Seconds until a sidecar's SVID expires."""
     status = json.loads(request(mesh, name, "127.0.0.1", "/status", port=8886).body)
@@ -275,18 +268,18 @@ def test_the_mode_changes_live_in_every_direction(live: LocalCli) -> None:
     assert in_force("strict")
     for mode in ("permissive", "off", "strict", "off", "permissive", "strict"):
         configure(live, mtls={"mode": mode})
-        within_a_second(partial(in_force, mode))
+        wait_until(partial(in_force, mode), f"mode {mode} is in force", 1)
 
 
 def test_access_is_denied_and_granted_live(live: LocalCli) -> None:
     configure(live, accessControlMode="deny")
-    within_a_second(lambda: request(live, "client").status == 403)
+    wait_until(lambda: request(live, "client").status == 403, "access is denied", 1)
     live.apply(TRAFFIC_TARGET)
-    within_a_second(lambda: request(live, "client").status == 200)
+    wait_until(lambda: request(live, "client").status == 200, "access is granted", 1)
     assert request(live, "stranger").status == 403
     configure(live, accessControlMode="allow")
     live.ok("delete", "traffictarget", "client-to-web", "-n", "shop")
-    within_a_second(lambda: request(live, "stranger").status == 200)
+    wait_until(lambda: request(live, "stranger").status == 200, "access is allowed to all", 1)
 
 
 def test_the_body_limit_changes_live(live: LocalCli) -> None:
@@ -295,12 +288,12 @@ def test_the_body_limit_changes_live(live: LocalCli) -> None:
 
     for size, status in (("2k", 413), ("3k", 200), ("2999", 413), ("0", 200)):
         configure(live, clientMaxBodySize=size)
-        within_a_second(partial(answered, status))
+        wait_until(partial(answered, status), f"the size {size} is in force", 1)
 
 
 def test_a_shorter_life_of_svids_takes_effect_at_once(live: LocalCli) -> None:
     configure(live, mtls={"mode": "strict", "svidTTL": "1m"})
-    within_a_second(lambda: all(expiry(live, name) <= 61 for name in ("client", "web", "db-0")))
+    wait_until(lambda: all(expiry(live, name) <= 61 for name in ("client", "web", "db-0")), "all SVIDs are new", 1)
     assert request(live, "client").status == 200
     configure(live, mtls={"mode": "strict", "svidTTL": "2h"})
     assert expiry(live, "client") <= 61, "an SVID that has a while to live is not replaced for its being short"
@@ -342,9 +335,9 @@ def test_the_balancing_method_changes_live(live: LocalCli) -> None:
         return all(first != second for first, second in pairwise(names))
 
     configure(live, nginxLBMethod="round_robin")
-    within_a_second(alternates)
+    wait_until(alternates, "round_robin is in force", 1)
     configure(live, nginxLBMethod="random")
-    within_a_second(lambda: not alternates())
+    wait_until(lambda: not alternates(), "random is in force", 1)
 
 
 def test_every_setting_is_kept_and_shown(live: LocalCli) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .localcli import LocalCli
+from .localcli import MESHCTL, LocalCli
 
 pytestmark = pytest.mark.mesh
 
-TOP = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()", "top"]
+TOP = [*MESHCTL, "top"]
 APP = """
 apiVersion: v1
 kind: Namespace

@@ -17,8 +17,9 @@ import pytest
 
 from nginx_mesh.local.net import netns
 from nginx_mesh.protocol.state import Grant, Inbound, Limit
+from tests.eventually import wait_until
 
-from .world import JSON, SIDECAR_UID, Pod, Service, World, wait_until
+from .world import JSON, SIDECAR_UID, Pod, Service, World
 
 pytestmark = pytest.mark.mesh
 

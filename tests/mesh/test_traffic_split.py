@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 
 from .localcli import LocalCli
+from .shares import assert_shares
 
 pytestmark = pytest.mark.mesh
 
@@ -194,15 +194,6 @@ def _exchange(host: str, port: int, path: str) -> bytes:
 def _greeting(host: str, port: int) -> str:
     with socket.create_connection((host, port), 5) as peer:
         return peer.makefile().readline().split()[1]
-
-
-def assert_shares(counted: Mapping[str, int], weights: Mapping[str, int]) -> None:
-    """Five standard deviations of as many random choices."""
-    number, total = sum(counted.values()), sum(weights.values())
-    assert set(counted) <= set(weights), counted
-    for name, weight in weights.items():
-        share = weight / total
-        assert abs(counted[name] - number * share) <= 5 * math.sqrt(number * share * (1 - share)), counted
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -58,6 +58,7 @@ from nginx_mesh.protocol.state import (
     Update,
 )
 from nginx_mesh.sidecar.image import ensure_image
+from tests.eventually import wait_until
 
 PEERS = Path(__file__).parent / "peers"
 TRUST_DOMAIN = "example.org"
@@ -76,14 +77,6 @@ ulimit -n "$(ulimit -Hn)"
 exec chroot "$1" setpriv --reuid=2102 --regid=2102 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
     /usr/lib/nginx-mesh/sidecar
 """
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10) -> None:
-    """Return as soon as `condition` holds; fail naming `what` when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 def cpu(pod: Pod) -> float:
@@ -306,7 +299,9 @@ class Pod:
         self.sidecar = subprocess.Popen(argv, stdout=log, stderr=log)
         self.world.processes.append(self.sidecar)
         log.close()
-        wait_until(lambda: (self.socket_dir / "control.sock").exists(), f"control socket of {self.name}: {self.log}")
+        wait_until(
+            lambda: (self.socket_dir / "control.sock").exists(), lambda: f"control socket of {self.name}: {self.log}"
+        )
 
     @property
     def socket_dir(self) -> Path:

@@ -1,7 +1,7 @@
 """The process behind a local mesh: `python -m nginx_mesh.local.daemon --name NAME [--image DIRECTORY]`.
 
-It lives in the mesh's node namespace. SIGTERM ends it alone: pods and sidecars go on, and the next daemon takes them
-up.
+It runs in the mesh's node namespace. SIGTERM ends only the daemon: pods and sidecars continue to run, and the next
+daemon continues with them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.identity.embedded import LocalIdentity, read_kept_config
 from nginx_mesh.identity.server.server import START_ERRORS
 
-from .api.exec_server import ExecServer
-from .api.server import ApiServer
 from .api.store import StoreError
-from .net.netns import enter_node, own
+from .net.netns import enter_node, open_own
 from .paths import MeshPaths
 from .pidlock import DaemonError, held
 from .runtime import Runtime
@@ -32,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 async def serve(paths: MeshPaths, image: Path | None, machine: int) -> None:
-    """Run the mesh until SIGTERM or SIGINT. `machine` is a descriptor of the machine's own network."""
+    """Run the mesh until SIGTERM or SIGINT. `machine` is a descriptor of the machine's own network namespace."""
     settings = msgspec.json.decode((paths.state / "settings.json").read_bytes(), type=MeshSettings)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,14 +39,8 @@ async def serve(paths: MeshPaths, image: Path | None, machine: int) -> None:
     identity = await asyncio.to_thread(LocalIdentity, paths.name, paths.state / "identity", config, settings)
     runtime = Runtime(paths, settings, image, identity, machine)
     await runtime.start()
-    api = ApiServer(runtime, paths.run / "api.sock")
-    commands = ExecServer(paths.run / "exec.sock", runtime.exec)
-    commands.start()
-    await api.start()
     log.info("serving mesh %s", paths.name)
     await stopped.wait()
-    await api.close()
-    await commands.close()
     await runtime.close()
     log.info("stopped; the pods go on")
 
@@ -60,13 +52,13 @@ def main() -> None:
     parser.add_argument("--image", type=Path)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    # What must be private says so itself; all else is for pods, whose users are not the one who starts a mesh.
+    # Private files are created with a mode of their own. All others are for pods, which run as other users.
     os.umask(0o022)
     paths = MeshPaths(arguments.name)
     paths.make()
     try:
         with held(paths.run / "daemon.lock"):
-            machine = own()
+            machine = open_own()
             enter_node(paths.name)
             asyncio.run(serve(paths, arguments.image, machine))
     except (DaemonError, StoreError, *START_ERRORS) as error:

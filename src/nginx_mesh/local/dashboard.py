@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from nginx_mesh.dashboard.server import DEFAULT_PORT, DashboardServer
 
+from .files import write_file
 from .paths import MeshPaths
 from .pidlock import DaemonError, held
 
@@ -38,10 +39,7 @@ async def _serve(paths: MeshPaths, address: str, port: int | None, started: Call
     server = DashboardServer(paths.name, paths.run / "api.sock")
     try:
         url = await server.start(address, DEFAULT_PORT if port is None else port, any_port=port is None)
-        # Written elsewhere and renamed, so that nobody reads half a URL.
-        new = paths.dashboard_url.with_suffix(".new")
-        new.write_text(url)
-        new.replace(paths.dashboard_url)
+        write_file(paths.dashboard_url, url.encode())
         started(url)
         await stopped.wait()
     finally:

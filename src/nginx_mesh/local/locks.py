@@ -1,7 +1,8 @@
-"""Locks that tell whether their holder lives: the kernel drops them with the process, whatever way it ends.
+"""Locks on files that show whether their holder runs: the kernel releases them when the process ends, however it ends.
 
-They belong to the open file (fcntl(2), open file description locks), so a child that inherits it holds them too. Unlike
-those of flock(2) they can be asked about without being taken: whoever looks is never in the way of whoever locks.
+They are open file description locks (fcntl(2)), so a child process that inherits the file holds the lock too. Unlike
+locks of flock(2), they can be tested without being taken, so that testing one never makes another process fail to take
+it.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ _LONGEST_SOCKET = "control.sock"
 class MeshPaths:
     """The paths of the mesh called `name`.
 
-    What must not survive a reboot (pods, sockets, secrets) is below /run/nginx-mesh/NAME, what must (the store, the
-    containers' file systems, logs) below /var/lib/nginx-mesh/NAME. Both are 0700 and root's. The environment variable
-    NGINX_MESH_ROOT puts both below another directory. Raises ValueError when a unix socket's path would not fit.
+    Files that must not survive a reboot (records of pods, sockets, secrets) are below /run/nginx-mesh/NAME, all others
+    (the store, the containers' file systems, logs) below /var/lib/nginx-mesh/NAME. Both directories have mode 0700 and
+    belong to root. The environment variable NGINX_MESH_ROOT puts both below another directory. Raises ValueError when
+    the path of a unix socket would be too long.
     """
 
     def __init__(self, name: str, root: Path | None = None) -> None:
@@ -46,7 +47,7 @@ class MeshPaths:
 
     @property
     def sockets(self) -> Path:
-        """One directory per pod that its sidecar and the node share."""
+        """One directory per pod, which its sidecar and the node share."""
         return self.run / "s"
 
     @property
@@ -56,17 +57,17 @@ class MeshPaths:
 
     @property
     def identity_file(self) -> Path:
-        """The mesh's own configuration of identity, if it was given one."""
+        """The mesh's own configuration of identity; the file exists only if the mesh was given one."""
         return self.state / "identity.json"
 
     @property
     def dashboard_lock(self) -> Path:
-        """What the mesh's dashboard holds as long as it lives."""
+        """The lock that the mesh's dashboard holds as long as it runs."""
         return self.run / "dashboard.lock"
 
     @property
     def dashboard_url(self) -> Path:
-        """Where the dashboard says how it is reached."""
+        """The file with the URL of the dashboard."""
         return self.run / "dashboard.url"
 
     @property
@@ -76,7 +77,7 @@ class MeshPaths:
 
     @property
     def shared_roots(self) -> tuple[Path, Path]:
-        """The directories of all meshes, which containers must not see."""
+        """The directories of all meshes, which containers must not read."""
         return self.run.parent, self.state.parent
 
     @property
@@ -85,23 +86,23 @@ class MeshPaths:
         return f"nsm-{self.name}"
 
     def pod_netns(self, uid: str) -> str:
-        """The name of a pod's network namespace. The dot, which no mesh name has, keeps meshes apart."""
+        """The name of a pod's network namespace. No mesh name has a dot, so the names of two meshes never collide."""
         return f"{self.node_netns}.{short_id(uid)}"
 
     def pod_dir(self, uid: str) -> Path:
-        """Records and projected volumes of one pod."""
+        """The directory of one pod's records and projected volumes."""
         return self.pods / short_id(uid)
 
     def pod_disk(self, uid: str) -> Path:
-        """Writable layers and emptyDir volumes of one pod."""
+        """The directory of one pod's writable layers and emptyDir volumes."""
         return self.pod_disks / short_id(uid)
 
     def pod_logs(self, uid: str) -> Path:
-        """Logs of one pod, `CONTAINER.log` each."""
+        """The directory of one pod's logs, `CONTAINER.log` each."""
         return self.logs / short_id(uid)
 
     def pod_socket_dir(self, uid: str) -> Path:
-        """The directory that the sidecar and the node share: the sidecar's control socket is in it."""
+        """The directory that a pod's sidecar and the node share. It has the sidecar's control socket."""
         return self.sockets / short_id(uid)
 
     def workload_api_dir(self, uid: str) -> Path:
@@ -118,10 +119,10 @@ class MeshPaths:
 
 
 def is_short_id(name: str) -> bool:
-    """Whether a file's name can have come from `short_id`."""
+    """Whether a name has the form of a `short_id`."""
     return bool(_SHORT_ID.fullmatch(name))
 
 
 def short_id(uid: str) -> str:
-    """Ten hexadecimal digits for a pod's uid, whatever characters that has: fit for file and interface names."""
+    """Ten hexadecimal digits that stand for a uid or a name in the names of files and interfaces."""
     return hashlib.sha256(uid.encode()).hexdigest()[:10]

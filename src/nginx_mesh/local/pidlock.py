@@ -1,4 +1,4 @@
-"""One daemon per mesh: a lock that its process holds as long as it lives, with its pid in the file."""
+"""One daemon per mesh: its process holds a lock on a file as long as it runs. The file has the pid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POLL_SECONDS = 0.05
 
 
 class DaemonError(Exception):
-    """There is a daemon already, or one that does not end."""
+    """A daemon already runs, or it does not end."""
 
 
 @contextlib.contextmanager
@@ -34,7 +34,10 @@ def held(path: Path) -> Iterator[None]:
 
 
 def end_holder(path: Path, seconds: float) -> None:
-    """Ask the process that holds the lock to end, and wait for it. Raises DaemonError after that time."""
+    """Send SIGTERM to the process that holds the lock, and wait until it has ended.
+
+    Raises DaemonError when that takes longer than so many seconds.
+    """
     deadline = time.monotonic() + seconds
     asked = False
     while is_locked(path):

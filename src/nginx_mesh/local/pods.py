@@ -1,11 +1,10 @@
-"""Pods between the store and the kubelet: started when they appear, drained and stopped when they are to go."""
+"""Pods between the store and the kubelet: started when they are created, drained and stopped when they are deleted."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
@@ -20,26 +19,29 @@ from nginx_mesh.api.times import rfc3339
 from nginx_mesh.control.plane import Plane
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
+from nginx_mesh.observe.tasks import TaskSet
 
 from .api import lifecycle
 from .api.events import EventLog
-from .api.store import Change, Store
+from .api.store import ObjectChange, Store
+from .api.typed import decode_pod
 from .node.kubelet import Kubelet
 
 log = logging.getLogger(__name__)
 
-# How long sidecars get to acknowledge that a pod is going, and what a request needs that was on its way when they did.
+# How long sidecars may take to acknowledge that a pod is being deleted, and how long a request may take that a sidecar
+# sent to the pod just before that.
 _ACKNOWLEDGE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.7
 _RETRY_SECONDS = 2.0
 
 _ENDED = ("Succeeded", "Failed")
-# Reasons to wait that are no trouble.
-_ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
+# The reasons of a waiting container that is being started.
+_STARTING = ("ContainerCreating", "PodInitializing")
 
 
-class PodKeeper:
-    """Makes what runs follow the pods in the store, and their status in the store follow what runs."""
+class PodSync:
+    """Runs the pods of the store on the node, and stores the statuses that the node reports."""
 
     def __init__(
         self,
@@ -50,7 +52,6 @@ class PodKeeper:
         workload_apis: WorkloadApis,
         events: EventLog,
         clock: Callable[[], float],
-        decode: Callable[[Resource], Pod],
     ) -> None:
         self._store = store
         self._kubelet = kubelet
@@ -59,45 +60,42 @@ class PodKeeper:
         self._workload_apis = workload_apis
         self._events = events
         self._clock = clock
-        self._decode = decode
         self._stopping: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     def start(self) -> None:
-        """Take up the pods that are in the store, and follow it from now on."""
+        """Run the pods of the store, and follow its changes from now on."""
         for pod in self._store.list("Pod"):
-            self._begin(pod)
+            self._start_pod(pod)
             if "deletionTimestamp" in pod["metadata"]:
-                self._end(pod)
+                self._stop_pod(pod)
         self._store.watch(self._changed)
 
     async def close(self) -> None:
-        """Let go of the pods; they run on."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stop. The pods continue to run."""
+        await self._tasks.close()
 
-    def _changed(self, change: Change) -> None:
+    def _changed(self, change: ObjectChange) -> None:
         if change.key.kind != "Pod" or change.new is None:
             return
         if change.old is None:
-            self._begin(change.new)
+            self._start_pod(change.new)
         elif change.old["metadata"].get("deletionGracePeriodSeconds") != change.new["metadata"].get(
             "deletionGracePeriodSeconds"
         ):
-            self._end(change.new)
+            self._stop_pod(change.new)
 
-    def _begin(self, resource: Resource) -> None:
-        pod = self._decode(resource)
+    def _start_pod(self, resource: Resource) -> None:
+        pod = decode_pod(resource)
         if pod.status.phase in _ENDED:
             return
         injected, uid = is_injected(pod.metadata.annotations), pod.metadata.uid
         if injected or wants_workload_api(pod):
             self._plane.registrations.add(pod.key, uid, pod.spec.service_account_name or "default")
         if injected:
-            # A pod that is ready got its state from the daemon before this one.
+            # A sidecar of a ready pod has got its state from an earlier daemon.
             self._workloads.serve(pod.key, uid, had_state=pod.status.ready)
-        self._spawn(self._run(pod), f"run {pod.key}")
+        self._tasks.start(self._run(pod), f"run {pod.key}")
 
     async def _run(self, pod: Pod) -> None:
         if wants_workload_api(pod):
@@ -107,32 +105,32 @@ class PodKeeper:
                 self._events.record(pod.key, "Warning", "WorkloadApiFailed", str(error))
         await self._kubelet.run_pod(pod)
 
-    def _end(self, resource: Resource) -> None:
+    def _stop_pod(self, resource: Resource) -> None:
         uid = resource["metadata"]["uid"]
         if (earlier := self._stopping.pop(uid, None)) is not None:
             earlier.cancel()
-        self._stopping[uid] = self._spawn(self._drain_and_stop(resource), f"stop {key_of(resource)}")
+        self._stopping[uid] = self._tasks.start(self._drain_and_stop(resource), f"stop {key_of(resource)}")
 
     async def _drain_and_stop(self, resource: Resource) -> None:
-        pod, grace = self._decode(resource), resource["metadata"]["deletionGracePeriodSeconds"]
+        pod, grace = decode_pod(resource), resource["metadata"]["deletionGracePeriodSeconds"]
         self._events.record(pod.key, "Normal", "Killing", "Stopping the pod")
         if grace and is_ready(resource):
             await self._plane.synced(min(_ACKNOWLEDGE_SECONDS, grace))
             await asyncio.sleep(min(_DRAIN_SECONDS, grace))
-        while not await self._stopped(pod.key, grace):
+        while not await self._try_to_stop(pod.key, grace):
             await asyncio.sleep(_RETRY_SECONDS)
-        await self._forget(pod)
+        await self._deregister(pod)
         with self._store.transaction(durable=False) as tx:
             tx.remove(pod.key)
             lifecycle.settle(tx, self._clock())
         self._stopping.pop(pod.metadata.uid, None)
 
-    async def _forget(self, pod: Pod) -> None:
+    async def _deregister(self, pod: Pod) -> None:
         self._plane.registrations.remove(pod.key)
         await self._workloads.drop(pod.key, pod.metadata.uid)
         await self._workload_apis.close(pod.metadata.uid)
 
-    async def _stopped(self, key: ObjectKey, grace_seconds: float) -> bool:
+    async def _try_to_stop(self, key: ObjectKey, grace_seconds: float) -> bool:
         try:
             await self._kubelet.stop_pod(key, grace_seconds)
         except Exception as error:
@@ -142,51 +140,40 @@ class PodKeeper:
         return True
 
     def report(self, key: ObjectKey, status: PodStatus) -> None:
-        """Store what the kubelet says of a pod."""
+        """Store the status of a pod that the kubelet reports."""
         resource = self._store.get(key)
         if resource is None:
             return
         old = resource.get("status", {})
         new = {**msgspec.to_builtins(status), **{name: old[name] for name in ("podIP", "podIPs") if name in old}}
         new["conditions"] = _dated(new.get("conditions", []), old.get("conditions", []), rfc3339(self._clock()))
-        self._tell(key, msgspec.convert(old, PodStatus), status)
+        self._record_changes(key, msgspec.convert(old, PodStatus), status)
         with self._store.transaction(durable=False) as tx:
             tx.put({**resource, "status": new})
         if status.phase in _ENDED:
-            self._spawn(self._forget(self._decode(resource)), f"forget {key}")
+            self._tasks.start(self._deregister(decode_pod(resource)), f"deregister {key}")
 
-    def probe_failed(self, key: ObjectKey, container: str, why: str) -> None:
+    def probe_failed(self, key: ObjectKey, container: str, reason: str) -> None:
         """Record that a probe keeps a container from being ready."""
         if self._store.get(key) is not None:
-            self._events.record(key, "Warning", "Unhealthy", f"container {container}: {why}")
+            self._events.record(key, "Warning", "Unhealthy", f"container {container}: {reason}")
 
-    def _tell(self, key: ObjectKey, old: PodStatus, new: PodStatus) -> None:
-        """Events about what changed in a pod's containers."""
+    def _record_changes(self, key: ObjectKey, old: PodStatus, new: PodStatus) -> None:
+        """Record events about containers that have started, failed or cannot start."""
         before = {status.name: status for status in (*old.init_container_statuses, *old.container_statuses)}
         for status in (*new.init_container_statuses, *new.container_statuses):
-            name, was = status.name, before.get(status.name, ContainerStatus(name=status.name))
-            if status.state.running and (not was.state.running or was.restart_count != status.restart_count):
+            name, former = status.name, before.get(status.name, ContainerStatus(name=status.name))
+            if status.state.running and (not former.state.running or former.restart_count != status.restart_count):
                 self._events.record(key, "Normal", "Started", f"Started container {name}")
-            reason, message = _trouble(status)
-            if reason and reason != _trouble(was)[0]:
+            reason, message = _failure(status)
+            if reason and reason != _failure(former)[0]:
                 self._events.record(key, "Warning", reason, f"container {name}: {message}")
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("cannot %s", task.get_name(), exc_info=error)
-
-
-def _trouble(status: ContainerStatus) -> tuple[str, str]:
+def _failure(status: ContainerStatus) -> tuple[str, str]:
     """The reason and the message of a container that cannot run or has failed; empty for any other."""
     waiting, terminated = status.state.waiting, status.state.terminated
-    if waiting and waiting.reason not in _ON_ITS_WAY:
+    if waiting and waiting.reason not in _STARTING:
         return waiting.reason, waiting.message
     if terminated and terminated.exit_code:
         return terminated.reason, terminated.message or f"exit code {terminated.exit_code}"

@@ -1,23 +1,19 @@
-"""One local mesh at work: its objects, and the parts that follow them."""
+"""A running local mesh: its store and API, its control plane, and its only node, put together."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
+from aiohttp import web
 
 from nginx_mesh.admission import POLICY_KINDS
 from nginx_mesh.api import kinds, registry
-from nginx_mesh.api.core import EndpointSlice, Pod, Service
-from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.changes import Delete, Upsert
 from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.control.operator import MeshParts, Operator
@@ -28,62 +24,77 @@ from nginx_mesh.control.settings import CONFIG_KEY
 from nginx_mesh.control.taphub import TapHub
 from nginx_mesh.control.targets import Targets
 from nginx_mesh.explain import Explainer
+from nginx_mesh.explain.server import explain_handler
 from nginx_mesh.identity.embedded import LocalIdentity
 from nginx_mesh.inject import probe_entries
 from nginx_mesh.node.reporting import Reporting
 from nginx_mesh.node.sidecars import NodeSidecars
 from nginx_mesh.node.workloadapis import WorkloadApis
 from nginx_mesh.node.workloads import Workloads
+from nginx_mesh.observe.tasks import TaskSet
 from nginx_mesh.overview.server import Overview
 from nginx_mesh.sidecar.image import image_version
+from nginx_mesh.traffic import documents
 from nginx_mesh.traffic.scraper import Scraper
+from nginx_mesh.traffic.server import TrafficMetrics
 from nginx_mesh.version import version
 
 from .api.admission import NODE_NAME
+from .api.describe import Describer
 from .api.events import EventLog
-from .api.exec_server import ExecAnswer, ExecRequest
+from .api.exec_server import ExecServer
+from .api.identityroutes import IdentityRoutes
+from .api.logroutes import LogRoutes
+from .api.objectroutes import ObjectRoutes
 from .api.objects import Objects
-from .api.store import Change, Store
+from .api.server import ApiServer
+from .api.store import ObjectChange, Store
+from .api.typed import find_object, list_pods
 from .controllers.reconcile import Reconciler
+from .exec import ContainerExec
 from .net.peering import pod_networks, restore
-from .node.kubelet import Kubelet, NotRunningError
+from .node.kubelet import Kubelet
 from .node.resolver import resolver
-from .node.services import ServiceEntry, resolve_services
 from .paths import MeshPaths
-from .pods import PodKeeper
+from .pods import PodSync
+from .services import ServiceSync
 from .traffic import LocalTraffic
-
-log = logging.getLogger(__name__)
 
 SIDECAR_IMAGE = "nginx-mesh/sidecar"
 
 
 class Runtime:
-    """Owns everything of one mesh but its sockets. Made and used on one event loop, inside the node's namespace.
+    """Makes and owns every part of one mesh. Made and used on one event loop, inside the node's namespace.
 
-    `objects` is what its API reads and changes; `scraper` and `traffic` know the traffic, `targets` who counts it;
-    `operator` knows how the mesh is, `explainer` what would become of requests. `machine` is a descriptor of the
-    machine's own network.
+    `image` is the sidecar image, None for a mesh without sidecars. `machine` is a descriptor of the machine's own
+    network namespace.
     """
 
     def __init__(
         self, paths: MeshPaths, settings: MeshSettings, image: Path | None, identity: LocalIdentity, machine: int
     ) -> None:
         self._paths = paths
-        self.identity = identity
-        self._clock: Callable[[], float] = time.time
-        self._store = Store(paths.state / "store.db", self._clock)
-        self._events = EventLog(self._clock)
+        self._identity = identity
+        self._tasks = TaskSet()
+        self._reconciler: Reconciler | None = None
+        clock: Callable[[], float] = time.time
+        self._clock = clock
         networks = pod_networks(paths)
-        self.objects = Objects(self._store, self._events, settings, self._clock, networks)
+
+        # Objects.
+        store = self._store = Store(paths.state / "store.db", clock)
+        events = self._events = EventLog(clock)
+        objects = self._objects = Objects(store, events, settings, clock, networks)
+
+        # The control plane, and the sidecars of the node.
         self._plane = Plane(
-            [_decode(item) for item in self._store.list()],
-            self.objects.settings(),
-            recorder=self._events,
+            [kinds.decode(item) for item in store.list()],
+            objects.settings(),
+            recorder=events,
             first_version=time.time_ns() // 1_000_000,
             probes=probe_entries,
             register=identity.agent.register,
-            policies_moved=lambda keys: self._statuses.touch(keys),
+            policies_moved=lambda keys: self._policy_reporter.touch(keys),
         )
         self._sidecars = NodeSidecars(
             self._plane,
@@ -92,231 +103,152 @@ class Runtime:
         )
         self._plane.subscribe(self._sidecars.changed)
         self._workloads = Workloads(identity.agent, self._sidecars)
-        self.tap = TapHub(self._plane.catalog.topology, self._sidecars.tap)
+        self._workload_apis = WorkloadApis(paths.run, paths.workload_api_dir, identity.agent)
+        self._policy_reporter = PolicyReporter(store, store, events, self._plane.standing, clock)
+
+        # Requests, as the sidecars report and count them.
+        self._tap = TapHub(self._plane.catalog.topology, self._sidecars.tap)
         self._reporting = Reporting(
             NODE_NAME,
             paths.pod_socket_dir,
             live=lambda: set(self._sidecars.live().values()),
-            find=self._meshed_pod,
-            tapped=self.tap.received,
+            find=self._find_meshed_pod,
+            tapped=self._tap.received,
             resolver=lambda: resolver(paths.dns),
         )
-        self._statuses = PolicyReporter(self._store, self._store, self._events, self._plane.standing, self._clock)
+        self._scraper = Scraper(self._sidecars.live, self._sidecars.metrics)
+        self._traffic = LocalTraffic(self._scraper, lambda: objects.settings().prometheus_address, store.get, machine)
+
+        # Pods and Services on the node.
         self._kubelet = Kubelet(
             paths,
             images={SIDECAR_IMAGE: image} if image is not None else {},
-            lookup=self._lookup,
+            lookup=lambda key: find_object(store, key),
             on_status=lambda key, status: self._pods.report(key, status),
             on_probe_failure=lambda key, container, why: self._pods.probe_failed(key, container, why),
             networks=networks,
+            node_name=NODE_NAME,
         )
-        self.scraper = Scraper(self._sidecars.live, self._sidecars.metrics)
-        parts = MeshParts(
-            name=paths.name,
-            plane=self._plane,
-            sidecars=self._sidecars,
-            objects=self._store,
-            storage=self._store.problem,
-            events=self._events,
-            identity=identity,
-            settings=self.objects.settings,
-            readiness=self.readiness,
-            versions={
-                "nginx-mesh-local": version(),
-                "nginx-mesh-sidecar": "none" if image is None else image_version(image),
-            },
-            clock=self._clock,
-        )
-        self.operator = Operator(parts)
-        self.overview = Overview(parts, self.scraper, self.identities)
-        self.explainer = Explainer(
-            self._plane.catalog, lambda: self._plane.settings, self._sidecars, self._lookup, _kind_named
-        )
-        self.traffic = LocalTraffic(
-            self.scraper, lambda: self.objects.settings().prometheus_address, self._store.get, machine
-        )
-        self.targets = Targets(self._plane.catalog.topology, self._sidecars)
-        self._workload_apis = WorkloadApis(paths.run, paths.workload_api_dir, identity.agent)
-        self._pods = PodKeeper(
-            self._store,
-            self._kubelet,
-            self._plane,
-            self._workloads,
-            self._workload_apis,
-            self._events,
-            self._clock,
-            _decode_pod,
-        )
-        self._services_stale = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pods = PodSync(store, self._kubelet, self._plane, self._workloads, self._workload_apis, events, clock)
+        self._services = ServiceSync(store, self._kubelet.sync_services)
+
+        # Servers.
+        self._api = self._make_api("none" if image is None else image_version(image))
+        self._exec_server = ExecServer(paths.run / "exec.sock", ContainerExec(objects, self._kubelet).run)
 
     async def start(self) -> None:
-        """Take up what an earlier daemon left, and follow the store from now on."""
-        self._store.watch(self._changed)
-        await self._kubelet.start(self._typed_pods(None))
+        """Continue with the pods of an earlier daemon, follow the store from now on, and serve."""
+        settings = self._objects.settings()
+        self._store.watch(self._follow)
+        self._store.watch(self._services.follow)
+        await self._kubelet.start(list_pods(self._store))
         await asyncio.to_thread(restore, self._paths)
-        self.identity.configure(self.objects.settings())
-        self._reporting.configure(self.objects.settings())
-        await self.identity.start()
+        self._identity.configure(settings)
+        self._reporting.configure(settings)
+        await self._identity.start()
         self._workloads.start()
         await self._workload_apis.start()
         self._pods.start()
         self._reconciler = Reconciler(
-            self._store, lambda tx, pod: self.objects.admission(tx).new_pod(pod), self._events, self._clock
+            self._store, lambda tx, pod: self._objects.admission(tx).new_pod(pod), self._events, self._clock
         )
-        self._services_stale.set()
-        self._spawn(self._keep_services())
-        self._spawn(self.scraper.run())
-        self._spawn(self._reporting.run())
-        self._spawn(self.tap.run())
-        self._statuses.touch(self._plane.policies())
-        self._spawn(self._statuses.run())
+        self._tasks.start(self._services.run(), "keep the services up to date")
+        self._tasks.start(self._scraper.run(), "scrape the sidecars")
+        self._tasks.start(self._reporting.run(), "receive the sidecars' reports")
+        self._tasks.start(self._tap.run(), "serve taps")
+        self._policy_reporter.touch(self._plane.policies())
+        self._tasks.start(self._policy_reporter.run(), "write the statuses of policies")
+        self._exec_server.start()
+        await self._api.start()
 
     async def close(self) -> None:
-        """Stop; pods and sidecars go on."""
-        self._reconciler.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.traffic.close()
+        """Stop. Pods and sidecars continue to run."""
+        await self._api.close()
+        await self._exec_server.close()
+        if self._reconciler is not None:
+            self._reconciler.close()
+        await self._tasks.close()
+        await self._traffic.close()
         await self._pods.close()
         await self._reporting.close()
         await self._workload_apis.close_all()
         await self._plane.close()
         await self._workloads.close()
         await self._sidecars.close()
-        await self.identity.close()
+        await self._identity.close()
         await self._kubelet.close()
         self._store.close()
 
-    def describe(self, key: ObjectKey) -> Resource:
-        """An object with its events and, for a Service, the addresses behind it. Raises StatusError."""
-        resource = self.objects.get(key)
-        described = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
-        events = [event for event in self._events.list() if event["involvedObject"] == described]
-        answer: Resource = {"object": resource, "events": events}
-        if key.kind == "Pod":
-            held = self.identity.agent.holding(resource["metadata"]["uid"])
-            answer["identity"] = None if held is None else msgspec.to_builtins(held)
-        if key.kind == "Service":
-            (entry,) = self._resolved([resource], key.namespace)
-            answer["endpoints"] = [
-                f"{backend.addresses[0]}:{port}" for backend in entry.active for port in backend.ports if port
-            ]
-        return answer
-
-    def identities(self) -> list[Resource]:
-        """The identity of every pod that has one or waits for one."""
-        return [
-            {
-                "namespace": pod.metadata.namespace,
-                "pod": pod.metadata.name,
-                "uid": pod.metadata.uid,
-                **msgspec.to_builtins(held),
-            }
-            for pod in self._typed_pods(None)
-            if (held := self.identity.agent.holding(pod.metadata.uid)) is not None
+    def _make_api(self, sidecar_version: str) -> ApiServer:
+        store, objects, topology = self._store, self._objects, self._plane.catalog.topology
+        describer = Describer(objects, self._events, self._identity.holding, self._services.endpoints)
+        identities = IdentityRoutes(store, self._identity)
+        parts = MeshParts(
+            name=self._paths.name,
+            plane=self._plane,
+            sidecars=self._sidecars,
+            objects=store,
+            storage=store.problem,
+            events=self._events,
+            identity=self._identity,
+            settings=objects.settings,
+            readiness=self._readiness,
+            versions={"nginx-mesh-local": version(), "nginx-mesh-sidecar": sidecar_version},
+            clock=self._clock,
+        )
+        explainer = Explainer(
+            self._plane.catalog,
+            lambda: self._plane.settings,
+            self._sidecars,
+            lambda key: find_object(store, key),
+            _kind_titled,
+        )
+        traffic_metrics = TrafficMetrics(self._traffic.flows)
+        routes: list[web.RouteDef] = [
+            *Operator(parts).routes(),
+            *self._tap.routes(),
+            *ObjectRoutes(objects, describer.describe, self._readiness).routes(),
+            *LogRoutes(objects, self._paths.pod_logs).routes(),
+            *identities.routes(),
+            *Overview(parts, self._scraper, identities.all).routes(),
+            *Targets(topology, self._sidecars).routes(),
+            web.post("/mesh/explain", explain_handler(explainer)),
         ]
+        applications = {**identities.applications(), documents.ROOT: traffic_metrics.application()}
+        return ApiServer(self._paths.run / "api.sock", routes, applications)
 
-    def readiness(self, only: set[ObjectKey] | None = None) -> Resource:
-        """As `control.readiness.readiness`."""
+    def _readiness(self, only: set[ObjectKey] | None = None) -> Resource:
         return readiness(self._store, self._events.latest_warning, only)
 
-    def log_path(self, key: ObjectKey, container: str) -> Path:
-        """Where a container's output is. Raises StatusError."""
-        pod = self.objects.get(key)
-        names = [entry["name"] for entry in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]]
-        if container not in names:
-            raise StatusError("BadRequest", f"container {container} is not valid for pod {key.name}")
-        return self._paths.pod_logs(pod["metadata"]["uid"]) / f"{container}.log"
-
-    async def exec(self, request: ExecRequest, files: list[int]) -> ExecAnswer:
-        """Run a command in a container, reading and writing these descriptors (stdin, stdout, stderr)."""
-        key = ObjectKey("Pod", request.namespace, request.pod)
-        try:
-            spec = self.objects.get(key)["spec"]
-            container = request.container or spec["containers"][0]["name"]
-            if container not in [entry["name"] for entry in spec["containers"]]:
-                raise StatusError("BadRequest", f"container {container} is not valid for pod {key.name}")
-        except StatusError as error:
-            return ExecAnswer(error=str(error), reason=error.reason)
-        stdin, stdout, stderr = files
-        try:
-            code = await self._kubelet.exec(key, container, request.command, stdin, stdout, stderr, tty=request.tty)
-        except NotRunningError as error:
-            return ExecAnswer(error=str(error), reason="BadRequest")
-        return ExecAnswer(exit_code=code)
-
-    def _changed(self, change: Change) -> None:
+    def _follow(self, change: ObjectChange) -> None:
         key = change.key
-        if key.kind in POLICY_KINDS and _says_the_same(change):
+        if key.kind in POLICY_KINDS and _has_same_spec(change):
             return
-        self._plane.apply(Delete(key) if change.new is None else Upsert(_decode(change.new)))
+        self._plane.apply(Delete(key) if change.new is None else Upsert(kinds.decode(change.new)))
         if key == CONFIG_KEY:
-            settings = self.objects.settings()
-            self.identity.configure(settings)
+            settings = self._objects.settings()
+            self._identity.configure(settings)
             self._plane.configure(settings)
             self._reporting.configure(settings)
-        if key.kind in ("Pod", "Service", "EndpointSlice"):
-            self._services_stale.set()
         if key.kind in ("ConfigMap", "Secret"):
-            self._spawn(self._kubelet.object_changed(key))
+            self._tasks.start(self._kubelet.object_changed(key), f"update the volumes with {key}")
 
-    async def _keep_services(self) -> None:
-        """Keep the table of services, for DNS and for what dials them without a sidecar."""
-        while True:
-            await self._services_stale.wait()
-            self._services_stale.clear()
-            try:
-                await self._kubelet.sync_services(self._resolved(self._store.list("Service"), None))
-            except Exception:
-                log.exception("cannot update the services")
-                await asyncio.sleep(1)
-                self._services_stale.set()
-
-    def _meshed_pod(self, uid: str) -> tuple[PodRecord, str] | None:
+    def _find_meshed_pod(self, uid: str) -> tuple[PodRecord, str] | None:
         """The meshed pod with a uid, and its SPIFFE ID."""
         pod = self._workloads.pod(uid)
         workload = None if pod is None else self._plane.catalog.topology.pod(pod)
         spiffe_id = None if pod is None else self._plane.registrations.spiffe_id(pod)
         return None if workload is None or spiffe_id is None else (workload, spiffe_id)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
-    def _resolved(self, services: list[Resource], namespace: str | None) -> list[ServiceEntry]:
-        """What is behind services of a namespace, or of any."""
-        slices = [msgspec.convert(item, EndpointSlice) for item in self._store.list("EndpointSlice", namespace)]
-        return resolve_services(
-            (msgspec.convert(service, Service) for service in services), self._typed_pods(namespace), slices
-        )
-
-    def _typed_pods(self, namespace: str | None) -> list[Pod]:
-        return [_decode_pod(item) for item in self._store.list("Pod", namespace)]
-
-    def _lookup(self, key: ObjectKey) -> Object | None:
-        resource = self._store.get(key)
-        return None if resource is None else _decode(resource)
-
-
-def _says_the_same(change: Change) -> bool:
-    """Whether all that is new of a policy is its status."""
+def _has_same_spec(change: ObjectChange) -> bool:
+    """Whether nothing but the status of an object has changed."""
     old, new = change.old, change.new
     if old is None or new is None:
         return False
     return all(old["metadata"][name] == new["metadata"][name] for name in ("uid", "generation"))
 
 
-def _decode(resource: Resource) -> Object:
-    return kinds.decode(resource)
-
-
-def _decode_pod(resource: Resource) -> Pod:
-    return msgspec.convert(resource, Pod)
-
-
-def _kind_named(title: str) -> str | None:
+def _kind_titled(title: str) -> str | None:
     kind = registry.find(title)
     return None if kind is None else kind.KIND

@@ -1,8 +1,7 @@
-"""Traffic of a local mesh: as the Prometheus tells it that the mesh is configured with, else as its daemon counted."""
+"""The traffic of a local mesh, as the Prometheus of its settings knows it, or else as the daemon has scraped it."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -13,6 +12,7 @@ import aiohttp
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import HostPort
+from nginx_mesh.observe.tasks import TaskSet
 from nginx_mesh.traffic.flows import Flow
 from nginx_mesh.traffic.measure import Question
 from nginx_mesh.traffic.prometheus import Prometheus
@@ -25,8 +25,9 @@ from .net import netns
 class LocalTraffic:
     """A source for the Traffic Metrics API.
 
-    `prometheus_address` tells where Prometheus is now, None for nowhere: a Service of the mesh (`name.namespace`), or
-    an IP address of the machine's own network, `machine` (a descriptor). `lookup` finds objects.
+    `prometheus_address` returns the address of Prometheus in the settings, None when there is none. Its host is a
+    Service of the mesh (`name.namespace`), or an IP address in the machine's own network namespace, of which `machine`
+    is a descriptor. `lookup` finds objects.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class LocalTraffic:
         self._lookup = lookup
         self._machine = machine
         self._clients: dict[tuple[HostPort, str], Prometheus] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     async def flows(self, question: Question) -> Sequence[Flow]:
-        """A traffic.server.Source."""
+        """The flows that answer a question, as traffic.server.Source."""
         address = self._prometheus_address()
         if address is None:
             return await self._scraper.flows(WINDOW)
@@ -52,15 +53,14 @@ class LocalTraffic:
 
     async def close(self) -> None:
         """End all connections."""
+        await self._tasks.close()
         for client in self._clients.values():
             await client.close()
 
     def _client(self, address: HostPort, virtual_ip: str) -> Prometheus:
         if (address, virtual_ip) not in self._clients:
             for former in self._clients.values():
-                task = asyncio.create_task(former.close())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                self._tasks.start(former.close(), "close the connections to the former Prometheus")
             client = (
                 Prometheus(HostPort(virtual_ip, address.port), name=str(address))
                 if virtual_ip
@@ -70,7 +70,7 @@ class LocalTraffic:
         return self._clients[address, virtual_ip]
 
     def _virtual_ip(self, address: HostPort) -> str:
-        """The address of the Service that is meant, "" where none is. Raises SourceError."""
+        """The address of the Service that the host names, "" when it is an IP address. Raises SourceError."""
         try:
             ip_address(address.host)
             return ""
@@ -86,5 +86,5 @@ class LocalTraffic:
         return aiohttp.TCPConnector(socket_factory=self._socket)
 
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
-        # A socket stays in the network that it was made in.
+        # A socket stays in the network namespace that it was made in.
         return netns.run_in_thread(lambda: socket.socket(*info[:3]), self._machine)

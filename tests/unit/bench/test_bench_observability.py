@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from bench.pairs import mesh
 from bench.reports import ReportSink
 from bench.stats import HEADLINE, Sample
 from nginx_mesh.protocol.state import Settings
+from tests.eventually import wait_until
 
 ISSUED = certs.issue(datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
 SCRAPED = """# TYPE nginxplus_http_requests_total counter
@@ -83,8 +83,6 @@ def test_a_sink_counts_datagrams_and_ends(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sidecar:
         for _ in range(3):
             sidecar.sendto(b"{}", str(tmp_path / "report.sock"))
-        deadline = time.monotonic() + 20
-        while sink.taken < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: sink.taken >= 3, lambda: f"three datagrams; there are {sink.taken}", 20)
         sink.close()
         assert sink.taken == 3

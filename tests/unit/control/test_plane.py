@@ -190,7 +190,7 @@ async def test_from_off_to_strict_the_mesh_is_permissive_until_all_sidecars_are(
     await asyncio.sleep(0.02)
     assert home.mode(WEB) == "permissive"
     home.take(CALLER)
-    await eventually(lambda: home.mode(WEB) == "strict")
+    await eventually(lambda: home.mode(WEB) == "strict", lambda: f"mode strict; it is {home.mode(WEB)}")
     assert home.plane.settings.mtls_mode == "strict"
     await home.plane.close()
 
@@ -203,7 +203,7 @@ async def test_settings_that_change_again_meanwhile_are_the_ones_that_hold() -> 
     await asyncio.sleep(0)
     home.plane.configure(off)
     home.take(WEB, CALLER)
-    await eventually(lambda: home.mode(WEB) == "off")
+    await eventually(lambda: home.mode(WEB) == "off", lambda: f"mode off; it is {home.mode(WEB)}")
     home.take(WEB, CALLER)
     await asyncio.sleep(0.02)
     assert home.mode(WEB) == "off"

@@ -16,7 +16,8 @@ from nginx_mesh.control import policyreporter as policystatus
 from nginx_mesh.control.policyreporter import PolicyReporter
 from nginx_mesh.control.policystatus import PolicyStanding
 from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.store import Change, Store
+from nginx_mesh.local.api.store import ObjectChange, Store
+from tests.eventually import eventually
 
 PODS = frozenset(ObjectKey("Pod", "shop", f"web-{number}") for number in range(3))
 
@@ -33,7 +34,7 @@ class World:
         self.events = EventLog(lambda: 0.0)
         self.standing = {key: PolicyStanding(Reach(PODS, True, 1), 3, 3) for key in self.keys}
         self.statuses = PolicyReporter(self.store, self.store, self.events, self.standing.get, lambda: 0.0)
-        self.written: list[Change] = []
+        self.written: list[ObjectChange] = []
         self.store.watch(self.written.append)
         self.task = asyncio.create_task(self.statuses.run())
 
@@ -49,9 +50,7 @@ class World:
         return status
 
     async def until_written(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.written) < count:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: len(self.written) >= count, lambda: f"{count} statuses; there are {self.written}", 20)
 
     async def close(self) -> None:
         self.task.cancel()

@@ -22,6 +22,7 @@ from nginx_mesh.control.taphub import TapHub
 from nginx_mesh.node.control import ControlSocket
 from nginx_mesh.protocol.control import Tap
 from nginx_mesh.protocol.report import Report
+from tests.eventually import eventually
 
 WEB, CLIENT, OTHER = (ObjectKey("Pod", "shop", name) for name in ("web", "client", "other"))
 ADDRESSES = {WEB: "10.0.0.1", CLIENT: "10.0.0.2", OTHER: "10.0.0.3"}
@@ -136,20 +137,14 @@ async def lines(response: aiohttp.ClientResponse, n: int) -> list[Any]:
         return [orjson.loads(await response.content.readline()) for _ in range(n)]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 def test_a_sidecar_is_told_while_somebody_watches_and_then_to_end(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         response = await scene.watch(of="web", method="get", path_prefix="/a", status="5xx", max_rps="7")
         wanted = {"method": "GET", "path": "/a", "lowest": 500, "highest": 599, "max_rps": 7, "seconds": 6, "peers": []}
         assert scene.sidecar.told[0] == wanted
-        await until(lambda: len(scene.sidecar.told) >= 3)  # again, before it ends by itself
+        await eventually(lambda: len(scene.sidecar.told) >= 3, "the sidecar is told again, before its tap ends")
         response.close()
-        await until(lambda: scene.sidecar.told[-1]["seconds"] == 0)
+        await eventually(lambda: scene.sidecar.told[-1]["seconds"] == 0, "the sidecar is told to end its tap")
         told = len(scene.sidecar.told)
         await asyncio.sleep(2.5)
         assert len(scene.sidecar.told) == told

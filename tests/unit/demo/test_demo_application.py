@@ -17,6 +17,8 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
+from tests.eventually import wait_until
+
 APP = Path(__file__).parents[3] / "examples" / "demo" / "app"
 OBJECTS = [obj for file in sorted(APP.iterdir()) for obj in yaml.safe_load_all(file.read_text())]
 CODE = {obj["metadata"]["namespace"]: obj["data"] for obj in OBJECTS if obj["kind"] == "ConfigMap"}
@@ -84,15 +86,17 @@ class Application:
         )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
-        deadline = time.monotonic() + 20
-        while True:
+
+        def listens() -> bool:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
-                return f"127.0.0.1:{port}"
             except OSError:
                 assert process.poll() is None, f"{program} has ended"
-                assert time.monotonic() < deadline, f"{program} does not listen"
-                time.sleep(0.05)
+                return False
+            return True
+
+        wait_until(listens, f"{program} listens", 20)
+        return f"127.0.0.1:{port}"
 
 
 @pytest.fixture

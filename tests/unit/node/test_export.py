@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.node import export
 from nginx_mesh.node.export import SpanExport
+from tests.eventually import wait_until
 
 from .test_spans import made
 
@@ -37,6 +38,10 @@ class Counts:
         reasons = ("queue", "collector")
         dropped = {r: REGISTRY.get_sample_value(f"{prefix}dropped_total", {"reason": r}) or 0 for r in reasons}
         return {"exported": REGISTRY.get_sample_value(f"{prefix}exported_total") or 0, **dropped}
+
+
+def wait_for(counts: Counts, name: str, number: int) -> None:
+    wait_until(lambda: counts[name] == number, lambda: f"{name} is {number}; it is {counts[name]}", 20)
 
 
 @pytest.fixture
@@ -68,13 +73,6 @@ def exporter() -> Iterator[SpanExport]:
     assert time.monotonic() - began < 3
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_spans_reach_the_collector_and_are_counted(serve: Callable[[Method], HostPort], exporter: SpanExport) -> None:
     got: list[Any] = []
 
@@ -87,16 +85,16 @@ def test_spans_reach_the_collector_and_are_counted(serve: Callable[[Method], Hos
     exporter.target = serve(take)
     for _ in range(1200):
         exporter.add(made())
-    wait_until(lambda: counts["exported"] == 1200)
+    wait_for(counts, "exported", 1200)
     assert got == ["GET"] * 1200
     other: list[bytes] = []
     exporter.target = serve(lambda request, _: other.append(request) or b"")  # type: ignore[func-returns-value]
     exporter.add(made())
-    wait_until(lambda: counts["exported"] == 1201)
+    wait_for(counts, "exported", 1201)
     assert len(other) == 1
     exporter.target = None
     exporter.add(made())
-    wait_until(lambda: counts["collector"] == 1)
+    wait_for(counts, "collector", 1)
     assert len(other) == 1
 
 
@@ -146,18 +144,18 @@ def test_what_a_wrong_collector_does_not_take_is_dropped_and_the_next_is_sent(
     counts = Counts()
     exporter.target = serve(method)
     exporter.add(made())
-    wait_until(lambda: counts["collector"] == 1)
+    wait_for(counts, "collector", 1)
     assert counts["exported"] == 0
     exporter.target = serve(lambda _, __: b"")
     exporter.add(made())
-    wait_until(lambda: counts["exported"] == 1)
+    wait_for(counts, "exported", 1)
 
 
 def test_a_collector_that_nobody_knows_or_that_is_not_there_costs_its_spans_only(exporter: SpanExport) -> None:
     counts = Counts()
     exporter.target = HostPort("nobody", 4317)
     exporter.add(made())
-    wait_until(lambda: counts["collector"] == 1)
+    wait_for(counts, "collector", 1)
     exporter.target = HostPort("collector", 1)
     exporter.add(made())
-    wait_until(lambda: counts["collector"] == 2)
+    wait_for(counts, "collector", 2)

@@ -87,7 +87,7 @@ async def test_a_sidecar_killed_and_started_gets_its_state_again_though_nothing_
         await sidecar.kill()
         await asyncio.sleep(0.1)
         await sidecar.start()
-        await eventually(lambda: sidecar.version == author.version)
+        await eventually(lambda: sidecar.version == author.version, "the sidecar has the newest version")
     assert sidecar.updates[-1]["base"] is None
 
 
@@ -161,7 +161,7 @@ async def test_a_sidecars_standing_tells_whether_it_has_all_and_if_not_why_and_s
         author.extra = {"settings": _settings()}
         author.grow()
         pusher.changed([POD])
-        await eventually(lambda: state() == "refused")
+        await eventually(lambda: state() == "refused", lambda: f"refused; it is {state()}")
         standing = pusher.standing(POD)
         assert standing is not None and standing.version == sidecar.version and "mtls_mode" in standing.reason
         await asyncio.sleep(0.05)
@@ -170,11 +170,11 @@ async def test_a_sidecars_standing_tells_whether_it_has_all_and_if_not_why_and_s
 
         author.extra = {}
         pusher.changed([POD])
-        await eventually(lambda: state() == "synced")
+        await eventually(lambda: state() == "synced", lambda: f"synced; it is {state()}")
         await sidecar.kill()
-        await eventually(lambda: state() == "unreachable")
+        await eventually(lambda: state() == "unreachable", lambda: f"unreachable; it is {state()}")
         await sidecar.start()
-        await eventually(lambda: state() == "synced")
+        await eventually(lambda: state() == "synced", lambda: f"synced; it is {state()}")
 
 
 async def test_private_keys_do_not_reach_logs_or_exceptions(sidecar: Sidecar, caplog: pytest.LogCaptureFixture) -> None:
@@ -188,7 +188,7 @@ async def test_private_keys_do_not_reach_logs_or_exceptions(sidecar: Sidecar, ca
             await pusher.synced(POD)
         sidecar.malformed["identity"] = "cut short: -----BEGIN PRIVATE KEY-----\nc2VjcmV0IHNlY3JldA"
         pusher.changed([POD])
-        await eventually(lambda: len(refusals) == 2)
+        await eventually(lambda: len(refusals) == 2, lambda: f"two refusals: {refusals}")
         await sidecar.kill()
         pusher.changed([POD])
         await asyncio.sleep(0.05)

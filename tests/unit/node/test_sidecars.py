@@ -68,7 +68,7 @@ async def test_a_sidecar_gets_nothing_before_its_pod_has_an_identity(node: Node)
     assert node.sidecar.updates == []
     assert next(node.sidecars.all()).standing is None
     node.sidecars.set_identity(POD, identity())
-    await eventually(lambda: node.live == ["u"])
+    await eventually(lambda: node.live == ["u"], "the sidecar has its first state")
     assert "identity" in node.sidecar.state
     assert ("acknowledged", 1000) in node.plane.reports
 
@@ -77,12 +77,12 @@ async def test_the_control_plane_hears_its_own_versions_whatever_the_sidecar_has
     await node.sidecar.start()
     node.sidecars.serve(POD, "u", had_state=False)
     node.sidecars.set_identity(POD, identity())
-    await eventually(lambda: node.live)
+    await eventually(lambda: node.live, "the sidecar has its first state")
     node.sidecars.set_identity(POD, identity("renewed"))
-    await eventually(lambda: node.sidecar.version == 5002)
+    await eventually(lambda: node.sidecar.version == 5002, "the sidecar has version 5002")
     node.plane.author.grow()
     node.sidecars.changed({POD})
-    await eventually(lambda: node.plane.reports[-1] == ("acknowledged", 1001))
+    await eventually(lambda: node.plane.reports[-1] == ("acknowledged", 1001), lambda: f"{node.plane.reports}")
     standing = node.sidecars.standing(POD)
     assert standing is not None
     assert (standing.state, standing.version) == ("synced", 1001)
@@ -93,11 +93,11 @@ async def test_a_sidecar_that_lost_its_state_is_reported_and_given_it_again(node
     await node.sidecar.start()
     node.sidecars.serve(POD, "u", had_state=False)
     node.sidecars.set_identity(POD, identity())
-    await eventually(lambda: node.live)
+    await eventually(lambda: node.live, "the sidecar has its first state")
     await node.sidecar.kill()
     node.plane.reports.clear()
     await node.sidecar.start()
-    await eventually(lambda: node.plane.reports[-1:] == [("acknowledged", 1000)])
+    await eventually(lambda: node.plane.reports[-1:] == [("acknowledged", 1000)], lambda: f"{node.plane.reports}")
     assert ("acknowledged", None) in node.plane.reports
     assert "identity" in node.sidecar.state
 
@@ -113,7 +113,7 @@ async def test_a_refusal_is_reported_and_the_sidecar_is_not_live(node: Node) -> 
     node.sidecar.malformed["cluster/a/b:80"] = "endpoints: bad"
     node.sidecars.serve(POD, "u", had_state=False)
     node.sidecars.set_identity(POD, identity())
-    await eventually(lambda: node.plane.reports)
+    await eventually(lambda: node.plane.reports, "a report to the control plane")
     kind, reason = node.plane.reports[0]
     assert kind == "refused"
     assert "cluster/a/b:80: endpoints: bad" in str(reason)
@@ -124,7 +124,7 @@ async def test_a_pod_that_is_gone_is_asked_and_served_no_more(node: Node) -> Non
     await node.sidecar.start()
     node.sidecars.serve(POD, "u", had_state=False)
     node.sidecars.set_identity(POD, identity())
-    await eventually(lambda: node.live)
+    await eventually(lambda: node.live, "the sidecar has its first state")
     await node.sidecars.drop(POD, "an earlier pod of this name")
     assert node.sidecars.live() == {POD: "u"}
     await node.sidecars.drop(POD, "u")

@@ -191,7 +191,7 @@ async def test_scraping_goes_on_after_an_unexpected_error(monkeypatch: pytest.Mo
     monkeypatch.setattr(scraping, "INTERVAL_SECONDS", 0.001)
     scraper = Scraper(live, mesh.metrics)
     running = asyncio.create_task(scraper.run())
-    await eventually(lambda: bool(scraper.timeline.times))
+    await eventually(lambda: scraper.timeline.times, "a scrape after the one that failed")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert failures == []

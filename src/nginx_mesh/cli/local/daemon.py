@@ -26,14 +26,14 @@ def create(mesh: LocalMesh, settings: MeshSettings, networks: PodNetworks = DEFA
 
     `identity` is its own configuration of identity as JSON, b"" for none.
     """
-    from nginx_mesh.local.net.peering import keep_pod_networks
-    from nginx_mesh.local.node.container import write_private
+    from nginx_mesh.local.files import write_file
+    from nginx_mesh.local.net.peering import save_pod_networks
 
     mesh.paths.make()
-    keep_pod_networks(mesh.paths, networks)
+    save_pod_networks(mesh.paths, networks)
     if identity:
-        write_private(mesh.paths.identity_file, identity)
-    write_private(mesh.settings_file, msgspec.json.encode(settings))
+        write_file(mesh.paths.identity_file, identity)
+    write_file(mesh.settings_file, msgspec.json.encode(settings))
 
 
 def start(mesh: LocalMesh, image: Path | None) -> UnixHttpClient:
@@ -74,7 +74,7 @@ def restart(mesh: LocalMesh, image: Path | None, settings: MeshSettings, identit
     Without `identity` the mesh's configuration of identity stays. When the daemon does not start, the mesh gets back
     the settings that it had, and MeshError is raised.
     """
-    from nginx_mesh.local.node.container import write_private
+    from nginx_mesh.local.files import write_file
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     changed = {mesh.settings_file: msgspec.json.encode(settings)}
@@ -88,14 +88,14 @@ def restart(mesh: LocalMesh, image: Path | None, settings: MeshSettings, identit
         raise MeshError(str(error)) from None
     try:
         for path, content in changed.items():
-            write_private(path, content)
+            write_file(path, content)
         return start(mesh, image)
     except BaseException as error:
         for path, kept in before.items():
             if kept is None:
                 path.unlink(missing_ok=True)
             else:
-                write_private(path, kept)
+                write_file(path, kept)
         if was_running:
             start(mesh, image)
         if isinstance(error, MeshError):
@@ -105,14 +105,14 @@ def restart(mesh: LocalMesh, image: Path | None, settings: MeshSettings, identit
 
 def destroy(mesh: LocalMesh) -> None:
     """End the mesh: its dashboard, its daemon, its pods, and all that it kept. Raises MeshError."""
-    from nginx_mesh.local.cleanup import LeftoverError, destroy_node
     from nginx_mesh.local.net import peering
+    from nginx_mesh.local.node.cleanup import KillTimeoutError, destroy_node
     from nginx_mesh.local.pidlock import DaemonError, end_holder
 
     try:
         end_holder(mesh.paths.dashboard_lock, _STOP_SECONDS)
         end_holder(mesh.daemon_lock, _STOP_SECONDS)
-        peering.forget(mesh.paths)
+        peering.disconnect_all(mesh.paths)
         destroy_node(mesh.paths)
-    except (DaemonError, LeftoverError, OSError) as error:
+    except (DaemonError, KillTimeoutError, OSError) as error:
         raise MeshError(f'mesh "{mesh.name}" cannot be ended: {error}') from None

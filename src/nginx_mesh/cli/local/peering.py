@@ -50,7 +50,7 @@ def disconnect(one: LocalMesh, other: LocalMesh) -> None:
 
 
 def _change_peering(change: Callable[[MeshPaths, MeshPaths], None], one: LocalMesh, other: LocalMesh) -> None:
-    from nginx_mesh.local.net.peering import LinkError
+    from nginx_mesh.local.net.peering import PeeringError
 
     require_root()
     for mesh in (one, other):
@@ -58,5 +58,5 @@ def _change_peering(change: Callable[[MeshPaths, MeshPaths], None], one: LocalMe
             raise Failure(f'there is no mesh named "{mesh.name}"')
     try:
         change(one.paths, other.paths)
-    except (LinkError, OSError) as error:
+    except (PeeringError, OSError) as error:
         raise Failure(str(error)) from None

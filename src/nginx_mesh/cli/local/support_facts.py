@@ -25,8 +25,8 @@ from nginx_mesh.cli.errors import ApiError, ControlPlaneUnreachableError
 from nginx_mesh.cli.support_facts import client_versions, collect_control_plane_facts
 from nginx_mesh.cli.table import Resource
 from nginx_mesh.cli.unix_http import UnixHttpClient
+from nginx_mesh.local.logs import read_from, start_of_tail
 from nginx_mesh.local.net import netns
-from nginx_mesh.local.node.logs import read_from, start_of_tail
 from nginx_mesh.sidecar.image import CACHE
 from nginx_mesh.support.archive import Archive
 from nginx_mesh.support.redaction import Scrubber, secrets_of

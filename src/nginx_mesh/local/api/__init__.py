@@ -1,1 +1,1 @@
-"""The local mesh's API server: objects in SQLite, admitted, stored and served under Kubernetes' paths."""
+"""The local mesh's API server: checks objects, stores them in SQLite, and serves them under the paths of Kubernetes."""

@@ -1,4 +1,4 @@
-"""What an object must be, and becomes, before it is stored: defaults, addresses, references, what may not change."""
+"""Admission of objects: checks of references and immutable fields, and values that the mesh sets, such as addresses."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from nginx_mesh.local.net.allocator import AddressError, AddressPool
 from nginx_mesh.local.net.network import ipv6_available
 from nginx_mesh.local.net.networks import DEFAULT, SERVICE_NETWORKS, PodNetworks
 
-from .store import Transaction
+from .store import Transaction, without
 
 NODE_NAME = "local"
 RESTARTED_ANNOTATION = "kubectl.kubernetes.io/restartedAt"
 LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 
-# As Kubernetes names pods: no vowels, so no words.
+# The characters that Kubernetes generates names from. Without vowels, no words come up.
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _MAX_GENERATED_PREFIX = 58
-# A given address may come from the whole range; the first addresses are left to those that are given.
+# A manifest may ask for any address of the range. These first addresses are never allocated otherwise.
 _SERVICE_RESERVED = 16
-_NO_ADDRESSES = ("ExternalName",)
 _FAMILIES = ("IPv4", "IPv6")
 _FAMILY_POLICIES = ("SingleStack", "PreferDualStack", "RequireDualStack")
 _IMMUTABLE: dict[str, tuple[str, ...]] = {
@@ -44,17 +43,17 @@ _IMMUTABLE: dict[str, tuple[str, ...]] = {
     "DaemonSet": ("selector",),
     "Job": ("completions", "template"),
 }
-# What a manifest may hold and only the mesh can say.
-_OURS = ("uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "managedFields")
-_DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
+# Metadata that only the mesh sets. A manifest may have it, as `get` prints it.
+_SERVER_METADATA = ("uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "managedFields")
+_DELETION_METADATA = ("deletionTimestamp", "deletionGracePeriodSeconds")
 _PERCENTAGE = re.compile(r"(100|[0-9]{1,2})%")
 _STRATEGIES = ("RollingUpdate", "Recreate")
 
 
 class Admission:
-    """Admits objects in one transaction. `injection` is what pods that are to be meshed get.
+    """Admits objects in one transaction. `injection` are the settings of injected sidecars.
 
-    `networks` are those that pods get their addresses from.
+    Pods get their addresses from `networks`.
     """
 
     def __init__(
@@ -67,23 +66,23 @@ class Admission:
         self._pools: dict[str, list[AddressPool]] = {}
 
     def admit(self, resource: Resource) -> Resource:
-        """A valid object as it is to be stored: with what it keeps of the one it replaces. Raises FieldError."""
+        """The object to store for a valid object, with what it keeps of the one that it replaces. Raises FieldError."""
         key = key_of(resource)
         old = self._tx.get(key)
         self._check_namespace(key)
-        resource = as_stored(_own_words(resource, old))
+        resource = as_stored(_without_server_fields(resource, old))
         if key.kind == "Pod":
             return self._admit_pod(resource, old)
         if old is not None:
-            resource = _carried_over(resource, old)
+            resource = _with_kept_fields(resource, old)
             _check_unchanged(resource, old, _IMMUTABLE.get(key.kind, ()))
         if key.kind == "Service":
             resource = self._with_cluster_ips(resource, old)
         elif key.kind == "Secret":
             resource = _with_string_data(resource)
         elif key.kind == "MeshConfig" and (key.namespace, key.name) != (CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME):
-            heeded = f"{CONTROL_PLANE_NAMESPACE}/{MESH_CONFIG_NAME}"
-            raise FieldError("metadata.name", f"the only MeshConfig that the mesh heeds is {heeded}")
+            only = f"{CONTROL_PLANE_NAMESPACE}/{MESH_CONFIG_NAME}"
+            raise FieldError("metadata.name", f"the only MeshConfig that the mesh uses is {only}")
         elif key.kind == "Namespace":
             resource = {"status": {"phase": "Active"}, **resource}
         elif key.kind in POD_OWNERS:
@@ -93,7 +92,7 @@ class Admission:
         return resource
 
     def new_pod(self, pod: Resource) -> Resource:
-        """A pod that is new: named, injected, with its addresses. Raises FieldError."""
+        """A new pod, with its name, its sidecar and its addresses. Raises FieldError."""
         namespace = pod["metadata"]["namespace"]
         self._check_account(namespace, pod["spec"])
         _check_network(pod["spec"])
@@ -109,7 +108,7 @@ class Admission:
         return {**pod, "status": status}
 
     def _admit_pod(self, pod: Resource, old: Resource | None) -> Resource:
-        """What a user wrote is kept beside what became of it, to tell whether another manifest says the same."""
+        """The pod, with the spec of its manifest in an annotation: a later manifest must have the same spec."""
         written = orjson.dumps(pod["spec"], option=orjson.OPT_SORT_KEYS).decode()
         annotations = {**pod["metadata"].get("annotations", {}), LAST_APPLIED_ANNOTATION: written}
         pod = {**pod, "metadata": {**pod["metadata"], "annotations": annotations}}
@@ -124,7 +123,7 @@ class Admission:
         return {**old, "metadata": metadata}
 
     def _check_template(self, workload: Resource) -> None:
-        """See now, and not at every pod, that the pods can be made."""
+        """Check that pods can be made from the template, so that `apply` fails and not every later pod."""
         namespace = workload["metadata"]["namespace"]
         with located("spec.template"):
             template = workload["spec"]["template"]
@@ -142,7 +141,7 @@ class Admission:
 
     def _check_account(self, namespace: str, pod_spec: Resource) -> None:
         name = pod_spec.get("serviceAccountName") or "default"
-        # Every namespace gets its default account at the end of the transaction that makes it.
+        # Every namespace gets its default account at the end of the transaction that creates the namespace.
         if name != "default" and self._tx.get(ObjectKey("ServiceAccount", namespace, name)) is None:
             reason = f'there is no ServiceAccount "{name}" in namespace "{namespace}"'
             raise FieldError("spec.serviceAccountName", reason)
@@ -153,7 +152,7 @@ class Admission:
 
     def _with_cluster_ips(self, service: Resource, old: Resource | None) -> Resource:
         spec: Resource = service["spec"]
-        if spec.get("type", "ClusterIP") in _NO_ADDRESSES:
+        if spec.get("type") == "ExternalName":
             return service
         given: list[str] = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
         families = _ip_families(spec, given)
@@ -171,7 +170,7 @@ class Admission:
         return {**service, "spec": {**defaults, **spec, **assigned}}
 
     def _service_addresses(self, given: Iterable[str], families: Sequence[str]) -> list[str]:
-        """The addresses that were given, and one of each other family that the service has."""
+        """The given addresses, and an allocated one of each other family of the service."""
         pools = {number: pool for number, pool in enumerate(self._pool("Service")) if _FAMILIES[number] in families}
         addresses = []
         for number, address in enumerate(given):
@@ -190,7 +189,7 @@ class Admission:
         return addresses
 
     def _pool(self, kind: str) -> list[AddressPool]:
-        """A pool for each address family, the pods' or the services'."""
+        """The pools of the addresses of pods or services, one for each address family."""
         if kind not in self._pools:
             if kind == "Pod":
                 used = {ip["ip"] for pod in self._tx.list("Pod") for ip in pod.get("status", {}).get("podIPs", [])}
@@ -211,7 +210,7 @@ class Admission:
 
 
 def _ip_families(spec: Resource, given: Sequence[str]) -> list[str]:
-    """The address families of a new Service: one, unless it asks for two."""
+    """The address families of a new Service: one, unless its ipFamilyPolicy asks for two."""
     policy = spec.get("ipFamilyPolicy") or "SingleStack"
     if policy not in _FAMILY_POLICIES:
         raise FieldError("spec.ipFamilyPolicy", f'"{policy}" is none of {", ".join(_FAMILY_POLICIES)}')
@@ -233,16 +232,16 @@ def _cursor(kind: str, version: int) -> str:
     return f"cursor/{kind}/{version}"
 
 
-def _own_words(resource: Resource, old: Resource | None) -> Resource:
-    """The object without what is the mesh's to say, so that what `get` printed can be applied again."""
-    metadata = {name: value for name, value in resource["metadata"].items() if name not in (*_OURS, *_DELETION)}
+def _without_server_fields(resource: Resource, old: Resource | None) -> Resource:
+    """The object without the fields that only the mesh sets, so that the output of `get` can be applied again."""
+    metadata = without(resource["metadata"], *_SERVER_METADATA, *_DELETION_METADATA)
     if old is not None:
-        metadata |= {name: old["metadata"][name] for name in _DELETION if name in old["metadata"]}
-    return {**{name: value for name, value in resource.items() if name != "status"}, "metadata": metadata}
+        metadata |= {name: old["metadata"][name] for name in _DELETION_METADATA if name in old["metadata"]}
+    return {**without(resource, "status"), "metadata": metadata}
 
 
-def _carried_over(resource: Resource, old: Resource) -> Resource:
-    """What a manifest does not say and the object has: its status, and that its pods were restarted."""
+def _with_kept_fields(resource: Resource, old: Resource) -> Resource:
+    """The object with the status of the one that it replaces, and with the annotation of a restart of its pods."""
     kept: dict[str, Any] = {"status": old["status"]} if "status" in old else {}
     template, old_template = (item.get("spec", {}).get("template") or {} for item in (resource, old))
     restarted = old_template.get("metadata", {}).get("annotations", {}).get(RESTARTED_ANNOTATION)
@@ -263,8 +262,7 @@ def _with_string_data(secret: Resource) -> Resource:
             raise FieldError(f"data.{name}", "is not base64") from None
     for name, text in secret.get("stringData", {}).items():
         data[name] = base64.b64encode(text.encode()).decode()
-    rest = {name: value for name, value in secret.items() if name not in ("data", "stringData")}
-    return {"type": "Opaque", **rest, "data": data}
+    return {"type": "Opaque", **without(secret, "data", "stringData"), "data": data}
 
 
 def _check_unchanged(resource: Resource, old: Resource, fields: Iterable[str]) -> None:

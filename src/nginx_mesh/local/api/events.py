@@ -1,19 +1,17 @@
-"""What happened to objects, for `describe` and `get events`."""
+"""Kubernetes Events about objects, for `describe` and `get events`."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from prometheus_client import Counter
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.times import rfc3339
-
-EventType = Literal["Normal", "Warning"]
+from nginx_mesh.control.interfaces import EventType
 
 _recorded = Counter("nginx_mesh_events_total", "Events of objects that were recorded.", ["type"])
 for _type in ("Normal", "Warning"):
@@ -30,7 +28,7 @@ class _Event:
 
 
 class EventLog:
-    """The last `limit` distinct events. One that repeats is counted, not kept again."""
+    """The last `limit` distinct events. An event that repeats is counted, and not stored again."""
 
     def __init__(self, clock: Callable[[], float], limit: int = 2000) -> None:
         self._clock = clock
@@ -39,7 +37,7 @@ class EventLog:
         self._events: OrderedDict[tuple[ObjectKey, EventType, str, str], _Event] = OrderedDict()
 
     def record(self, key: ObjectKey, kind: EventType, reason: str, message: str) -> None:
-        """Note that this happened now."""
+        """Record that this happened now."""
         now = self._clock()
         _recorded.labels(kind).inc()
         identity = (key, kind, reason, message)
@@ -55,8 +53,8 @@ class EventLog:
             _dropped.inc()
 
     def warn_once(self, key: ObjectKey, reason: str, message: str, *, or_said_as: str) -> None:
-        """Record a Warning, unless this has been said of the object already, for this reason or another."""
-        if not any((key, "Warning", said, message) in self._events for said in (reason, or_said_as)):
+        """Record a Warning, unless one with this message exists for the object, with this reason or `or_said_as`."""
+        if not any((key, "Warning", known, message) in self._events for known in (reason, or_said_as)):
             self.record(key, "Warning", reason, message)
 
     def latest_warning(self, key: ObjectKey) -> str:
@@ -67,7 +65,7 @@ class EventLog:
         return len(self._events)
 
     def list(self, namespace: str | None = None) -> list[Resource]:
-        """Events of one namespace or all as v1 Event objects, the latest last."""
+        """Events of one namespace or of all, as v1 Event objects, the latest last."""
         return [
             {
                 "apiVersion": "v1",

@@ -1,15 +1,14 @@
 """Running commands in containers for other processes of this machine.
 
-Files go over a unix socket as what they are, descriptors: the command reads and writes the caller's own, whatever these
-are. One connection is one command: a JSON request that carries stdin, stdout and stderr, and a JSON answer when the
-command has ended. The command ends when the caller goes away.
+The client sends the descriptors of its files over a unix socket, and the command reads and writes these files itself.
+Each connection runs one command: a JSON request that carries stdin, stdout and stderr, and a JSON answer when the
+command has ended. The command is ended when the client closes the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -17,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-log = logging.getLogger(__name__)
+from nginx_mesh.observe.tasks import TaskSet
 
 MAX_REQUEST = 128 * 1024
 
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to run. An empty `container` means the pod's first. With `tty`, stdin is a terminal."""
+    """The command. An empty `container` stands for the pod's first one. With `tty`, stdin is a terminal."""
 
     namespace: str
     pod: str
@@ -33,7 +32,7 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ExecAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How it ended. `reason` is a Kubernetes status reason when there is an `error` and nothing ran."""
+    """The exit code or, when no command ran, an `error` and its `reason`, which is one of a Kubernetes Status."""
 
     exit_code: int = 0
     error: str = ""
@@ -41,15 +40,16 @@ class ExecAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Run = Callable[[ExecRequest, list[int]], Awaitable[ExecAnswer]]
+"""Runs a command with the descriptors of stdin, stdout and stderr. Cancelling it ends the command."""
 
 
 class ExecServer:
-    """Serves the socket at `path` (mode 0600). `run(request, [stdin, stdout, stderr])` does the work."""
+    """Serves the socket at `path` (mode 0600)."""
 
     def __init__(self, path: Path, run: Run) -> None:
         self._path = path
         self._run = run
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -61,20 +61,18 @@ class ExecServer:
         finally:
             os.umask(old)
         listener.listen()
-        self._spawn(self._accept(listener))
+        self._tasks.start(self._accept(listener), "accept connections")
 
     async def close(self) -> None:
         """End every command and stop."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         with listener:
             while True:
                 connection, _ = await loop.sock_accept(listener)
-                self._spawn(self._serve(connection))
+                self._tasks.start(self._serve(connection), "serve a connection")
 
     async def _serve(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -91,7 +89,7 @@ class ExecServer:
                 await loop.sock_sendall(connection, msgspec.json.encode(answer))
 
     async def _answer(self, connection: socket.socket, data: bytes, files: list[int]) -> ExecAnswer | None:
-        """None when the caller went away."""
+        """The answer, None when the client has closed the connection."""
         try:
             request = msgspec.json.decode(data, type=ExecRequest)
         except msgspec.DecodeError as error:
@@ -107,16 +105,6 @@ class ExecServer:
             command.cancel()
             gone.cancel()
             await asyncio.gather(command, gone, return_exceptions=True)
-
-    def _spawn(self, coroutine: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("exec failed", exc_info=error)
 
 
 async def _readable(connection: socket.socket) -> None:

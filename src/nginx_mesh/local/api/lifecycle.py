@@ -1,7 +1,7 @@
-"""How objects end, and what goes with them.
+"""Deletion of objects, and of objects that depend on them.
 
-Deleting is one step for most kinds. A pod is only marked: it goes when its processes are gone. A namespace is marked
-too, and goes when nothing is left in it. Objects follow their owners.
+Most kinds are removed at once. A pod gets a deletion timestamp, and is removed when its processes have ended. A
+namespace gets one too, and is removed when no object is left in it. An object is deleted when its owner is gone.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from nginx_mesh.api.times import rfc3339
 
 from .store import Transaction
 
-# Their absence would break everything else in the mesh.
+# Nothing in the mesh would work without them.
 PERMANENT_NAMESPACES = ("default", "kube-system", "nginx-mesh")
 
 
 def delete(tx: Transaction, key: ObjectKey, now: float, grace_seconds: int | None = None) -> None:
-    """Ask for an object to go. `grace_seconds` overrides a pod's terminationGracePeriodSeconds."""
+    """Begin to delete an object. `grace_seconds` overrides a pod's terminationGracePeriodSeconds."""
     resource = tx.get(key)
     if resource is None:
         return
     if key.kind == "Pod":
         own = resource["spec"].get("terminationGracePeriodSeconds", 30)
         grace = own if grace_seconds is None else grace_seconds
-        mark = {"deletionTimestamp": rfc3339(now), "deletionGracePeriodSeconds": grace}
-        earlier = resource["metadata"]
-        if "deletionTimestamp" not in earlier or grace < earlier["deletionGracePeriodSeconds"]:
-            tx.put({**resource, "metadata": {**earlier, **mark}})
+        deletion = {"deletionTimestamp": rfc3339(now), "deletionGracePeriodSeconds": grace}
+        metadata = resource["metadata"]
+        if "deletionTimestamp" not in metadata or grace < metadata["deletionGracePeriodSeconds"]:
+            tx.put({**resource, "metadata": {**metadata, **deletion}})
     elif key.kind == "Namespace":
         if "deletionTimestamp" not in resource["metadata"]:
             metadata = {**resource["metadata"], "deletionTimestamp": rfc3339(now)}
@@ -37,23 +37,23 @@ def delete(tx: Transaction, key: ObjectKey, now: float, grace_seconds: int | Non
 
 
 def settle(tx: Transaction, now: float) -> None:
-    """Bring about what follows from this transaction so far.
+    """Make the further changes that the changes of a transaction require.
 
-    Objects whose owner is gone go, so does what is in namespaces that are going, and in the end these themselves.
-    Every other namespace has a service account `default`.
+    Deletes objects whose owner is gone and objects in namespaces that are being deleted, removes those namespaces once
+    they are empty, and gives every other namespace its service account `default`.
     """
     namespaces = {item["metadata"]["name"]: item for item in tx.list("Namespace")}
-    going = {name for name, item in namespaces.items() if "deletionTimestamp" in item["metadata"]}
+    terminating = {name for name, item in namespaces.items() if "deletionTimestamp" in item["metadata"]}
     owners = {item["metadata"]["uid"] for item in tx.list()}
     for item in tx.list():
         metadata = item["metadata"]
         orphaned = any(owner["uid"] not in owners for owner in metadata.get("ownerReferences", []) if owner.get("uid"))
-        if orphaned or metadata.get("namespace") in going:
+        if orphaned or metadata.get("namespace") in terminating:
             delete(tx, key_of(item), now)
-    for name in going:
+    for name in terminating:
         if not any(tx.list(namespace=name)):
             tx.remove(ObjectKey("Namespace", "", name))
-    for name in namespaces.keys() - going:
+    for name in namespaces.keys() - terminating:
         account = _default_account(name)
         if tx.get(key_of(account)) is None:
             tx.put(account)

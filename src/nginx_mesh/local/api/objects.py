@@ -1,4 +1,4 @@
-"""The objects of a local mesh as its API offers them: read, applied, changed, deleted; refused for a reason."""
+"""Reading, applying, changing and deleting the objects of a local mesh, for its API."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from . import lifecycle
 from .admission import Admission
 from .events import EventLog
-from .store import Store, Transaction
+from .store import Outcome, Store, Transaction
 
-# What others refer to comes first.
+# Kinds that other kinds refer to are stored first.
 _ORDER = ("Namespace", "ServiceAccount", "ConfigMap", "Secret", "Service")
 
 Files = Iterable[tuple[str, bytes]]
-"""Manifests: where each came from, and its content."""
+"""Manifests: the source of each, and its content."""
 
 
-class Outcome(NamedTuple):
-    """What became of an applied object: created, configured or unchanged. `warnings` name it, and what to look at."""
+class ApplyResult(NamedTuple):
+    """The outcome for one applied object. Each of the `warnings` names the object and the field."""
 
     key: ObjectKey
-    what: str
+    outcome: Outcome
     warnings: tuple[str, ...] = ()
 
 
 class Objects:
-    """The store behind its rules. `install_settings` are those the mesh was made with. Every method may raise
-    StatusError, and then nothing has changed; StoreError when the disk does not take a change.
+    """Checks and completes objects before they are stored. `install_settings` are those the mesh was made with.
+
+    Every method may raise StatusError, or StoreError when the disk cannot be written; then nothing has changed.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class Objects:
         self._seed()
 
     def settings(self) -> MeshSettings:
-        """The mesh's settings: those it was made with, overlaid by the MeshConfig."""
+        """The settings in force: those the mesh was made with, overlaid by the MeshConfig."""
         return settings_in_force(self._install_settings, self._store)
 
     def admission(self, tx: Transaction) -> Admission:
-        """Admission within a transaction."""
+        """The admission of objects in a transaction."""
         return Admission(tx, InjectSettings(), self._random, self._networks)
 
     def get(self, key: ObjectKey) -> Resource:
@@ -78,11 +79,11 @@ class Objects:
         return resource
 
     def of_kind(self, kind: str, namespace: str | None) -> list[Resource]:
-        """All objects of a kind, of one namespace or all."""
+        """The objects of a kind, of one namespace or of all."""
         return self._events.list(namespace) if kind == "Event" else self._store.list(kind, namespace)
 
-    async def apply(self, files: Files, namespace: str) -> list[Outcome]:
-        """Create or replace all objects of the manifests or, raising StatusError, none; what became of each."""
+    async def apply(self, files: Files, namespace: str) -> list[ApplyResult]:
+        """Create or replace all objects of the manifests, or none when it raises StatusError."""
         parsed = await asyncio.to_thread(_parse, files, namespace)
         unmet = validate_references(
             parsed,
@@ -91,21 +92,21 @@ class Objects:
         )
         if unmet:
             raise StatusError("Invalid", str(unmet[0]), map(str, unmet))
-        return self._put([(loaded.raw, _wording(loaded)) for loaded in parsed])
+        return self._put([(loaded.raw, _error_text(loaded)) for loaded in parsed])
 
     def patch(self, key: ObjectKey, patch: Resource) -> Resource:
         """Change an object by a JSON merge patch (RFC 7386)."""
         merged = merge_patch(self.get(key), patch)
         try:
             obj = kinds.decode(merged)
-            faults = validate(obj)
+            errors = validate(obj)
         except FieldError as error:
-            faults = [error]
+            errors = [error]
         else:
             if obj.key != key:
                 raise StatusError("Invalid", f"{key}: kind, name and namespace may not change")
-        if faults:
-            raise StatusError("Invalid", f"{key}: {faults[0]}", [f"{key}: {fault}" for fault in faults])
+        if errors:
+            raise StatusError("Invalid", f"{key}: {errors[0]}", [f"{key}: {error}" for error in errors])
         self._put([(merged, lambda error: f"{key}: {error}")])
         return self.get(key)
 
@@ -116,12 +117,12 @@ class Objects:
     async def delete_all(
         self, files: Files, namespace: str, grace_seconds: int | None
     ) -> list[tuple[ObjectKey, str | None]]:
-        """Ask for all objects of the manifests to go; their uids, None for those that are not there."""
+        """Begin to delete all objects of the manifests; returns their uids, None for those that do not exist."""
         keys = [loaded.object.key for loaded in await asyncio.to_thread(_parse, files, namespace)]
         return self._delete(keys, grace_seconds)
 
     def delete(self, key: ObjectKey, grace_seconds: int | None) -> Resource:
-        """Ask for an object to go; the object."""
+        """Begin to delete an object, which is returned."""
         resource = self.get(key)
         self._delete([key], grace_seconds)
         return resource
@@ -138,37 +139,37 @@ class Objects:
             lifecycle.settle(tx, self._clock())
         return found
 
-    def _put(self, resources: list[tuple[Resource, Callable[[FieldError], str]]]) -> list[Outcome]:
-        """Store objects, all or none; each comes with how to word what is wrong with it."""
-        faults: list[str] = []
-        outcomes: dict[int, Outcome] = {}
-        doubts: list[tuple[ObjectKey, FieldError]] = []
+    def _put(self, resources: list[tuple[Resource, Callable[[FieldError], str]]]) -> list[ApplyResult]:
+        """Store all objects, or none. Each comes with a function that makes the text of an error in it."""
+        errors: list[str] = []
+        results: dict[int, ApplyResult] = {}
+        warnings: list[tuple[ObjectKey, FieldError]] = []
         with self._store.transaction() as tx:
             admission = self.admission(tx)
             for number in sorted(range(len(resources)), key=lambda n: _rank(resources[n][0])):
-                resource, worded = resources[number]
+                resource, text = resources[number]
                 try:
-                    outcomes[number] = Outcome(key_of(resource), tx.put(admission.admit(resource)))
+                    results[number] = ApplyResult(key_of(resource), tx.put(admission.admit(resource)))
                 except FieldError as error:
-                    faults.append(worded(error))
-            # All of them together: none is judged by an object that another is about to replace.
+                    errors.append(text(error))
+            # With all of them in the transaction, so that none is reviewed against an object that another replaces.
             others = StoredObjects(tx)
-            for number, (key, what, _) in sorted(outcomes.items()):
-                if key.kind in POLICY_KINDS and what != "unchanged":
-                    resource, worded = resources[number]
-                    verdict = review_resource(resource, self._store.get(key), others)
-                    faults += map(worded, verdict.errors)
-                    doubts += [(key, warning) for warning in verdict.warnings]
-                    outcomes[number] = Outcome(key, what, tuple(map(worded, verdict.warnings)))
-            if faults:
-                raise StatusError("Invalid", faults[0], faults)
+            for number, (key, outcome, _) in sorted(results.items()):
+                if key.kind in POLICY_KINDS and outcome != "unchanged":
+                    resource, text = resources[number]
+                    review = review_resource(resource, self._store.get(key), others)
+                    errors += map(text, review.errors)
+                    warnings += [(key, warning) for warning in review.warnings]
+                    results[number] = ApplyResult(key, outcome, tuple(map(text, review.warnings)))
+            if errors:
+                raise StatusError("Invalid", errors[0], errors)
             lifecycle.settle(tx, self._clock())
-        for key, doubt in doubts:
-            self._events.warn_once(key, "UnknownReference", str(doubt), or_said_as=f"Upsert{key.kind}Failed")
-        return [outcomes[number] for number in sorted(outcomes)]
+        for key, warning in warnings:
+            self._events.warn_once(key, "UnknownReference", str(warning), or_said_as=f"Upsert{key.kind}Failed")
+        return [results[number] for number in sorted(results)]
 
     def _seed(self) -> None:
-        """What every mesh has from the start."""
+        """Store the objects that every mesh has from the start."""
         with self._store.transaction() as tx:
             for name in lifecycle.PERMANENT_NAMESPACES:
                 namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -199,19 +200,19 @@ def _rank(resource: Resource) -> int:
 
 
 def _plural(key: ObjectKey) -> str:
-    """`deployments.apps`, `pods`: how errors name a kind."""
+    """The name of a kind in errors, such as `deployments.apps` or `pods`."""
     kind = registry.by_kind(key.kind)
     return registry.title(kind).replace(key.kind.lower(), kind.PLURAL, 1)
 
 
 def _parse(files: Files, namespace: str) -> list[LoadedObject]:
-    """The objects of manifests, of which no two may be the same."""
+    """The objects of manifests. Raises StatusError for an invalid object, and when an object comes twice."""
     manifest = load_all(files, namespace=namespace)
     if manifest.errors:
-        faults = list(map(str, manifest.errors))
-        raise StatusError("Invalid", faults[0], faults)
+        errors = list(map(str, manifest.errors))
+        raise StatusError("Invalid", errors[0], errors)
     return manifest.objects
 
 
-def _wording(loaded: LoadedObject) -> Callable[[FieldError], str]:
+def _error_text(loaded: LoadedObject) -> Callable[[FieldError], str]:
     return lambda error: str(loaded.error(error))

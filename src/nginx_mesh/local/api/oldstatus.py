@@ -1,8 +1,8 @@
-"""Statuses of pods in the shape in which the mesh stored them before it took over that of Kubernetes.
+"""Statuses of pods in the shape that an earlier version of the mesh stored.
 
-A container's state was a word, with reason, message and exit code beside it:
-`{"name": "app", "state": "waiting", "reason": "CrashLoopBackOff", "exitCode": 1}`. A container that waited need not say
-so. Pods outlive the daemon that stored them, so the next one has to understand what it finds.
+The state of a container was a string, with reason, message and exit code beside it:
+`{"name": "app", "state": "waiting", "reason": "CrashLoopBackOff", "exitCode": 1}`. Without a `state`, the container was
+waiting. Pods outlive the daemon that stored them, so a daemon may find such statuses in its store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _FIELDS = ("initContainerStatuses", "containerStatuses")
 
 
 def with_current_status(resource: Resource) -> Resource:
-    """A stored object, its status in the shape of Kubernetes."""
+    """A stored object, with its status in the shape of Kubernetes."""
     if resource["kind"] != "Pod" or "status" not in resource:
         return resource
     status = resource["status"]
@@ -24,17 +24,17 @@ def with_current_status(resource: Resource) -> Resource:
 def _current(old: Resource) -> Resource:
     if isinstance(old.get("state"), dict):
         return old
-    word = old.get("state", "waiting")
-    why = {name: old[name] for name in ("reason", "message") if name in old}
+    state = old.get("state", "waiting")
+    cause = {name: old[name] for name in ("reason", "message") if name in old}
     states: Resource = {
-        "waiting": why,
+        "waiting": cause,
         "running": {},
-        "terminated": {"exitCode": old.get("exitCode", 0), **why},
+        "terminated": {"exitCode": old.get("exitCode", 0), **cause},
     }
     return {
         "name": old["name"],
         "ready": old.get("ready", False),
         "restartCount": old.get("restartCount", 0),
-        "state": {word: states[word]},
-        "lastState": {"terminated": {"exitCode": old["exitCode"]}} if word == "waiting" and "exitCode" in old else {},
+        "state": {state: states[state]},
+        "lastState": {"terminated": {"exitCode": old["exitCode"]}} if state == "waiting" and "exitCode" in old else {},
     }

@@ -1,8 +1,8 @@
 """The objects of one local mesh, kept in SQLite.
 
-An object is a plain dict in the shape of the Kubernetes API. All of them are held in memory as well: reading costs a
-dictionary look-up, and SQLite is only there so that they survive the process, however it ends (WAL, one transaction per
-change). Dicts that the store returns are shared: whoever wants to change one makes a copy and puts it back.
+An object is a plain dict in the shape of the Kubernetes API. All objects are also held in memory, so that reading one
+costs a dictionary look-up. SQLite makes them survive the process, however it ends (WAL, one transaction per change).
+The dicts that the store returns are shared: a caller changes a copy, and puts that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS objects (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-# Not part of what a user asks for: a change here is no change of the object's generation.
+# A change of these fields does not change the object's generation.
 _NOT_SPEC = ("metadata", "status")
 
 
@@ -44,8 +44,8 @@ class StoreError(Exception):
     """The database cannot be read or written."""
 
 
-class Change(NamedTuple):
-    """What happened to one object: `old` is None when it was created, `new` when it is gone."""
+class ObjectChange(NamedTuple):
+    """A change of one object. `old` is None when it was created, `new` when it was removed."""
 
     key: ObjectKey
     old: Resource | None
@@ -53,7 +53,7 @@ class Change(NamedTuple):
 
 
 class Transaction:
-    """Changes that are made together. Reading through it shows what it has changed so far."""
+    """Changes that are made together. Reads see the changes so far."""
 
     def __init__(self, store: Store, now: float) -> None:
         self._store = store
@@ -62,11 +62,11 @@ class Transaction:
         self.facts: dict[str, str] = {}
 
     def get(self, key: ObjectKey) -> Resource | None:
-        """The object as this transaction leaves it."""
+        """The object, or None."""
         return self.objects[key] if key in self.objects else self._store.get(key)
 
     def list(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]:
-        """As `Store.list`, as this transaction leaves it."""
+        """Like `Store.list`."""
         found = {key_of(resource): resource for resource in self._store.list(kind, namespace)}
         for key, resource in self.objects.items():
             if kind in (None, key.kind) and namespace in (None, key.namespace):
@@ -77,7 +77,7 @@ class Transaction:
         return [found[key] for key in sorted(found)]
 
     def put(self, resource: Resource) -> Outcome:
-        """Create the object or replace it whole; identity and history in its metadata are ours to keep."""
+        """Create the object, or replace all of it but the uid, versions and creation time, which the store sets."""
         key = key_of(resource)
         old = self.get(key)
         metadata = dict(resource["metadata"])
@@ -86,35 +86,35 @@ class Transaction:
         else:
             kept = old["metadata"]
             metadata |= {name: kept[name] for name in ("uid", "creationTimestamp", "generation", "resourceVersion")}
-            if metadata == kept and _without(resource, "metadata") == _without(old, "metadata"):
+            if metadata == kept and without(resource, "metadata") == without(old, "metadata"):
                 return "unchanged"
-            if _without(resource, *_NOT_SPEC) != _without(old, *_NOT_SPEC):
+            if without(resource, *_NOT_SPEC) != without(old, *_NOT_SPEC):
                 metadata["generation"] += 1
         metadata["resourceVersion"] = str(self._store.next_version())
         self.objects[key] = {**resource, "metadata": metadata}
         return "created" if old is None else "configured"
 
     def remove(self, key: ObjectKey) -> None:
-        """Take the object away at once."""
+        """Remove the object at once."""
         self.objects[key] = None
 
     def fact(self, name: str) -> str | None:
-        """As `Store.fact`, as this transaction leaves it."""
+        """Like `Store.fact`."""
         return self.facts.get(name, self._store.fact(name))
 
     def set_fact(self, name: str, value: str) -> None:
-        """Remember something that is not an object."""
+        """Store a value that is not an object, under a name."""
         self.facts[name] = value
 
 
 class Store:
-    """The database at `path`, created (mode 0600) when it is not there. Raises StoreError."""
+    """The database at `path`, which is created (mode 0600) if it does not exist. Raises StoreError."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._watchers: list[Callable[[Change], None]] = []
-        self._undelivered: deque[Change] = deque()
+        self._watchers: list[Callable[[ObjectChange], None]] = []
+        self._undelivered: deque[ObjectChange] = deque()
         self._delivering = False
         self._objects: dict[str, dict[ObjectKey, Resource]] = {}
         self._facts: dict[str, str] = {}
@@ -138,14 +138,14 @@ class Store:
         self._db.close()
 
     def problem(self) -> str:
-        """Why changes cannot be written, "" when they can. After a failure it tries: with an object as it is."""
+        """Why changes cannot be written, "" when they can. After a failure it tries again, with an unchanged object."""
         if self._failure:
-            some = dict(islice(chain.from_iterable(table.items() for table in self._objects.values()), 1))
+            unchanged = dict(islice(chain.from_iterable(table.items() for table in self._objects.values()), 1))
             try:
-                self._write({**some, **self._unwritten}, {"resourceVersion": str(self._version)})
+                self._write({**unchanged, **self._unwritten}, {"resourceVersion": str(self._version)})
                 self._unwritten.clear()
             except StoreError:
-                pass  # it is noted
+                pass  # `_write` has set `_failure`
         return self._failure
 
     def next_version(self) -> int:
@@ -154,7 +154,7 @@ class Store:
         return self._version
 
     def fact(self, name: str) -> str | None:
-        """What `Transaction.set_fact` remembered."""
+        """The value that `Transaction.set_fact` stored, or None."""
         return self._facts.get(name)
 
     def get(self, key: ObjectKey) -> Resource | None:
@@ -168,24 +168,25 @@ class Store:
         return [resource for _, resource in sorted(found, key=lambda item: item[0])]
 
     async def write(self, statuses: Mapping[ObjectKey, Resource]) -> None:
-        """Put these statuses (see `control.interfaces.StatusWriter`) in one transaction, which no other change divides.
+        """Store these statuses in one transaction, as `control.interfaces.StatusWriter`.
 
-        They count at once even if the disk is full.
+        They are in force at once even if the disk is full.
         """
         with self.transaction(durable=False) as tx:
             for key, status in statuses.items():
                 if (resource := tx.get(key)) is not None:
                     tx.put({**resource, "status": status})
 
-    def watch(self, callback: Callable[[Change], None]) -> None:
-        """Call back after every commit, once per changed object and in the order of the changes."""
+    def watch(self, callback: Callable[[ObjectChange], None]) -> None:
+        """Call a function after every commit, once per changed object and in the order of the changes."""
         self._watchers.append(callback)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[Transaction]:
-        """All that is changed in the block is kept and announced when it ends, or nothing when it raises.
+        """Make the changes of the block when it ends, and tell the watchers. When it raises, nothing has changed.
 
-        What is not `durable` counts at once even if the disk is full; it is written as soon as that is possible.
+        Changes that are not `durable` are in force at once even if the disk is full; they are written as soon as
+        possible.
         """
         transaction = Transaction(self, self._clock())
         yield transaction
@@ -207,7 +208,7 @@ class Store:
             old = self.get(key)
             self._keep(key, resource)
             if old is not None or resource is not None:
-                self._undelivered.append(Change(key, old, resource))
+                self._undelivered.append(ObjectChange(key, old, resource))
         self._deliver()
 
     def _write(self, objects: dict[ObjectKey, Resource | None], facts: dict[str, str]) -> None:
@@ -238,7 +239,7 @@ class Store:
             table[key] = resource
 
     def _deliver(self) -> None:
-        # A watcher may itself change objects: those changes are told after the ones being told now.
+        # A watcher may itself change objects. Those changes are delivered after the present ones.
         if self._delivering:
             return
         self._delivering = True
@@ -251,5 +252,6 @@ class Store:
             self._delivering = False
 
 
-def _without(resource: Resource, *fields: str) -> Resource:
+def without(resource: Resource, *fields: str) -> Resource:
+    """A copy of a mapping without some of its fields."""
     return {name: value for name, value in resource.items() if name not in fields}

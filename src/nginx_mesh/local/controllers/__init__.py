@@ -1,1 +1,1 @@
-"""Workload controllers: pure functions from a workload and its pods to what to do next."""
+"""Workload controllers: pure functions that plan the next changes to a workload's pods, and their execution."""

@@ -1,4 +1,4 @@
-"""Deployments. Their pods are labelled with the hash of the template they were made from; there are no ReplicaSets."""
+"""Deployments: their pods have a label with the hash of their template. There are no ReplicaSets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from nginx_mesh.api.resource import Resource
 
-from .plan import Plan, PodView, expendable_first, new_pod, replica_status, template_hash
+from .plan import PodView, WorkloadPlan, expendable_first, new_pod, replica_status, template_hash
 
 HASH_LABEL = "pod-template-hash"
 
 
-def plan_deployment(deployment: Resource, pods: Sequence[PodView], now: float) -> Plan:
+def plan_deployment(deployment: Resource, pods: Sequence[PodView], now: float) -> WorkloadPlan:
     """Move towards `replicas` pods of the present template, within maxSurge and maxUnavailable."""
     spec = deployment["spec"]
     replicas: int = spec.get("replicas", 1)
@@ -40,7 +40,7 @@ def plan_deployment(deployment: Resource, pods: Sequence[PodView], now: float) -
         for _ in range(max(0, missing))
     ]
     status = {**replica_status(deployment, live), "updatedReplicas": len(current)}
-    return Plan(create=create, delete=[pod.name for pod in delete], status=status)
+    return WorkloadPlan(create=create, delete=[pod.name for pod in delete], status=status)
 
 
 def rolling_bounds(rolling: Resource, replicas: int) -> tuple[int, int]:

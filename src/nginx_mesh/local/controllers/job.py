@@ -1,4 +1,4 @@
-"""Jobs: pods that run until enough of them succeeded."""
+"""Jobs: pods that run until enough of them have succeeded."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.times import rfc3339
 
-from .plan import Plan, PodView, new_pod
+from .plan import PodView, WorkloadPlan, new_pod
 
 _BACKOFF_SECONDS = 10.0
 _BACKOFF_LIMIT_SECONDS = 360.0
 
 
-def plan_job(job: Resource, pods: Sequence[PodView], now: float) -> Plan:
-    """Run up to `parallelism` pods until `completions` succeeded or more than `backoffLimit` tries failed.
+def plan_job(job: Resource, pods: Sequence[PodView], now: float) -> WorkloadPlan:
+    """Run up to `parallelism` pods until `completions` have succeeded or more than `backoffLimit` have failed.
 
     After a failed pod the next one waits 10 s, doubling with every failure up to 6 minutes.
     """
@@ -35,10 +35,10 @@ def plan_job(job: Resource, pods: Sequence[PodView], now: float) -> Plan:
             "conditions": conditions,
             **({"completionTime": old["completionTime"]} if "completionTime" in old else {}),
         }
-        return Plan(delete=[pod.name for pod in active], status=status | ended)
+        return WorkloadPlan(delete=[pod.name for pod in active], status=status | ended)
     if succeeded >= completions:
         done = {"conditions": [{"type": "Complete", "status": "True"}], "completionTime": rfc3339(now)}
-        return Plan(delete=[pod.name for pod in active], status=status | done)
+        return WorkloadPlan(delete=[pod.name for pod in active], status=status | done)
     if len(failed) + sum(pod.restarts for pod in active) > spec.get("backoffLimit", 6):
         condition = {
             "type": "Failed",
@@ -46,16 +46,16 @@ def plan_job(job: Resource, pods: Sequence[PodView], now: float) -> Plan:
             "reason": "BackoffLimitExceeded",
             "message": "Job has reached the specified backoff limit",
         }
-        return Plan(delete=[pod.name for pod in active], status=status | {"conditions": [condition]})
+        return WorkloadPlan(delete=[pod.name for pod in active], status=status | {"conditions": [condition]})
 
     missing = min(spec.get("parallelism", 1), completions - succeeded) - len(active)
     wait = _backoff(failed, now)
     if missing <= 0 or wait > 0:
-        return Plan(status=status, retry_after=wait or None)
+        return WorkloadPlan(status=status, retry_after=wait or None)
     name = job["metadata"]["name"]
     labels = {"job-name": name, "batch.kubernetes.io/job-name": name}
     create = [new_pod(job, {"generateName": f"{name}-"}, labels=labels) for _ in range(missing)]
-    return Plan(create=create, status=status)
+    return WorkloadPlan(create=create, status=status)
 
 
 def _backoff(failed: Sequence[PodView], now: float) -> float:
@@ -63,5 +63,5 @@ def _backoff(failed: Sequence[PodView], now: float) -> float:
     if not failed:
         return 0.0
     delay = min(_BACKOFF_SECONDS * 2.0 ** (len(failed) - 1), _BACKOFF_LIMIT_SECONDS)
-    # The clock may have been set back since: never wait for longer than the delay.
+    # Never wait for longer than the delay, even if the clock has been set back since.
     return min(delay, max(0.0, max(pod.finished or 0.0 for pod in failed) + delay - now))

@@ -1,4 +1,4 @@
-"""What the workload controllers share: how they see pods, and how they say what to do."""
+"""What the workload controllers share: their view of a pod, and the plan that they make."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nginx_mesh.api.resource import Resource
 
 @dataclass(frozen=True, kw_only=True)
 class PodView:
-    """A pod as its controller sees it. `finished` is when it ended, seconds since the epoch."""
+    """A pod as its controller sees it. `finished` is the time of its end, in seconds since the epoch."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -46,10 +46,10 @@ class PodView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to do now: pods to create, names of pods to delete, the workload's new status.
+class WorkloadPlan:
+    """The next changes: pods to create, names of pods to delete, and the new status of the workload.
 
-    `retry_after` asks to be planned again after that many seconds even if nothing happens.
+    With `retry_after`, the workload is to be planned again after so many seconds even if nothing has changed.
     """
 
     create: list[Resource] = field(default_factory=list)
@@ -59,15 +59,15 @@ class Plan:
 
 
 def template_hash(workload: Resource) -> str:
-    """Names the revision of a workload's pod template."""
+    """A hash of a workload's pod template, which names its revision."""
     template = workload["spec"]["template"]
     return hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()[:10]
 
 
 def new_pod(workload: Resource, metadata: dict[str, Any], *, labels: Mapping[str, str], **spec: str) -> Resource:
-    """A pod made from the workload's template. `metadata` names it; `labels` and `spec` are added to the template's."""
+    """A pod from the workload's template. `metadata` has its name; `labels` and `spec` are added to the template's."""
     template = workload["spec"]["template"]
-    given = template.get("metadata", {})
+    template_metadata = template.get("metadata", {})
     owner = workload["metadata"]
     reference = {
         "apiVersion": workload["apiVersion"],
@@ -82,8 +82,8 @@ def new_pod(workload: Resource, metadata: dict[str, Any], *, labels: Mapping[str
         "metadata": {
             **metadata,
             "namespace": owner["namespace"],
-            "labels": {**given.get("labels", {}), **labels},
-            "annotations": given.get("annotations", {}),
+            "labels": {**template_metadata.get("labels", {}), **labels},
+            "annotations": template_metadata.get("annotations", {}),
             "ownerReferences": [reference],
         },
         "spec": {**template["spec"], **spec},
@@ -91,7 +91,7 @@ def new_pod(workload: Resource, metadata: dict[str, Any], *, labels: Mapping[str
 
 
 def expendable_first(pods: Iterable[PodView]) -> list[PodView]:
-    """Pods in the order to give them up: those that serve nothing first, then the youngest."""
+    """Pods in the order in which to delete them: those that are not ready first, then the youngest."""
     return sorted(sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True), key=lambda pod: pod.ready)
 
 

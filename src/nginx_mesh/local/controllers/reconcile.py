@@ -1,4 +1,4 @@
-"""Carries out what the workload controllers plan, whenever something they look at changes."""
+"""Executes the plans of the workload controllers whenever a workload or one of its pods changes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource, key_of
+from nginx_mesh.control.interfaces import Recorder
 from nginx_mesh.local.api import lifecycle
-from nginx_mesh.local.api.events import EventLog
-from nginx_mesh.local.api.store import Change, Store, Transaction
+from nginx_mesh.local.api.store import ObjectChange, Store, Transaction
 
 from .daemonset import plan_daemonset
 from .deployment import plan_deployment
 from .job import plan_job
-from .plan import Plan, PodView
+from .plan import PodView, WorkloadPlan
 from .replicaset import plan_replicaset
 from .statefulset import plan_statefulset
 
 log = logging.getLogger(__name__)
 
-Planner = Callable[[Resource, Sequence[PodView], float], Plan]
+Planner = Callable[[Resource, Sequence[PodView], float], WorkloadPlan]
 
 PLANNERS: dict[str, Planner] = {
     "Deployment": plan_deployment,
@@ -36,16 +36,16 @@ _RETRY_SECONDS = 5.0
 
 
 class Reconciler:
-    """Keeps the pods of every workload in the store as its controller wants them.
+    """Creates and deletes the pods of every workload in the store as its controller plans.
 
-    `admit_pod` completes a new pod inside a transaction. Runs on the event loop, a step after the change it follows.
+    `admit_pod` completes a new pod inside a transaction. Runs on the event loop, in a step after that of the change.
     """
 
     def __init__(
         self,
         store: Store,
         admit_pod: Callable[[Transaction, Resource], Resource],
-        events: EventLog,
+        events: Recorder,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -61,12 +61,12 @@ class Reconciler:
                 self._enqueue(key_of(workload))
 
     def close(self) -> None:
-        """Plan nothing more."""
+        """WorkloadPlan nothing more."""
         for handle in self._retries.values():
             handle.cancel()
         self._pending.clear()
 
-    def _changed(self, change: Change) -> None:
+    def _changed(self, change: ObjectChange) -> None:
         if change.key.kind in PLANNERS:
             self._enqueue(change.key)
         elif change.key.kind == "Pod":
@@ -87,7 +87,7 @@ class Reconciler:
             try:
                 retry_after = self._reconcile(key)
             except Exception:
-                # A fault with one workload must not stop the others.
+                # A failure with one workload must not stop the others.
                 log.exception("cannot reconcile %s", key)
                 retry_after = _RETRY_SECONDS
             if retry_after is not None:
@@ -120,4 +120,6 @@ class Reconciler:
 
 
 def _controller(pod: Resource) -> Resource | None:
-    return next((o for o in pod["metadata"].get("ownerReferences", []) if o.get("controller")), None)
+    """The owner reference of a pod's controller, None when it has no controller."""
+    references = pod["metadata"].get("ownerReferences", [])
+    return next((reference for reference in references if reference.get("controller")), None)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from nginx_mesh.api.resource import Resource
 
-from .plan import Plan, PodView, new_pod, replica_status, template_hash
+from .plan import PodView, WorkloadPlan, new_pod, replica_status, template_hash
 
 REVISION_LABEL = "controller-revision-hash"
 
 
-def plan_statefulset(workload: Resource, pods: Sequence[PodView], now: float) -> Plan:
-    """One step towards `<name>-0` … `<name>-(replicas-1)`, each waiting for the ones before it to be ready.
+def plan_statefulset(workload: Resource, pods: Sequence[PodView], now: float) -> WorkloadPlan:
+    """Take one step towards the pods `<name>-0` … `<name>-(replicas-1)`.
 
-    Updates go from the highest ordinal down; a pod of an old template that is not ready is replaced without waiting, so
-    that a fixed template gets a broken set going again.
+    A pod is created when those before it are ready. Updates start at the highest ordinal. An outdated pod that is not
+    ready is replaced at once, so that a corrected template repairs a set that cannot become ready.
     """
     spec, name = workload["spec"], workload["metadata"]["name"]
     revision = f"{name}-{template_hash(workload)}"
@@ -38,20 +38,20 @@ def plan_statefulset(workload: Resource, pods: Sequence[PodView], now: float) ->
                 hostname=pod_name,
                 subdomain=spec.get("serviceName", ""),
             )
-            return Plan(create=[created], status=status)
+            return WorkloadPlan(create=[created], status=status)
         if pod.terminating:
-            return Plan(status=status)
+            return WorkloadPlan(status=status)
         if not pod.ready:
             stale = pod.labels.get(REVISION_LABEL) != revision
-            return Plan(delete=[pod_name] if stale else [], status=status)
+            return WorkloadPlan(delete=[pod_name] if stale else [], status=status)
 
     surplus = sorted((pod.name for pod in pods if pod.name not in wanted), key=_ordinal)
     if surplus:
-        return Plan(delete=[] if by_name[surplus[-1]].terminating else [surplus[-1]], status=status)
+        return WorkloadPlan(delete=[] if by_name[surplus[-1]].terminating else [surplus[-1]], status=status)
     for pod_name in reversed(wanted):
         if by_name[pod_name].labels.get(REVISION_LABEL) != revision:
-            return Plan(delete=[pod_name], status=status)
-    return Plan(status=status)
+            return WorkloadPlan(delete=[pod_name], status=status)
+    return WorkloadPlan(status=status)
 
 
 def _ordinal(pod_name: str) -> int:

@@ -1,1 +1,1 @@
-"""The local mesh's network: namespaces, bridges, addresses, and the ways to other local meshes."""
+"""The local mesh's network: namespaces, interfaces, routes, addresses, and peering with other local meshes."""

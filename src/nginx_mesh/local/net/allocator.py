@@ -7,15 +7,15 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 
 class AddressError(Exception):
-    """The address cannot be had: taken, outside the range, or none is left."""
+    """The address is taken or outside the range, or no address is left."""
 
 
 class AddressPool:
-    """Hands out the addresses of a network in turn, so that a freed one comes back last.
+    """Allocates the addresses of a network in turn, so that a freed address is reused as late as possible.
 
-    The first `reserved` addresses and the last one are never given out on their own. `cursor` is where to go on from:
-    keep it to keep the order over a restart. `version` is 4 or 6. A pool is made anew for each transaction, from what
-    is in use then.
+    `allocate` never returns the first `reserved` addresses, nor the last one. `cursor` is the position that it
+    continues from; storing it keeps the order across restarts. `version` is 4 or 6. Each transaction makes a new pool,
+    from the addresses that are in use then.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class AddressPool:
         raise AddressError(f"no free address in {self._network}")
 
     def claim(self, address: str) -> str:
-        """Take this very address and return it in its canonical form. Raises AddressError."""
+        """Allocate this address, and return it in its canonical form. Raises AddressError."""
         try:
             parsed = ip_address(address)
         except ValueError:

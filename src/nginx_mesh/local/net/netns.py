@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from nginx_mesh.local.node import linux
+from nginx_mesh.local import linux
 from nginx_mesh.local.paths import MeshPaths
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def path(name: str) -> Path:
 
 
 def exists(name: str) -> bool:
-    """Whether `name` is a namespace, and not just a file that a reboot left behind."""
+    """Whether `name` is a namespace, and not only a file that a reboot left behind."""
     try:
         return path(name).lstat().st_dev != _DIRECTORY.stat().st_dev
     except FileNotFoundError:
@@ -32,12 +32,12 @@ def exists(name: str) -> bool:
 
 
 def names() -> list[str]:
-    """All names there are, also those that a reboot left behind."""
+    """All names, including those that a reboot left behind."""
     return [entry.name for entry in _DIRECTORY.iterdir()] if _DIRECTORY.is_dir() else []
 
 
 def create(name: str) -> None:
-    """Make the namespace with its loopback interface down. Does nothing when it exists."""
+    """Make the namespace, with its loopback interface down. Does nothing when it exists."""
     if exists(name):
         return
 
@@ -55,14 +55,17 @@ def create(name: str) -> None:
 
 
 def delete(name: str) -> None:
-    """Take the name away; the namespace goes with its last process. Does nothing when there is none."""
+    """Remove the name, if it exists. The kernel removes the namespace with its last process."""
     while exists(name):
         linux.umount(str(path(name)))
     path(name).unlink(missing_ok=True)
 
 
 def enter(namespace: str | int) -> None:
-    """Move the calling thread, and so the threads and processes it will start, into a namespace: a name, or `own`'s."""
+    """Move the calling thread, and the threads and processes that it will start, into a namespace.
+
+    `namespace` is a name, or a descriptor from `open_own`.
+    """
     if isinstance(namespace, int):
         linux.setns(namespace, linux.CLONE_NEWNET)
         return
@@ -73,23 +76,23 @@ def enter(namespace: str | int) -> None:
         os.close(fd)
 
 
-def own() -> int:
-    """A descriptor of the caller's namespace, to come back to."""
+def open_own() -> int:
+    """A new descriptor of the caller's namespace, for `enter`."""
     return os.open(_THREAD_NETNS, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def enter_node(name: str) -> None:
-    """Move the calling process into the node namespace of the mesh called `name`, made if need be.
+    """Move the calling process into the node namespace of the mesh called `name`, which is made if it does not exist.
 
-    Call it before any other thread runs: threads that exist already stay where they are.
+    Call it before any other thread runs: existing threads stay in the former namespace.
     """
     namespace = MeshPaths(name).node_netns
     create(namespace)
     enter(namespace)
 
 
-def identity(namespace: Path = _THREAD_NETNS) -> tuple[int, int] | None:
-    """What tells a namespace (by default the caller's) from all others: device and inode; None when it is gone."""
+def namespace_id(namespace: Path) -> tuple[int, int] | None:
+    """Device and inode, which no other namespace has, of a namespace by one of its files; None when it is gone."""
     try:
         status = namespace.stat()
     except OSError:
@@ -98,9 +101,9 @@ def identity(namespace: Path = _THREAD_NETNS) -> tuple[int, int] | None:
 
 
 def run_in_thread(function: Callable[[], T], namespace: str | int | None = None) -> T:
-    """Call `function` in a thread of its own, in a namespace (as `enter`) if one is given, and wait for the result.
+    """Call `function` in a new thread, in a namespace (as `enter`) if one is given, and wait for the result.
 
-    What namespaces `function` takes the thread to dies with it.
+    The caller's thread stays in its namespaces, whatever namespaces `function` enters.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -121,6 +124,6 @@ def run_in_thread(function: Callable[[], T], namespace: str | int | None = None)
     return outcome[0]
 
 
-async def run_aside(function: Callable[[], T], namespace: str | None = None) -> T:
-    """`run_in_thread` that lets the event loop go on."""
+async def run_async(function: Callable[[], T], namespace: str | None = None) -> T:
+    """Like `run_in_thread`, without blocking the event loop."""
     return await asyncio.to_thread(run_in_thread, function, namespace)

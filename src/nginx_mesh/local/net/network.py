@@ -26,12 +26,12 @@ _SCOPE_LINK = 253
 _IFA_F_NODAD = 0x02
 _LOOPBACK = 1
 _INTERFACE_PREFIX = "pod"
-# The node's ends of links to other meshes (`links`).
-LINK_PREFIX = "link"
+# The node's ends of the veth pairs to the nodes of other meshes (peering.py).
+PEER_INTERFACE_PREFIX = "link"
 _SYSCTL = Path("/proc/sys/net")
 
 _COMMON_SYSCTLS = {
-    # No router advertisements, duplicate detection or automatic addresses: everything is assigned, and at once usable.
+    # No router advertisements, duplicate detection or automatic addresses: addresses are assigned, and usable at once.
     "ipv6/conf/default/accept_ra": "0",
     "ipv6/conf/default/accept_dad": "0",
     "ipv6/conf/default/addr_gen_mode": "1",
@@ -39,7 +39,7 @@ _COMMON_SYSCTLS = {
     "ipv6/conf/default/disable_ipv6": "0",
     "ipv4/conf/all/send_redirects": "0",
     "ipv4/conf/default/send_redirects": "0",
-    # A pod cannot send with another's address.
+    # A pod cannot send packets with the address of another pod.
     "ipv4/conf/all/rp_filter": "0",
     "ipv4/conf/default/rp_filter": "1",
 }
@@ -47,22 +47,22 @@ _NODE_SYSCTLS = {
     **_COMMON_SYSCTLS,
     "ipv4/ip_forward": "1",
     "ipv6/conf/all/forwarding": "1",
-    # Sidecars' reports come in bursts; by default 10 of them would be kept.
+    # Sidecars send their reports in bursts; by default the kernel would queue only 10 of them.
     "unix/max_dgram_qlen": "4096",
 }
-# Unprivileged processes may listen on any port and ping, as container runtimes have it.
+# Unprivileged processes may listen on any port, and may ping, as container runtimes allow.
 _POD_SYSCTLS = {**_COMMON_SYSCTLS, "ipv4/ip_unprivileged_port_start": "0", "ipv4/ping_group_range": "0 2147483647"}
 
 
 def ipv6_available() -> bool:
-    """Whether the kernel has IPv6. Without it pods have their IPv4 address only."""
+    """Whether the kernel has IPv6. Without it, pods have only an IPv4 address."""
     return (_SYSCTL / "ipv6").is_dir()
 
 
 def set_up_node(networks: PodNetworks) -> None:
-    """Make the calling thread's network namespace the node: addresses, forwarding, the way to service addresses.
+    """Make the calling thread's network namespace the node: addresses, forwarding, routes to service addresses.
 
-    Idempotent, so that a new daemon can call it under running pods.
+    Idempotent, so that a new daemon can call it while pods run.
     """
     _set_sysctls(_NODE_SYSCTLS)
     with IPRoute() as netlink:
@@ -70,14 +70,14 @@ def set_up_node(networks: PodNetworks) -> None:
         for address in _usable(networks.nodes):
             _add_address(netlink, _LOOPBACK, address)
         for network in SERVICE_NETWORKS:
-            # Only so that the node's own processes can dial a service: the kernel wants a route before it translates.
+            # For connections of the node's own processes: the kernel needs a route before it translates an address.
             if network.version == 4 or ipv6_available():
                 node = str(networks.node(network.version))
                 netlink.route("replace", dst=str(network), oif=_LOOPBACK, prefsrc=node)
 
 
 def has_pod(paths: MeshPaths, uid: str) -> bool:
-    """Whether the pod has a namespace that is connected to the caller's, which is the node."""
+    """Whether the pod has a namespace that is connected to the caller's namespace, which must be the node's."""
     if not netns.exists(paths.pod_netns(uid)):
         return False
     with IPRoute() as netlink:
@@ -85,9 +85,9 @@ def has_pod(paths: MeshPaths, uid: str) -> bool:
 
 
 def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str], networks: PodNetworks) -> None:
-    """Make the pod's namespace and connect it to the caller's, which is the node. Does nothing when that is done.
+    """Make the pod's namespace and connect it to the caller's, which must be the node's. Idempotent.
 
-    Raises OSError when the kernel refuses, ValueError when an address is none.
+    Raises OSError when the kernel refuses, ValueError for an invalid IP address.
     """
     namespace = paths.pod_netns(uid)
     usable = _usable(ip_address(address) for address in addresses)
@@ -95,10 +95,10 @@ def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str], networks: PodN
         return
     remove_pod(paths, uid)
     netns.create(namespace)
-    node_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    node_fd = netns.open_own()
     try:
-        netns.run_in_thread(lambda: _wire_pod(_interface_name(short_id(uid)), node_fd, usable), namespace)
-        _wire_node(_interface_name(short_id(uid)), usable, networks)
+        netns.run_in_thread(lambda: _set_up_pod(_interface_name(short_id(uid)), node_fd, usable), namespace)
+        _connect_pod(_interface_name(short_id(uid)), usable, networks)
     except NetlinkError as error:
         remove_pod(paths, uid)
         raise OSError(error.code, f"network of the pod: {os.strerror(error.code)}") from error
@@ -107,26 +107,26 @@ def add_pod(paths: MeshPaths, uid: str, addresses: Iterable[str], networks: PodN
 
 
 def remove_pod(paths: MeshPaths, uid: str) -> None:
-    """Disconnect the pod and take its namespace's name away. Does nothing when that is done."""
+    """Disconnect the pod and remove the name of its namespace. Idempotent."""
     remove_interface(short_id(uid))
     netns.delete(paths.pod_netns(uid))
 
 
 def remove_interface(short: str) -> None:
-    """Remove the veth pair of the pod with this short id, if it has one."""
+    """Remove the veth pair of the pod with this short id, if it exists."""
     remove_interfaces([_interface_name(short)])
 
 
 def tear_down_node() -> None:
-    """Remove all that pods and links had here, and all addresses, from the calling thread's namespace, once a node."""
+    """Remove the node's addresses, and its interfaces to pods and peers, from the calling thread's namespace."""
     with IPRoute() as netlink:
         names = [link.get("ifname") for link in netlink.get_links()]
         netlink.flush_addr(index=_LOOPBACK)
-    remove_interfaces([name for name in names if name and name.startswith((_INTERFACE_PREFIX, LINK_PREFIX))])
+    remove_interfaces([name for name in names if name and name.startswith((_INTERFACE_PREFIX, PEER_INTERFACE_PREFIX))])
 
 
 def remove_interfaces(names: Iterable[str]) -> None:
-    """Remove the interfaces with these names, as far as they are there, from the calling thread's namespace."""
+    """Remove those of the named interfaces that exist from the calling thread's namespace."""
     with IPRoute() as netlink:
         for name in names:
             for index in netlink.link_lookup(ifname=name):
@@ -139,7 +139,7 @@ def _interface_name(short: str) -> str:
     return f"{_INTERFACE_PREFIX}{short}"
 
 
-def _wire_pod(node_interface: str, node_fd: int, addresses: list[IPAddress]) -> None:
+def _set_up_pod(node_interface: str, node_fd: int, addresses: list[IPAddress]) -> None:
     _set_sysctls(_POD_SYSCTLS)
     with IPRoute() as netlink:
         netlink.link("set", index=_LOOPBACK, state="up")
@@ -149,7 +149,7 @@ def _wire_pod(node_interface: str, node_fd: int, addresses: list[IPAddress]) -> 
         netlink.link("set", index=index, state="up")
         for address in addresses:
             _add_address(netlink, index, address)
-        # The node's end must be up before IPv6 routes count; that is the caller's next step.
+        # IPv6 routes take effect once the node's end is up, which is the caller's next step.
         for version in {address.version for address in addresses}:
             gateway = str(_GATEWAYS[version])
             if version == 4:
@@ -159,7 +159,7 @@ def _wire_pod(node_interface: str, node_fd: int, addresses: list[IPAddress]) -> 
                 netlink.route("add", dst="::/0", gateway=gateway, oif=index)
 
 
-def _wire_node(interface: str, addresses: list[IPAddress], networks: PodNetworks) -> None:
+def _connect_pod(interface: str, addresses: list[IPAddress], networks: PodNetworks) -> None:
     with IPRoute() as netlink:
         index = netlink.link_lookup(ifname=interface)[0]
         netlink.link("set", index=index, state="up")
@@ -181,7 +181,7 @@ def _usable(addresses: Iterable[IPAddress]) -> list[IPAddress]:
 
 
 def _set_sysctls(values: dict[str, str]) -> None:
-    """Write settings of the calling thread's network namespace; what this kernel does not have is left out."""
+    """Set the sysctls of the calling thread's network namespace, except those that this kernel does not have."""
     for name, value in values.items():
         with contextlib.suppress(FileNotFoundError):
             (_SYSCTL / name).write_text(value)

@@ -1,4 +1,4 @@
-"""Which addresses a local mesh has for its pods, its node and its services. Pure."""
+"""The networks of a local mesh's pods, node and services. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-# Of every mesh: a service's address means something in its own mesh only.
+# Every mesh has the same ones: a service's address is only used within its own mesh.
 SERVICE_NETWORKS: tuple[IPNetwork, ...] = (IPv4Network("10.96.0.0/16"), IPv6Network("fd00:10:96::/112"))
 
 _LONGEST_PREFIX = 28
@@ -17,18 +17,18 @@ _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/1
 
 
 class NetworkError(ValueError):
-    """A network that pods cannot have; the message says why."""
+    """A network that pods cannot use; the message says why."""
 
 
 @dataclass(frozen=True)
 class PodNetworks:
-    """The networks that the pods' addresses are from: the IPv4 one that was asked for, and an IPv6 one made of it."""
+    """The networks of the pods' addresses: the IPv4 network that was asked for, and an IPv6 network derived from it."""
 
     ipv4: IPv4Network
 
     @classmethod
     def parse(cls, text: str) -> PodNetworks:
-        """From text such as 10.245.0.0/16. Raises NetworkError."""
+        """Parse an IPv4 network such as 10.245.0.0/16. Raises NetworkError."""
         try:
             network = IPv4Network(text)
         except ValueError as error:
@@ -43,14 +43,14 @@ class PodNetworks:
 
     @cached_property
     def all(self) -> tuple[IPNetwork, ...]:
-        """The IPv4 network and the IPv6 one, whose prefix spells the other's address."""
+        """The IPv4 network, and the IPv6 network, whose prefix contains the address of the IPv4 network."""
         first, second, third, fourth = self.ipv4.network_address.packed
         ipv6 = IPv6Network(f"fd00:{first}:{second}:{third << 8 | fourth:x}::/64")
         return self.ipv4, ipv6
 
     @cached_property
     def nodes(self) -> tuple[IPAddress, ...]:
-        """The node's own addresses: the first host of each network. No pod may have them."""
+        """The node's own addresses: the first host address of each network. No pod may have them."""
         return tuple(network[1] for network in self.all)
 
     def node(self, version: int) -> IPAddress:
@@ -58,7 +58,7 @@ class PodNetworks:
         return self.nodes[0 if version == 4 else 1]
 
     def overlaps(self, other: PodNetworks) -> bool:
-        """Whether a pod of one could have the address of one of the other."""
+        """Whether a pod of each mesh could have the same address."""
         return self.ipv4.overlaps(other.ipv4)
 
     def __str__(self) -> str:

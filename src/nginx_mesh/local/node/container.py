@@ -1,15 +1,15 @@
-"""One running container: started under a tiny supervisor, found again by the next daemon, signalled, watched.
+"""One running container: started under a supervisor, found again by the next daemon, signalled, watched.
 
-The supervisor is a shell, process 1 of the container's pid namespace: when the command exits, the shell writes its exit
-code to the file `status` and exits too, and the kernel ends whatever the command left running. The shell holds a lock
-on `status` as long as it lives. So the files tell the whole truth, with or without a daemon:
+The supervisor is a shell, process 1 of the container's pid namespace. When the command exits, the shell writes the exit
+code to the file `status` and exits too, and the kernel ends all other processes of the command. The shell holds a lock
+on `status` while it runs. So the files show the state of a container, with or without a daemon:
 
 | `status` | meaning |
 |---|---|
 | absent | never started |
 | locked | running; `processes.json` has the pids |
 | not locked, has a line | the command's exit code, 128 + N when it died of signal N |
-| not locked, blank | killed before it could tell |
+| not locked, blank | the supervisor was killed before it could write the exit code |
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from pathlib import Path
 
 import msgspec
 
+from nginx_mesh.local import linux
+from nginx_mesh.local.files import write_file
 from nginx_mesh.local.locks import is_locked, lock
 from nginx_mesh.local.net import netns
 
-from . import linux
+from .launchspec import LaunchSpec
 
-VENV_MOUNT = "/opt/nginx-mesh/venv"
-DEFAULT_PATH = f"{VENV_MOUNT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-# $0 is the container's directory: it tells whose supervisor this is. Overwriting blanks needs no room on a full disk.
+# $0 is the container's directory, by which cleanup.py finds the supervisor. Overwriting blanks works on a full disk.
 _SUPERVISOR = '"$@" </dev/null 2>&1; echo "$?" >&0'
 _BLANK_STATUS = b"    "
 _LAUNCHER = Path(__file__).with_name("launch.py")
@@ -43,45 +42,11 @@ _RECORD_WAIT = 5.0
 _RECORD_POLL = 0.01
 
 
-class Bind(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory or file of the host, `sub_path` of it, that the container sees at `target`."""
-
-    source: str
-    target: str
-    sub_path: str = ""
-    read_only: bool = False
-
-
-class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What launch.py needs to know. `image` is the read-only root, `disk` where the writable layer goes.
-
-    `masks` are directories (with their modes) shown empty; `files` are written into the root; `host_root` says that
-    the image is the host's own root. `open_files` is the soft RLIMIT_NOFILE.
-    """
-
-    argv: list[str]
-    env: dict[str, str]
-    working_dir: str
-    hostname: str
-    image: str
-    host_root: bool
-    disk: str
-    masks: dict[str, int]
-    files: dict[str, str]
-    binds: list[Bind]
-    read_only_root: bool
-    uid: int
-    gid: int
-    groups: list[int]
-    capabilities: list[str]
-    open_files: int = 65536
-
-
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a daemon must know to go on after another: kept in `attempt.json`.
+    """The record of a start, in `attempt.json`, with which the next daemon continues.
 
-    `started_at` is on the clock that no one sets (CLOCK_BOOTTIME), `delay` the wait before this start, None before the
-    first; both in seconds.
+    `started_at` is a time of CLOCK_BOOTTIME, which nobody can set. `delay` is the wait before this start, None before
+    the first. Both are in seconds.
     """
 
     restarts: int
@@ -92,7 +57,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How a container ended. `failure` says why it could not be started, when that is so.
 
-    `ended` is when, in seconds since the epoch; None when it was killed before it could tell.
+    `ended` is the time in seconds since the epoch, None when the supervisor was killed before it wrote the exit code.
     """
 
     code: int
@@ -117,7 +82,7 @@ class ContainerDir:
         self.spec = path / "spec.json"
 
     def prepare(self, spec: LaunchSpec, attempt: Attempt) -> int:
-        """Write the record of a start to come; returns the locked status file. Raises BlockingIOError when it runs."""
+        """Write the record of a start; returns the locked status file. Raises BlockingIOError when it runs already."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = os.open(self._status, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -126,19 +91,19 @@ class ContainerDir:
                 stale.unlink(missing_ok=True)
             os.ftruncate(status, 0)
             os.pwrite(status, _BLANK_STATUS, 0)
-            write_private(self._attempt, msgspec.json.encode(attempt))
-            write_private(self.spec, msgspec.json.encode(spec))
+            write_file(self._attempt, msgspec.json.encode(attempt))
+            write_file(self.spec, msgspec.json.encode(spec))
         except BaseException:
             os.close(status)
             raise
         return status
 
     def running(self) -> bool:
-        """Whether the supervisor lives."""
+        """Whether the supervisor runs."""
         return is_locked(self._status)
 
     def exit(self) -> Exit | None:
-        """How the last run ended; None when there was none. Only to be asked when it does not run."""
+        """How the last run ended; None when there was none. The container must not be running."""
         try:
             words = self._status.read_text().split()
         except FileNotFoundError:
@@ -150,7 +115,7 @@ class ContainerDir:
         return Exit(code=int(words[0]), failure=failure, ended=self._status.stat().st_mtime)
 
     def last_start(self) -> float | None:
-        """When it was started for the last time, in seconds since the epoch; None when it never was."""
+        """The time of the last start, in seconds since the epoch; None when there was none."""
         try:
             return self._attempt.stat().st_mtime
         except FileNotFoundError:
@@ -164,12 +129,12 @@ class ContainerDir:
             return None
 
     def main_pid(self) -> int | None:
-        """The command's process as the host sees it; None when the container does not run."""
+        """The pid of the command's process on the host; None when the container does not run."""
         processes = self.processes() if self.running() else None
         return processes.main if processes else None
 
     def processes(self) -> _Processes | None:
-        """The pids, once the launcher has written them."""
+        """The pids; None before the launcher has written them."""
         try:
             return msgspec.json.decode(self._processes.read_bytes(), type=_Processes)
         except (FileNotFoundError, msgspec.DecodeError):
@@ -177,7 +142,7 @@ class ContainerDir:
 
 
 class RunningContainer:
-    """A container whose supervisor lives, or did a moment ago. `close` it when done with it: it has a descriptor."""
+    """A container whose supervisor runs, or ran a moment ago. It has a descriptor, so it must be closed."""
 
     def __init__(self, directory: ContainerDir, supervisor: int, popen: subprocess.Popen[bytes] | None = None) -> None:
         self._directory = directory
@@ -194,13 +159,13 @@ class RunningContainer:
     async def start(
         cls, directory: ContainerDir, spec: LaunchSpec, attempt: Attempt, namespace: str, log: Path
     ) -> RunningContainer:
-        """Start the command in the network namespace and return once it is about to run or has failed to.
+        """Start the command in the network namespace. Returns just before the command runs, or when that has failed.
 
         Raises OSError when not even the supervisor starts, BlockingIOError when the container runs already.
         """
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
         spawning = asyncio.ensure_future(
-            netns.run_aside(lambda: _spawn(directory, spec, attempt, log, ready_write), namespace)
+            netns.run_async(lambda: _spawn(directory, spec, attempt, log, ready_write), namespace)
         )
         try:
             popen = await _finish(spawning)
@@ -208,7 +173,7 @@ class RunningContainer:
             ready_write = -1
             running = cls(directory, popen.pid, popen)
             try:
-                # The supervisor holds the pipe's other end too, so it ends at the latest when the container does.
+                # The supervisor holds the other end of the pipe too, so this ends when the container does.
                 await readable(ready_read)
             except asyncio.CancelledError:
                 running.close()
@@ -234,7 +199,7 @@ class RunningContainer:
                     running.close()
                 return None
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{directory.path}: its launcher does not get on")
+                raise TimeoutError(f"{directory.path}: the launcher does not write the pids of the container")
             await asyncio.sleep(_RECORD_POLL)
         return None
 
@@ -262,7 +227,7 @@ class RunningContainer:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of it; the container runs on."""
+        """Close the descriptor. The container continues to run."""
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -279,14 +244,14 @@ class RunningContainer:
 def _spawn(
     directory: ContainerDir, spec: LaunchSpec, attempt: Attempt, log: Path, ready_fd: int
 ) -> subprocess.Popen[bytes]:
-    """Start the supervisor; runs in a thread of its own, in the pod's network namespace."""
+    """Start the supervisor. Must run in a thread of its own, in the pod's network namespace."""
     status = directory.prepare(spec, attempt)
     try:
         shutil.rmtree(spec.disk, ignore_errors=True)
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            # So that the command may open /dev/stdout, which is this file.
+            # The command may then open /dev/stdout, which is this file.
             os.fchown(log_fd, spec.uid, spec.gid)
             linux.unshare(linux.CLONE_NEWPID)
             launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), "run", str(directory.spec), str(ready_fd)]
@@ -309,7 +274,7 @@ def _spawn(
 async def run_in_container(
     directory: ContainerDir, main_pid: int, argv: list[str], stdin: int, stdout: int, stderr: int, tty: bool = False
 ) -> int:
-    """Run `argv` beside a container's main process, with its environment and rights. Returns the exit code.
+    """Run `argv` in the container of a main process, with the environment and rights of that. Returns the exit code.
 
     With `tty`, `stdin` must be a terminal; it becomes the controlling one. Cancelling ends the process.
     """
@@ -331,17 +296,8 @@ async def run_in_container(
             await process.wait()
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only root can read, atomically."""
-    temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-    temporary.rename(path)
-
-
 async def _finish(task: asyncio.Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Wait for a thread's work even when cancelled meanwhile: what it starts must not come after we gave up on it."""
+    """Wait for the result of a thread even when cancelled: it must not start a container after the caller has ended."""
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """The cluster's DNS: names of services and pods, as Kubernetes has them (its DNS specification, version 1.1).
 
-The server is a process of its own, so that names resolve while the daemon is away. It reads a snapshot of the zone that
-the daemon writes, again whenever that file changes, and runs without privileges once it has its sockets.
+The server is a process of its own, so that names resolve also while no daemon runs. It reads a snapshot of the zone
+whenever the daemon writes a new one. It runs without privileges once it has its sockets.
 
     python -m nginx_mesh.local.node.dns DIRECTORY ADDRESS…
 """
@@ -23,14 +23,16 @@ from typing import cast
 import msgspec
 from dnslib import AAAA, CLASS, EDNS0, PTR, QTYPE, RCODE, RD, RR, SOA, SRV, A, DNSHeader, DNSRecord
 
+from nginx_mesh.local import linux
+from nginx_mesh.local.files import write_file
 from nginx_mesh.local.locks import lock
 
-from . import linux
 from .services import Backend, ServiceEntry
 
 ZONE_FILE = "zone.json"
 LOCK_FILE = "server.lock"
 PORT = 53
+CLUSTER_DOMAIN = "cluster.local"
 
 _TTL = 5
 _NOBODY = 65534
@@ -42,7 +44,7 @@ _STANDARD_QUERY = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemon tells the server."""
+    """The file that the daemon writes for the server."""
 
     cluster_domain: str
     services: list[ServiceEntry]
@@ -51,13 +53,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Zone:
     """Records by name and type. Names are lower case without the final dot."""
 
-    def __init__(self, cluster_domain: str = "cluster.local") -> None:
+    def __init__(self, cluster_domain: str = CLUSTER_DOMAIN) -> None:
         self.cluster_domain = cluster_domain
         self._records: defaultdict[str, defaultdict[int, list[RD]]] = defaultdict(lambda: defaultdict(list))
         self.exist(f"svc.{cluster_domain}")
 
     def exist(self, name: str) -> None:
-        """Make a name exist, and with it those above it in the cluster domain."""
+        """Make a name exist, and with it its parents in the cluster domain."""
         _ = self._records[name]
         while name.endswith(f".{self.cluster_domain}"):
             name = name.partition(".")[2]
@@ -110,12 +112,12 @@ def build_zone(snapshot: Snapshot) -> Zone:
 
 
 def answer(zone: Zone, packet: bytes, *, udp: bool) -> bytes | None:
-    """The reply to a query, or None to what is no query. What is outside the cluster does not exist."""
+    """The reply to a query; None when the packet is no query. Names outside the cluster domain do not exist."""
     try:
         query = DNSRecord.parse(packet)
         question = query.q
         name = str(question.qname).rstrip(".").lower()
-    except Exception:  # dnslib raises whatever the garbage makes it stumble over
+    except Exception:  # dnslib raises many kinds of exceptions for an invalid packet
         return None
     if query.header.qr:
         return None
@@ -140,12 +142,9 @@ def answer(zone: Zone, packet: bytes, *, udp: bool) -> bytes | None:
 
 
 def write_snapshot(directory: Path, snapshot: Snapshot) -> None:
-    """Give the server a new zone, atomically."""
+    """Write a new zone for the server, atomically."""
     directory.mkdir(mode=0o755, exist_ok=True)
-    temporary = directory / f".{ZONE_FILE}.new"
-    temporary.write_bytes(msgspec.json.encode(snapshot))
-    temporary.chmod(0o644)
-    temporary.rename(directory / ZONE_FILE)
+    write_file(directory / ZONE_FILE, msgspec.json.encode(snapshot), mode=0o644)
 
 
 def _resolve(zone: Zone, name: str, kind: int, reply: DNSRecord) -> None:
@@ -166,7 +165,7 @@ def _resolve(zone: Zone, name: str, kind: int, reply: DNSRecord) -> None:
 
 
 def _add_hosts(zone: Zone, service: ServiceEntry, name: str) -> Iterator[tuple[str, Backend]]:
-    """Names of single pods: their hostname where they have one below this service, else one made of the address."""
+    """Add the names of single backends: the hostname if it has one below this service, else a name from its address."""
     for backend in service.active:
         if not backend.hostname and service.cluster_ips:
             continue
@@ -190,7 +189,7 @@ def _within(name: str, domain: str) -> bool:
 
 
 class ZoneFile:
-    """The newest readable snapshot. It is opened relative to a directory descriptor: the path is root's alone."""
+    """The newest readable snapshot. It is opened by a directory descriptor, as only root can open its path."""
 
     def __init__(self, directory_fd: int) -> None:
         self._directory_fd = directory_fd
@@ -198,7 +197,7 @@ class ZoneFile:
         self._zone = Zone()
 
     def current(self) -> Zone:
-        """What it says now, or said when it was last readable."""
+        """The zone of the snapshot, or of the last snapshot that was readable."""
         try:
             status = os.stat(ZONE_FILE, dir_fd=self._directory_fd)
             version = (status.st_mtime_ns, status.st_ino, status.st_size)
@@ -280,7 +279,7 @@ def _bind(addresses: Iterable[str]) -> list[tuple[socket.socket, socket.socket]]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve until killed. Holds a lock while it lives, on a file with its pid."""
+    """Serve until killed. Holds a lock on a file with its pid while it runs."""
     directory, *addresses = arguments
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     lock_fd = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)

@@ -1,4 +1,4 @@
-"""The process that answers DNS, as the daemon sees it: started once, found again, started anew when it dies."""
+"""The process of the DNS server: started by the first daemon, found by later ones, restarted when it ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESTART_SECONDS = 1.0
 
 
 class DnsProcess:
-    """The DNS server of one mesh. It outlives the daemon."""
+    """The DNS server of one mesh. It continues to run when the daemon ends."""
 
     def __init__(self, paths: MeshPaths, networks: PodNetworks) -> None:
         self._addresses = networks.nodes
@@ -35,7 +35,7 @@ class DnsProcess:
         self._popen: subprocess.Popen[bytes] | None = None
 
     async def ensure(self) -> None:
-        """Return when a server answers, started if there is none. Raises OSError when it does not start."""
+        """Start the server unless it runs, and wait until it answers. Raises OSError when it does not start."""
         if self._pid() is not None:
             return
         self._directory.mkdir(mode=0o755, exist_ok=True)
@@ -57,7 +57,7 @@ class DnsProcess:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def keep(self) -> None:
-        """Start the server anew whenever it dies. Runs until cancelled."""
+        """Restart the server whenever it ends. Runs until cancelled."""
         while True:
             try:
                 await self.ensure()
@@ -73,7 +73,7 @@ class DnsProcess:
             return
         fd = os.pidfd_open(pid)
         try:
-            # A pid read before may be another's by now; with the lock still held it is the server's.
+            # The pid that was read may be that of another process by now. It is the server's if the lock is still held.
             if is_locked(self._lock):
                 await readable(fd)
         finally:
@@ -82,7 +82,7 @@ class DnsProcess:
             self._popen.poll()
 
     def _pid(self) -> int | None:
-        """The server's pid once it has its sockets; None when there is no server."""
+        """The server's pid; None when there is no server, or it does not have its sockets yet."""
         if not is_locked(self._lock):
             return None
         text = self._lock.read_text()

@@ -1,4 +1,4 @@
-"""The node of a local mesh: runs pods, names and routes their services. Lives inside the node's network namespace."""
+"""The node of a local mesh: runs pods, and serves DNS names and addresses of services."""
 
 from __future__ import annotations
 
@@ -9,30 +9,28 @@ from pathlib import Path
 
 from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.cleanup import destroy_node, forget_lost_containers, remove_strangers
 from nginx_mesh.local.net import netns, network
-from nginx_mesh.local.net.netns import enter_node
 from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
+from nginx_mesh.observe.tasks import TaskSet
 
 from . import dns
+from .cleanup import remove_lost_containers, remove_other_pods
+from .containerworker import NodeContext
 from .dnsprocess import DnsProcess
 from .kubeproxy import apply_rules, render_rules
+from .launchspec import NodeFacts
 from .podworker import OnProbeFailure, OnStatus, PodWorker
 from .restarts import KUBERNETES_BACKOFF, BackoffSettings
 from .rotation import rotate_all
 from .services import ServiceEntry
-from .spec import NodeFacts
 from .volumes import Lookup
-from .worker import NodeContext
-
-__all__ = ["Kubelet", "NotRunningError", "destroy_node", "enter_node"]
 
 _CONTAINER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class NotRunningError(Exception):
-    """There is no such pod or container, or it does not run now."""
+    """The pod or container does not exist, or does not run."""
 
 
 class Kubelet:
@@ -53,52 +51,47 @@ class Kubelet:
         on_status: OnStatus,
         on_probe_failure: OnProbeFailure,
         networks: PodNetworks = DEFAULT,
-        node_name: str = "local",
-        cluster_domain: str = "cluster.local",
+        node_name: str,
         backoff: BackoffSettings = KUBERNETES_BACKOFF,
         log_bytes: int = 10 * 1024 * 1024,
         log_check_seconds: float = 5.0,
     ) -> None:
-        facts = NodeFacts(name=node_name, cluster_domain=cluster_domain, images=images, networks=networks)
+        facts = NodeFacts(name=node_name, cluster_domain=dns.CLUSTER_DOMAIN, images=images, networks=networks)
         self._node = NodeContext(paths=paths, facts=facts, backoff=backoff, lookup=lookup, changed=asyncio.Condition())
         self._paths = paths
-        self._cluster_domain = cluster_domain
         self._on_status = on_status
         self._on_probe_failure = on_probe_failure
         self._log_bytes = log_bytes
         self._log_check_seconds = log_check_seconds
         self._pods: dict[ObjectKey, PodWorker] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet()
         self._networks = networks
         self._dns = DnsProcess(paths, networks)
         self._wanted_services: tuple[ServiceEntry, ...] | None = None
         self._current_services: tuple[ServiceEntry, ...] | None = None
         self._services_lock = asyncio.Lock()
 
-    async def start(self, pods: Iterable[Pod] | None = None) -> None:
-        """Set up the node, or take it over from an earlier daemon.
+    async def start(self, pods: Sequence[Pod]) -> None:
+        """Set up the node, or continue with that of an earlier daemon.
 
-        Given the pods that there should be, those that run already are taken up again, and what else runs is ended.
+        Continues with those of `pods` that run already, and ends all other pods.
         """
         self._paths.make()
-        await netns.run_aside(lambda: network.set_up_node(self._networks), self._paths.node_netns)
+        await netns.run_async(lambda: network.set_up_node(self._networks), self._paths.node_netns)
         await self._dns.ensure()
-        self._tasks.append(asyncio.create_task(self._dns.keep()))
-        self._tasks.append(asyncio.create_task(self._keep_logs_small()))
-        if pods is None:
-            return
-        pods = list(pods)
+        self._tasks.start(self._dns.keep(), "keep the DNS server running")
+        self._tasks.start(self._rotate_logs(), "rotate the logs")
         uids = [pod.metadata.uid for pod in pods]
-        await netns.run_aside(lambda: remove_strangers(self._paths, uids), self._paths.node_netns)
+        await netns.run_async(lambda: remove_other_pods(self._paths, uids), self._paths.node_netns)
         for pod in pods:
             if self._paths.pod_dir(pod.metadata.uid).exists():
                 await self.run_pod(pod)
 
     async def run_pod(self, pod: Pod) -> None:
-        """Begin to run a pod (already injected, with a uid and addresses); go on with it if it runs already.
+        """Begin to run a pod (already injected, with a uid and addresses), or continue with it if it runs already.
 
-        Waits for an earlier pod of this name that is being stopped. A pod that is marked as deleted is only taken up,
-        to be stopped. Raises ValueError for a pod that cannot be run.
+        Waits for an earlier pod of this name that is being stopped. A pod with a deletion timestamp is not started, and
+        can only be stopped. Raises ValueError for a pod that cannot be run.
         """
         for container in (*pod.spec.init_containers, *pod.spec.containers):
             if not _CONTAINER_NAME.fullmatch(container.name):
@@ -110,16 +103,17 @@ class Kubelet:
             await self.stop_pod(pod.key, earlier.pod.spec.termination_grace_period_seconds)
         if not pod.spec.host_network:
             uid, node = pod.metadata.uid, self._paths.node_netns
-            await netns.run_aside(lambda: forget_lost_containers(self._paths, uid), node)
+            await netns.run_async(lambda: remove_lost_containers(self._paths, uid), node)
         worker = PodWorker(self._node, pod, self._on_status, self._on_probe_failure)
         self._pods[pod.key] = worker
         if not pod.metadata.deletion_timestamp:
             worker.start()
 
     async def stop_pod(self, key: ObjectKey, grace_seconds: float) -> None:
-        """End a pod and remove all it had: first its containers, then its sidecar, with force after `grace_seconds`.
+        """End a pod and remove everything that it had: first its containers, then its sidecar.
 
-        May be called again to shorten the grace period. Does nothing when there is no such pod.
+        Kills what has not ended after `grace_seconds`. May be called again to shorten the grace period. Does nothing
+        when there is no such pod.
         """
         worker = self._pods.get(key)
         if worker is None:
@@ -153,21 +147,8 @@ class Kubelet:
         except ProcessLookupError as error:
             raise NotRunningError(f"{key}: {error}") from None
 
-    def log_path(self, key: ObjectKey, container: str) -> Path:
-        """The file with a container's output ("" for the first); it may not exist yet, `PATH.1` is what came before.
-
-        Raises NotRunningError when there is no such pod or container.
-        """
-        worker = self._pods.get(key)
-        if worker is None:
-            raise NotRunningError(f"{key} is not running")
-        try:
-            return worker.container(container).log_path
-        except LookupError as error:
-            raise NotRunningError(str(error)) from None
-
     async def sync_services(self, entries: Iterable[ServiceEntry]) -> None:
-        """Make DNS and service addresses follow this table (see `services.resolve_services`).
+        """Make DNS and service addresses follow this table (of `services.resolve_services`).
 
         When several calls wait, only the newest table is applied. Raises KubeProxyError.
         """
@@ -177,31 +158,23 @@ class Kubelet:
             if wanted == self._current_services:
                 return
             await apply_rules(render_rules(wanted, self._networks))
-            snapshot = dns.Snapshot(cluster_domain=self._cluster_domain, services=list(wanted))
+            snapshot = dns.Snapshot(cluster_domain=dns.CLUSTER_DOMAIN, services=list(wanted))
             dns.write_snapshot(self._paths.dns, snapshot)
             self._current_services = wanted
 
     async def object_changed(self, key: ObjectKey) -> None:
-        """Say that a ConfigMap or Secret changed: mounted files follow, and containers that wait for it start."""
+        """Update the mounted files of a changed ConfigMap or Secret, and start containers that wait for it."""
         async with self._node.changed:
             self._node.changed.notify_all()
         await asyncio.gather(*(worker.refresh_volumes(key) for worker in self._pods.values()))
 
     async def close(self) -> None:
-        """End this daemon's part; pods and DNS go on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        """Stop. Pods and DNS continue to run."""
+        await self._tasks.close()
         await asyncio.gather(*(worker.release() for worker in self._pods.values()))
         self._pods.clear()
 
-    async def destroy(self) -> None:
-        """End everything of this mesh and remove all it had, whatever state it is in; nothing can be called after."""
-        await self.close()
-        await netns.run_aside(lambda: destroy_node(self._paths))
-
-    async def _keep_logs_small(self) -> None:
+    async def _rotate_logs(self) -> None:
         while True:
             await asyncio.sleep(self._log_check_seconds)
             paths = [worker.log_path for pod in self._pods.values() for worker in pod.containers()]

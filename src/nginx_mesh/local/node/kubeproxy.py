@@ -1,7 +1,7 @@
-"""Service addresses for whatever dials them without a sidecar: the kernel translates, by rules made here.
+"""Service addresses for clients without a sidecar: the kernel translates them, by the nftables rules made here.
 
-One nftables table in the node's namespace, replaced as a whole in one transaction. Connections that exist stay where
-they are.
+The rules are one table in the node's namespace, which is replaced in one transaction. Existing connections keep their
+backend.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 
 class KubeProxyError(Exception):
-    """nft refused the rules; the rules that were there stay."""
+    """nft refused the rules; the former rules stay in force."""
 
 
 def render_rules(entries: Iterable[ServiceEntry], networks: PodNetworks) -> str:
-    """The table for nft. Each word of it is ours, an address that was parsed, or a number: no name gets into it.
+    """The table, in the syntax of nft. It contains no text of objects, only addresses that were parsed, and numbers.
 
-    What goes to a service address and port that has no ready backend, or that no service has, is rejected.
-    Raises ValueError for an address that is none.
+    Packets to a service address and port that has no ready backend, or that no service has, are rejected. Raises
+    ValueError for an invalid IP address.
     """
     chains: list[str] = []
     dispatch: dict[int, dict[str, str]] = {4: {}, 6: {}}
@@ -70,24 +70,26 @@ def render_rules(entries: Iterable[ServiceEntry], networks: PodNetworks) -> str:
     lines.append("chain output { type nat hook output priority -100; jump dispatch; }")
     lines.append("chain postrouting { type nat hook postrouting priority srcnat;")
     for node in networks.nodes:
-        # A pod that got itself as the backend would not take a packet from its own address.
-        word = _KEYWORD[node.version]
-        lines.append(f"ct status dnat {word} saddr . {word} daddr @hairpins{node.version} snat {word} to {node}")
+        # A pod that is its own backend would not accept a packet from its own address.
+        keyword = _KEYWORD[node.version]
+        lines.append(
+            f"ct status dnat {keyword} saddr . {keyword} daddr @hairpins{node.version} snat {keyword} to {node}"
+        )
     lines.append("}")
-    # After translation: what still goes to a service address has nowhere to go.
+    # After translation: a packet that still goes to a service address has no backend.
     for hook in ("prerouting", "output"):
         lines.append(f"chain refuse-{hook} {{ type filter hook {hook} priority filter;")
         for network in SERVICE_NETWORKS:
-            # The kernel limits the rate of ICMP errors, but not of resets.
-            what = f"{_KEYWORD[network.version]} daddr {network}"
-            lines += [f"{what} meta l4proto tcp reject with tcp reset", f"{what} reject"]
+            # The kernel limits the rate of ICMP errors, but not that of TCP resets.
+            match = f"{_KEYWORD[network.version]} daddr {network}"
+            lines += [f"{match} meta l4proto tcp reject with tcp reset", f"{match} reject"]
         lines.append("}")
     lines.append("}")
     return "\n".join(lines) + "\n"
 
 
 async def apply_rules(rules: str) -> None:
-    """Give rules to the kernel in the calling thread's network namespace. Raises KubeProxyError."""
+    """Load rules into the kernel, in the calling thread's network namespace. Raises KubeProxyError."""
     nft = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if nft is None:
         raise KubeProxyError("the program nft is not installed (package nftables)")
@@ -100,7 +102,7 @@ async def apply_rules(rules: str) -> None:
 
 
 def _spread(targets: Sequence[tuple[IPAddress, int]]) -> str:
-    """One of the targets at random, each as likely as any other."""
+    """An expression that chooses one of the targets at random, with equal probability."""
     choices = ", ".join(f"{index} : {address} . {int(port)}" for index, (address, port) in enumerate(targets))
     return f"numgen random mod {len(targets)} map {{ {choices} }}"
 

@@ -1,13 +1,13 @@
-"""The container launcher: turns the process it runs in into a container's main process.
+"""The container launcher: turns its own process into the main process of a container.
 
-It is run by path with `python -I -S`, as root, in the pod's network namespace and (for `run`) in a pid namespace of
-its own, and ends in execve: no Python stays behind. Standard library only, and little of it, because every container
-pays for its start.
+It is run by its path with `python -I -S`, as root, in the pod's network namespace and (for `run`) in a new pid
+namespace. It ends with execve, so no Python process remains. It imports little, and only from the standard library,
+because every container waits for it to start.
 
     launch.py run SPEC READY_FD        set the container up and run its command
     launch.py exec SPEC PID TTY ARGV   run ARGV in the container whose main process is PID
 
-SPEC is a JSON file with the fields of `LaunchSpec` (container.py). Exit codes are those of a shell: 127 for a command
+SPEC is a JSON file with the fields of `LaunchSpec` (launchspec.py). Exit codes are those of a shell: 127 for a command
 that does not exist, 126 for one that cannot be run or a container that cannot be set up; the reason is written to the
 file `failure` beside SPEC (for `exec`: to stderr).
 """
@@ -28,9 +28,10 @@ import stat
 import sys
 import termios
 
-sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))
+# The directory that has the package nginx_mesh: this file is nginx_mesh/local/node/launch.py.
+sys.path.insert(0, os.path.abspath(f"{__file__}/../../../.."))
 
-from nginx_mesh.local.node import linux
+from nginx_mesh.local import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ _PROTECTED = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 
 
 class SetupError(Exception):
-    """The container cannot be set up or its command not be run; `code` is what the container exits with."""
+    """The container cannot be set up, or its command cannot be run. `code` is the exit code of the container."""
 
     def __init__(self, message: str, code: int = _CANNOT_RUN) -> None:
         super().__init__(message)
@@ -99,15 +100,15 @@ def _run(spec: dict[str, Any], directory_fd: int, ready_fd: int) -> NoReturn:
     socket.sethostname(spec["hostname"])
     os.set_inheritable(ready_fd, False)
 
-    def tell() -> None:
-        with contextlib.suppress(BrokenPipeError):  # the daemon died meanwhile: go on without it
+    def report_ready() -> None:
+        with contextlib.suppress(BrokenPipeError):  # the daemon has ended meanwhile
             os.write(ready_fd, b"1")
 
-    _execute(spec, spec["argv"], tell)
+    _execute(spec, spec["argv"], report_ready)
 
 
 def _record_processes(directory_fd: int) -> None:
-    """Write the supervisor's and our own pid as the host sees them (/proc is still the host's), atomically."""
+    """Write the pids on the host of the supervisor and of this process, atomically. /proc must still be the host's."""
     with open("/proc/self/stat") as file:
         text = file.read()
     fields = text[text.rindex(")") + 2 :].split()
@@ -120,12 +121,12 @@ def _record_processes(directory_fd: int) -> None:
 
 
 def _mount_root(spec: dict[str, Any]) -> str:
-    """Mount the container's root: the image below, a fresh writable layer above. Returns where."""
+    """Mount the container's root: the image with a new writable layer above it. Returns the path of the mount."""
     disk: str = spec["disk"]
     try:
         return _mount_overlay(spec, disk)
     except OSError:
-        # The disk cannot hold a writable layer (it is itself an overlay, as in a container): memory can.
+        # The file system of the disk cannot have a writable layer, as it is an overlay itself. Use memory instead.
         linux.mount("tmpfs", disk, "tmpfs", linux.MS_NODEV, "mode=0700")
         return _mount_overlay(spec, disk)
 
@@ -139,7 +140,7 @@ def _mount_overlay(spec: dict[str, Any], disk: str) -> str:
         path = upper + mask
         os.makedirs(path, exist_ok=True)
         os.chmod(path, mode)
-        # The kernel's mark for "nothing of the layers below": the host's directory cannot be reached, its name can.
+        # An opaque directory hides the directory of this name in the layers below.
         os.setxattr(path, "trusted.overlay.opaque", b"y")
     os.makedirs(upper + "/etc", exist_ok=True)
     for path, content in spec["files"].items():
@@ -152,9 +153,9 @@ def _mount_overlay(spec: dict[str, Any], disk: str) -> str:
 
 
 def _bind_source(bind: dict[str, Any]) -> int:
-    """A detached copy of what a volume mount shows.
+    """A detached copy of the directory or file of a volume mount.
 
-    Its subPath is walked without following any symbolic link, and made, as open to all as the volume, if need be.
+    No symbolic link in its subPath is followed. Missing directories of the subPath are made with the volume's mode.
     """
     fd = os.open(bind["source"], os.O_PATH | os.O_CLOEXEC)
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
@@ -188,7 +189,7 @@ def _open_read_only(path: str) -> int:
 
 
 def _host_mounts(masks: dict[str, int]) -> list[str]:
-    """Directories of the host on disks of their own (/usr, /home, …): an overlay of / does not show those."""
+    """The mount points of other disks of the host (/usr, /home, …), which an overlay of / does not include."""
     found: list[str] = []
     hidden = ("/proc", "/sys", "/dev", *masks)
     with open("/proc/self/mountinfo") as file:
@@ -230,7 +231,7 @@ def _mount_kernel_file_systems() -> None:
         "devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"
     )
     linux.mount("shm", "/dev/shm", "tmpfs", _PROTECTED, "mode=1777,size=64m")  # noqa: S108
-    # Root's own files there would be a way out for a container that runs as uid 0.
+    # A container that runs as uid 0 could leave its namespaces by writing to files of root there.
     for name in _PROC_READ_ONLY:
         path = f"/proc/{name}"
         if os.path.exists(path):
@@ -242,7 +243,7 @@ def _mount_kernel_file_systems() -> None:
 
 
 def _attach(tree: int, target: str) -> None:
-    """Mount at `target`, made if need be; it is resolved inside the container's root."""
+    """Mount at `target`, in the container's root. Makes the target if it does not exist."""
     if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.makedirs(target, exist_ok=True)
     else:
@@ -252,8 +253,8 @@ def _attach(tree: int, target: str) -> None:
     os.close(tree)
 
 
-def _execute(spec: dict[str, Any], argv: list[str], last_act: Callable[[], object]) -> NoReturn:
-    """Drop what the container must not have, and become its command after `last_act`."""
+def _execute(spec: dict[str, Any], argv: list[str], before_exec: Callable[[], object]) -> NoReturn:
+    """Drop privileges, call `before_exec`, and execute the command."""
     _raise_open_files(spec["open_files"])
     os.umask(0o022)
     linux.become(spec["uid"], spec["gid"], spec["groups"], spec["capabilities"])
@@ -262,8 +263,8 @@ def _execute(spec: dict[str, Any], argv: list[str], last_act: Callable[[], objec
     except OSError as error:
         raise SetupError(f"working directory {spec['working_dir']!r}: {error.strerror}") from None
     program = _find_program(argv[0], spec["env"].get("PATH", ""))
-    last_act()
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # Python and nohup ignore some
+    before_exec()
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # Python and nohup ignore some of them
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(program, argv, spec["env"])  # noqa: S606
@@ -297,7 +298,7 @@ def _find_program(name: str, path: str) -> str:
 
 
 def _exec(spec: dict[str, Any], main_pid: int, tty: bool, argv: list[str]) -> NoReturn:
-    """Run `argv` beside the main process, in its namespaces, and exit with its exit code."""
+    """Run `argv` in the namespaces of the main process, and exit with its exit code."""
     try:
         kinds = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
         linux.setns(os.pidfd_open(main_pid), kinds)

@@ -1,4 +1,4 @@
-"""What the status of a pod says, from the states of its containers. Pure."""
+"""The status of a pod, computed from the states of its containers. Pure."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def pod_status(
             _condition("Ready", ready, why_not),
         ],
         container_statuses=list(containers),
-        # An init container is ready when it has done its work.
-        init_container_statuses=[msgspec.structs.replace(one, ready=_exit_code(one) == 0) for one in initial],
+        # An init container is ready when it has succeeded.
+        init_container_statuses=[msgspec.structs.replace(status, ready=_exit_code(status) == 0) for status in initial],
         start_time=start_time,
     )
 
@@ -60,7 +60,7 @@ def _has_run(status: ContainerStatus) -> bool:
 
 def _phase(containers: Sequence[ContainerStatus], initial: Sequence[ContainerStatus], ended: bool) -> str:
     if ended:
-        # The sidecar is stopped when the others are done: how it ends says nothing about the pod.
+        # The sidecar is stopped when all others have ended, so its exit code does not count.
         decisive = [status for status in (*initial, *containers) if status.name != SIDECAR_CONTAINER]
         return "Succeeded" if all(_exit_code(status) == 0 for status in decisive) else "Failed"
     if any(_has_run(status) for status in containers):

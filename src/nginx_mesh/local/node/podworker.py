@@ -1,4 +1,4 @@
-"""One pod, from its network to its end."""
+"""Running one pod: its network, volumes and containers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nginx_mesh.api.containers import Container
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.podstatus import PodStatus
-from nginx_mesh.local.cleanup import kill_in_namespaces
+from nginx_mesh.local.files import remove_tree, write_file
 from nginx_mesh.local.net import netns, network
 
-from .container import write_private
+from .cleanup import kill_in_namespaces
+from .containerworker import ContainerWorker, NodeContext, countdown
 from .podstatus import pod_status
-from .volumes import ConfigError, mount_volumes, projected_objects, remove_tree
-from .worker import ContainerWorker, NodeContext, countdown
+from .volumes import ConfigError, mount_volumes, projected_objects
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ OnProbeFailure = Callable[[ObjectKey, str, str], None]
 """Called with a pod, the name of one of its containers, and how a probe of that container failed."""
 
 _SANDBOX_RETRY_SECONDS = 2.0
-# A sidecar that is told to stop finishes its requests, but not for ever.
+# The time that a sidecar gets to finish its requests.
 _SIDECAR_STOP_SECONDS = 5.0
 
 
 class PodWorker:
-    """Runs a pod. Everything it does can be taken up by another worker in another process, from the files it leaves.
+    """Runs a pod. The worker of a later daemon can continue from the files that this one leaves.
 
     Containers start in this order: the init containers one by one, the sidecar, and when that is ready all others.
     They stop in the opposite order. When all but the sidecar have ended for good, the sidecar is stopped too.
@@ -64,7 +64,7 @@ class PodWorker:
         self._apps = [worker for worker in self._containers if worker not in self._sidecars]
 
     def start(self) -> None:
-        """Begin to run the pod, or go on with it."""
+        """Begin to run the pod, or continue with it."""
         self._publish()
         self._task = asyncio.create_task(self._run_logged())
 
@@ -81,7 +81,7 @@ class PodWorker:
         return [*self._initial, *self._containers]
 
     async def refresh_volumes(self, changed: ObjectKey) -> None:
-        """Let mounted files follow a changed ConfigMap or Secret."""
+        """Update the mounted files of a changed ConfigMap or Secret."""
         if changed in projected_objects(self.pod) and not self._stopping:
             try:
                 await asyncio.to_thread(mount_volumes, self.pod, self._node.paths, self._node.lookup)
@@ -89,9 +89,9 @@ class PodWorker:
                 log.warning("%s: %s; the files stay as they were", self.pod.key, error)
 
     async def stop(self, grace_seconds: float) -> None:
-        """End all of the pod and remove what it had; returns when that is done.
+        """End the pod, and remove everything that it had.
 
-        Called again, with less grace, it hurries up. Cancelling does not stop the stopping.
+        May be called again to shorten the grace period. Cancelling a caller does not interrupt the removal.
         """
         self._stop_deadline = min(self._stop_deadline, time.monotonic() + grace_seconds)
         if self._stop_task is None:
@@ -100,7 +100,7 @@ class PodWorker:
         await asyncio.shield(self._stop_task)
 
     async def release(self) -> None:
-        """Let the pod run on without this worker."""
+        """Stop supervising the pod, which continues to run."""
         for task in (self._stop_task, self._task):
             if task is not None:
                 task.cancel()
@@ -160,9 +160,9 @@ class PodWorker:
         while True:
             try:
                 if not self.pod.spec.host_network:
-                    await netns.run_aside(lambda: network.add_pod(paths, uid, addresses, networks), paths.node_netns)
+                    await netns.run_async(lambda: network.add_pod(paths, uid, addresses, networks), paths.node_netns)
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_private(self._directory / "start_time", self._start_time.encode())
+                write_file(self._directory / "start_time", self._start_time.encode())
                 self._problem = ("", "")
                 return
             except (OSError, ValueError) as error:
@@ -185,7 +185,7 @@ class PodWorker:
             worker.volumes = volumes
 
     async def _await_sidecars(self, running: list[asyncio.Task[int]]) -> None:
-        """Wait until each sidecar is ready, or has ended for good: the others then have to do without."""
+        """Wait until each sidecar is ready, or has ended for good. The other containers then start without it."""
         for worker in self._apps:
             if worker.status.state.waiting:
                 worker.wait_for("PodInitializing", f"waiting for {SIDECAR_CONTAINER} to be ready")
@@ -197,7 +197,7 @@ class PodWorker:
                 ready.cancel()
 
     def _apps_ended(self) -> bool:
-        """Whether there is nothing left to do for a worker that takes up the pod."""
+        """Whether all containers but the sidecar have ended for good."""
         return bool(self._apps) and all(worker.ended() for worker in self._apps)
 
     def _end(self) -> None:
@@ -213,10 +213,10 @@ class PodWorker:
         await asyncio.gather(*(worker.stop(signal.SIGTERM, self._seconds_left) for worker in first))
         left = self._seconds_left()
         await self._stop_sidecars(min(max(left, 1.0), _SIDECAR_STOP_SECONDS) if left else 0.0)
-        await netns.run_aside(self._remove_everything, self._node.paths.node_netns)
+        await netns.run_async(self._remove_everything, self._node.paths.node_netns)
 
     async def _stop_sidecars(self, seconds: float) -> None:
-        # SIGQUIT is how nginx is told to finish what it is at.
+        # SIGQUIT makes nginx finish its open requests and exit.
         left = countdown(seconds)
         await asyncio.gather(*(worker.stop(signal.SIGQUIT, left, main_only=True) for worker in self._sidecars))
 

@@ -1,4 +1,4 @@
-"""Probes: asking a container whether it has started, is ready, is alive; as Kubernetes counts the answers."""
+"""Startup, readiness and liveness probes of containers, with the results counted as Kubernetes counts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cache
 
 from nginx_mesh.api.core import Container, GRPCAction, HTTPGetAction, IntOrString, Probe
 
-# Until a container first succeeds it is asked more often than its period says, so that a quick start is seen at once.
+# Until the first success, a container is probed more often than its period says, so that a quick start is seen at once.
 EAGER_FIRST_DELAY = 0.1
 EAGER_GROWTH = 1.5
 
@@ -23,11 +23,14 @@ ExecRunner = Callable[[list[str]], Awaitable[int]]
 
 
 class ProbeError(Exception):
-    """The probe failed; the message says how, as it is shown to users."""
+    """The probe failed. The message, which users see, says why."""
 
 
 class ProbeCounter:
-    """Turns single results into a verdict by `successThreshold` and `failureThreshold`. `verdict` starts as given."""
+    """Turns single results into a verdict, by `successThreshold` and `failureThreshold`.
+
+    `verdict` is true for success. Its first value is given.
+    """
 
     def __init__(self, probe: Probe, verdict: bool) -> None:
         self._probe = probe
@@ -46,7 +49,7 @@ class ProbeCounter:
 
 
 def eager_delays(period: float) -> list[float]:
-    """Seconds between attempts before the first period is over."""
+    """The seconds between the attempts of the first period."""
     delays: list[float] = []
     delay = EAGER_FIRST_DELAY
     while sum(delays) + delay < period:
@@ -56,9 +59,9 @@ def eager_delays(period: float) -> list[float]:
 
 
 async def run_probe(probe: Probe, container: Container, address: str, run_in_container: ExecRunner) -> None:
-    """Ask once, from the node. Returns on success, raises ProbeError otherwise; takes at most `timeoutSeconds`.
+    """Probe once, from the node, for at most `timeoutSeconds`. Raises ProbeError unless the probe succeeds.
 
-    `address` is the pod's; `run_in_container` runs a command in the container and returns its exit code.
+    `address` is that of the pod. `run_in_container` runs a command in the container and returns its exit code.
     """
     timeout = max(1, probe.timeout_seconds)
     try:
@@ -134,15 +137,15 @@ async def _http(action: HTTPGetAction, port: int, address: str) -> None:
 
 @cache
 def _unverified() -> ssl.SSLContext:
-    """Kubernetes does not verify certificates in probes: they tell whether something answers, not who."""
+    """A context that verifies no certificate, as Kubernetes does in probes: they test whether a server answers."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-# The gRPC health protocol in the few HTTP/2 frames that one unary call takes: no header needs decoding, because
-# only a message that says SERVING is success.
+# The gRPC health protocol in the few HTTP/2 frames that one unary call takes. No header needs decoding, because only
+# the message SERVING counts as success.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
@@ -175,7 +178,7 @@ async def _grpc(action: GRPCAction, address: str) -> None:
 
 
 async def _grpc_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """All DATA of the stream, until it ends."""
+    """The content of all DATA frames of the stream, until it ends."""
     received = b""
     while True:
         head = await reader.readexactly(9)
@@ -208,7 +211,7 @@ def _hpack(text: str) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits per byte, the lowest first: protobuf's integers, and the tail of HPACK's."""
+    """Seven bits per byte, the lowest first: an integer of protobuf, or the rest of one of HPACK (RFC 7541, 5.1)."""
     groups = bytearray()
     while number > 127:
         groups.append(number & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""Names of the mesh's services, for the daemon itself: the collector of traces is named as an application names it."""
+"""DNS names of the mesh, resolved for the daemon itself: the settings name the collector of traces by such a name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from .dns import ZoneFile
 
 
 def resolver(directory: Path) -> Callable[[str], str | None]:
-    """Resolves by the zone that the DNS server's directory holds. Raises OSError when there is no such directory."""
+    """A function that resolves names by the zone in the DNS server's directory. Raises OSError without a directory."""
     zones = ZoneFile(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     return lambda host: address_of(zones, host)
 
 
 def address_of(zones: ZoneFile, host: str) -> str | None:
-    """An address of a host by the mesh's own names, of which `host` may be any from service[.namespace] on."""
+    """An address of a host, None when the name does not exist.
+
+    `host` is an IP address or the name of a Service, from `SERVICE[.NAMESPACE]` to the complete one. The default
+    namespace is that of the control plane.
+    """
     try:
         return str(ip_address(host))
     except ValueError:

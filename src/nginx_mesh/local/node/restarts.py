@@ -1,4 +1,4 @@
-"""When a container that ended starts again."""
+"""Whether and when a container that has ended starts again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import msgspec
 
 
 class BackoffSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds. The first restart is immediate, the second after `base`, each further one after twice as long, up to
-    `cap`; a run of at least `reset` starts the count anew.
+    """Settings of the wait before restarts, in seconds.
+
+    The first restart is immediate, the second comes after `base`, each further one after twice the time, up to `cap`.
+    After a run of at least `reset` the count starts again.
     """
 
     base: float = 10.0
@@ -19,12 +21,12 @@ KUBERNETES_BACKOFF = BackoffSettings()
 
 
 def should_restart(policy: str, exit_code: int) -> bool:
-    """What a restartPolicy (Always, OnFailure, Never) says of a container that exited."""
+    """Whether a restartPolicy (Always, OnFailure, Never) restarts a container with this exit code."""
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
 class Backoff:
-    """The wait before each restart of one container. `delay` is the last one, to be kept over a daemon's life."""
+    """The wait before each restart of one container. `delay` is the last one; the next daemon continues with it."""
 
     def __init__(self, settings: BackoffSettings, delay: float | None = None) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Keeping container logs small."""
+"""Rotation of container logs, so that they stay small."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def rotate_all(paths: Iterable[Path], limit: int) -> None:
-    """`rotate` each; one that cannot be does not keep the others from it."""
+    """Rotate each log. Failures are logged, and the others are rotated all the same."""
     for path in paths:
         try:
             rotate(path, limit)
@@ -24,7 +24,7 @@ def rotate(path: Path, limit: int) -> bool:
     """Move a log's content to `PATH.1` when it has more than `limit` bytes; returns whether it did.
 
     The writers keep their descriptors: the content is copied and the file emptied, so lines written in between are
-    lost. When the disk has no room for the copy, the content is dropped: that is what makes room.
+    lost. When the disk has no room for the copy, the content is dropped all the same, which makes room.
     """
     try:
         if path.stat().st_size <= limit:

@@ -1,4 +1,4 @@
-"""Services as the node sees them: addresses, ports and what is behind them. Pure."""
+"""Services as the node sees them: addresses, ports and backends. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """What is behind a service: a pod, or an endpoint of a slice. `ports` are its own numbers for the service's ports,
-    in order; 0 where it has none.
+    """A backend of a service: a pod, or an endpoint of a slice.
 
-    `hostname` is empty unless it has a DNS name below the service's.
+    `ports` are its port numbers for the service's ports, in the same order; 0 where it has none. `hostname` is empty
+    unless the backend has a DNS name below that of the service.
     """
 
     addresses: tuple[str, ...]
@@ -32,8 +32,9 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A service. `cluster_ips` is empty for a headless one. `backends` that are not ready are listed, but get nothing
-    unless `publish_not_ready`.
+    """A service. `cluster_ips` is empty for a headless one.
+
+    `backends` includes those that are not ready. They get no connections unless `publish_not_ready`.
     """
 
     namespace: str
@@ -52,10 +53,10 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
 def resolve_services(
     services: Iterable[Service], pods: Iterable[Pod], slices: Iterable[EndpointSlice] = ()
 ) -> list[ServiceEntry]:
-    """Which pods, as their status has them, are behind which service. Sorted, so that equal inputs give equal output.
+    """The entries of services, sorted by namespace and name.
 
-    A pod counts when it has an address, matches the selector and has neither ended nor begun to be deleted. Behind a
-    service without a selector is what EndpointSlices list for it.
+    The backends of a service are the pods that match its selector, have an address, have not ended and are not being
+    deleted. The backends of a service without a selector are the endpoints of its EndpointSlices.
     """
     by_namespace: defaultdict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
@@ -84,7 +85,7 @@ def _entry(service: Service, pods: list[Pod], slices: list[EndpointSlice]) -> Se
         backends = tuple(_backend(service, pod) for pod in sorted(chosen, key=lambda pod: pod.metadata.name))
     else:
         ordered = sorted(slices, key=lambda slice_: slice_.metadata.name)
-        backends = tuple(backend for slice_ in ordered for backend in _listed(service, slice_))
+        backends = tuple(backend for slice_ in ordered for backend in _slice_backends(service, slice_))
     return ServiceEntry(
         namespace=service.metadata.namespace,
         name=service.metadata.name,
@@ -106,7 +107,7 @@ def _backend(service: Service, pod: Pod) -> Backend:
     )
 
 
-def _listed(service: Service, slice_: EndpointSlice) -> list[Backend]:
+def _slice_backends(service: Service, slice_: EndpointSlice) -> list[Backend]:
     families = service.spec.ip_families or ("IPv4", "IPv6")
     numbers = {(port.name, port.protocol): port.port or 0 for port in slice_.ports}
     return [

@@ -1,4 +1,4 @@
-"""What pods mount: ConfigMaps and Secrets as files, scratch space, the directory shared with the node."""
+"""The volumes of pods: ConfigMaps and Secrets as files, scratch space, the directory shared with the node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import binascii
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +14,7 @@ import msgspec
 from nginx_mesh.api.core import ConfigMap, KeyToPath, Pod, Secret, Volume
 from nginx_mesh.api.csi import CSI_DRIVER, is_workload_api
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.local.files import write_file
 from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.protocol.control import SIDECAR_UID
 
@@ -25,7 +25,10 @@ _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 class ConfigError(Exception):
-    """A pod asks for something that is not there or not supported. `reason` is as in a container's waiting state."""
+    """A pod refers to an object that does not exist, or needs something unsupported.
+
+    `reason` is one of a container's waiting state.
+    """
 
     def __init__(self, message: str, reason: str = "CreateContainerConfigError") -> None:
         super().__init__(message)
@@ -40,7 +43,7 @@ class ProjectedFile(msgspec.Struct, frozen=True):
 
 
 class MountedVolume(msgspec.Struct, frozen=True):
-    """Where a volume is on the host, and whether containers may only read it."""
+    """The path of a volume on the host, and whether containers may only read it."""
 
     source: Path
     read_only: bool
@@ -57,7 +60,7 @@ def data_of(key: ObjectKey, lookup: Lookup) -> dict[str, bytes] | None:
 
 
 def mount_volumes(pod: Pod, paths: MeshPaths, lookup: Lookup) -> dict[str, MountedVolume]:
-    """Bring all the pod's volumes about. Idempotent; projected files follow their objects. Raises ConfigError."""
+    """Make all volumes of a pod, and update the files of its ConfigMaps and Secrets. Idempotent. Raises ConfigError."""
     mounted: dict[str, MountedVolume] = {}
     for index, volume in enumerate(pod.spec.volumes):
         where = f"spec.volumes[{index}]"
@@ -79,9 +82,9 @@ def projected_objects(pod: Pod) -> set[ObjectKey]:
 
 
 def write_projection(directory: Path, files: dict[str, ProjectedFile], group: int | None) -> None:
-    """Make `directory` hold exactly `files` (by relative path), each changed in one step so that no reader sees half.
+    """Make `directory` contain exactly `files` (by relative path). Each file is replaced atomically.
 
-    Everything is root's; `group`, if any, may read all of it.
+    Everything belongs to root. `group`, if given, may read all of it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o755)
@@ -104,14 +107,7 @@ def _write_file(path: Path, file: ProjectedFile, group: int | None) -> None:
         status = path.stat()
         if status.st_mode & 0o7777 == mode and status.st_gid == (group or 0) and path.read_bytes() == file.content:
             return
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as stream:
-        stream.write(file.content)
-        os.fchown(fd, 0, group or 0)
-        os.fchmod(fd, mode)
-    temporary.rename(path)
+    write_file(path, file.content, mode=mode, group=group or 0)
 
 
 def _mount(pod: Pod, volume: Volume, where: str, paths: MeshPaths, lookup: Lookup) -> MountedVolume:
@@ -190,9 +186,3 @@ def _decoded(key: ObjectKey, data: dict[str, str]) -> dict[str, bytes]:
         return {name: base64.b64decode(text, validate=True) for name, text in data.items()}
     except (binascii.Error, ValueError):
         raise ConfigError(f"{key}: a value is not base64") from None
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory and all in it, if it is there."""
-    if path.exists():
-        shutil.rmtree(path)

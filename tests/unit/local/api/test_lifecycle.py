@@ -11,6 +11,8 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.local.api import lifecycle
 from nginx_mesh.local.api.store import Store, Transaction
 
+from .stores import names
+
 NOW = 1_700_000_000.0
 
 
@@ -25,10 +27,6 @@ def put(tx: Transaction, kind: str, name: str, namespace: str = "", **rest: Any)
     found = tx.get(ObjectKey(kind, namespace, name))
     assert found is not None
     return found
-
-
-def names(store: Store) -> list[str]:
-    return [f"{item['kind']}/{item['metadata']['name']}" for item in store.list()]
 
 
 def test_every_namespace_has_a_default_account_even_if_someone_deletes_it(store: Store) -> None:

@@ -15,6 +15,8 @@ from nginx_mesh.local.api.events import EventLog
 from nginx_mesh.local.api.objects import Objects
 from nginx_mesh.local.api.store import Store
 
+from .stores import names
+
 DEPLOYMENT = b"""
 apiVersion: apps/v1
 kind: Deployment
@@ -36,10 +38,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def objects(store: Store) -> Objects:
     return Objects(store, EventLog(lambda: 0.0), MeshSettings(trust_domain="test.example"), lambda: 0.0)
-
-
-def names(store: Store) -> list[str]:
-    return [f"{item['kind']}/{item['metadata']['name']}" for item in store.list()]
 
 
 def test_every_mesh_has_its_namespaces_and_configuration(objects: Objects, store: Store) -> None:
@@ -159,8 +157,8 @@ async def test_two_rate_limits_for_the_same_source_are_refused_in_one_manifest_o
 
 async def test_rate_limits_can_swap_their_sources_in_one_manifest(objects: Objects) -> None:
     await objects.apply([("f", rate_limit("one", A)), ("g", rate_limit("two", B))], "default")
-    outcomes = await objects.apply([("f", rate_limit("one", B)), ("g", rate_limit("two", A))], "default")
-    assert [outcome.what for outcome in outcomes] == ["configured", "configured"]
+    results = await objects.apply([("f", rate_limit("one", B)), ("g", rate_limit("two", A))], "default")
+    assert [result.outcome for result in results] == ["configured", "configured"]
 
 
 async def test_what_a_policy_names_and_is_not_there_is_a_warning_once(objects: Objects) -> None:
@@ -176,6 +174,6 @@ async def test_what_a_policy_names_and_is_not_there_is_a_warning_once(objects: O
     about = "f document 1: RateLimit default/one: "
     assert applied.warnings == tuple(about + message for _, message, _ in expected)
     (applied,) = await objects.apply([("f", rate_limit("one", A))], "default")
-    assert (applied.what, applied.warnings) == ("unchanged", ())
+    assert (applied.outcome, applied.warnings) == ("unchanged", ())
     await objects.apply([("f", rate_limit("one", A, rate="2r/s"))], "default")
     assert warnings() == expected

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nginx_mesh.api.meta import ObjectKey
-from nginx_mesh.local.api.store import Change, Store, StoreError
+from nginx_mesh.local.api.store import ObjectChange, Store, StoreError
 
 NOW = 1_700_000_000.0
 
@@ -61,7 +61,7 @@ def test_an_object_keeps_its_identity_and_counts_its_changes(path: Path) -> None
 
 def test_a_failed_transaction_changes_nothing_and_tells_nobody(path: Path) -> None:
     store = open_store(path)
-    told: list[Change] = []
+    told: list[ObjectChange] = []
     store.watch(told.append)
     with pytest.raises(RuntimeError), store.transaction() as tx:
         tx.put(config_map("a"))
@@ -74,7 +74,7 @@ def test_watchers_hear_of_changes_in_order_even_of_those_they_make(path: Path) -
     store = open_store(path)
     told: list[str] = []
 
-    def follow(change: Change) -> None:
+    def follow(change: ObjectChange) -> None:
         if change.key.name == "a" and change.new is not None:
             with store.transaction() as tx:
                 tx.put(config_map("c"))

@@ -14,7 +14,7 @@ from nginx_mesh.control.readiness import rolled_out
 from nginx_mesh.local.controllers.daemonset import plan_daemonset
 from nginx_mesh.local.controllers.deployment import plan_deployment, rolling_bounds
 from nginx_mesh.local.controllers.job import plan_job
-from nginx_mesh.local.controllers.plan import Plan, PodView, template_hash
+from nginx_mesh.local.controllers.plan import PodView, WorkloadPlan, template_hash
 from nginx_mesh.local.controllers.replicaset import plan_replicaset
 from nginx_mesh.local.controllers.statefulset import plan_statefulset
 
@@ -38,7 +38,7 @@ class Cluster:
         self.pods: dict[str, PodView] = {}
         self._names = itertools.count()
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: WorkloadPlan) -> None:
         for name in plan.delete:
             self.pods[name] = replace(self.pods[name], terminating=True, ready=False)
         for pod in plan.create:

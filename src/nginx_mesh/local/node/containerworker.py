@@ -25,19 +25,19 @@ from nginx_mesh.api.times import rfc3339
 from nginx_mesh.local.paths import MeshPaths
 
 from .container import Attempt, ContainerDir, Exit, RunningContainer, run_in_container
+from .launchspec import NodeFacts, launch_spec
 from .probes import ProbeCounter, ProbeError, eager_delays, run_probe
 from .restarts import Backoff, BackoffSettings, should_restart
-from .spec import NodeFacts, launch_spec
 from .volumes import ConfigError, Lookup, MountedVolume
 
-# How long to wait for a missing ConfigMap, Secret or key before looking again, if nobody says that it has come.
+# How long to wait before looking again for a missing ConfigMap, Secret or key, unless a change is announced earlier.
 _RETRY_SECONDS = 1.0
-# How soon a grace period that was cut short is noticed.
+# After this time at most, a shortened grace period takes effect.
 _DEADLINE_POLL_SECONDS = 0.5
 
 
 class NodeContext(msgspec.Struct, kw_only=True):
-    """What the workers of all pods share. `changed` is set for a moment whenever a ConfigMap or Secret changes."""
+    """What the workers of all pods share. `changed` is notified whenever a ConfigMap or Secret changes."""
 
     paths: MeshPaths
     facts: NodeFacts
@@ -46,20 +46,19 @@ class NodeContext(msgspec.Struct, kw_only=True):
     changed: asyncio.Condition
 
     async def wait_for_change(self) -> None:
-        """Wait until trying again may help."""
+        """Wait for a change of a ConfigMap or Secret, or until it is time to try again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_SECONDS), self.changed:
                 await self.changed.wait()
 
 
 class ContainerWorker:
-    """Runs one container. `status` is what to publish; `on_change` is called whenever that differs.
+    """Runs one container. `on_change` is called whenever `status`, its present status, has changed.
 
-    `on_probe_failure` is told why a probe failed, once for every reason in a row, while the container is not ready.
-
-    `policy` is the restartPolicy that counts for this container, `field` its place in the pod, `previous` the status
-    that an earlier daemon published: a container that still runs keeps its readiness, so that a daemon's restart
-    is not seen by anyone.
+    `on_probe_failure` is called with the reason for which a probe fails while the container is not ready; a reason that
+    repeats is passed once. `policy` is the container's restartPolicy, `field` its place in the pod. `previous` is the
+    status that an earlier daemon published: a container that still runs keeps its readiness across the restart of a
+    daemon.
     """
 
     def __init__(
@@ -108,16 +107,16 @@ class ContainerWorker:
 
     @property
     def log_path(self) -> Path:
-        """Where stdout and stderr go."""
+        """The file with the output of the container, stdout and stderr."""
         return self._node.paths.pod_logs(self._pod.metadata.uid) / f"{self.container.name}.log"
 
     def ended(self) -> Exit | None:
-        """How the container ended, if it did and is not to run again, before this worker ran it."""
+        """How the container ended, if it has ended and is not to run again."""
         last = None if self.directory.running() else self.directory.exit()
         return last if last and not should_restart(self._policy, last.code) else None
 
     def wait_for(self, reason: str, message: str = "") -> None:
-        """Say what keeps the container from starting."""
+        """Publish why the container cannot start yet."""
         self._publish(state=_waiting(reason, message), ready=False, started=False)
 
     async def run(self) -> int:
@@ -145,7 +144,7 @@ class ContainerWorker:
             last = None
 
     async def stop(self, number: signal.Signals, seconds_left: Callable[[], float], *, main_only: bool = False) -> None:
-        """End the container: a signal, and force when no seconds are left. `run` must have been cancelled.
+        """Send a signal to the container, and kill it when no seconds are left. `run` must have been cancelled.
 
         `main_only` sends the signal to the command's first process, and not to all of its group.
         """
@@ -157,7 +156,7 @@ class ContainerWorker:
         self.release()
 
     def release(self) -> None:
-        """Let the container run on without this worker."""
+        """Stop supervising the container, which continues to run."""
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -189,7 +188,7 @@ class ContainerWorker:
             except ConfigError as error:
                 self.wait_for(error.reason, str(error))
             except BlockingIOError:
-                # A daemon before us was just starting it.
+                # An earlier daemon has just started it.
                 if (process := await RunningContainer.adopt(self.directory)) is not None:
                     return process
             except OSError as error:
@@ -214,7 +213,7 @@ class ContainerWorker:
         return last
 
     async def _probe(self, process: RunningContainer) -> None:
-        """Keep `ready` what the probes say, and end a container that they find dead."""
+        """Run the probes: set `ready`, and end the container when its startup or liveness probe fails."""
         container = self.container
         startup = container.startup_probe
         if startup and not self._was_ready and not await self._watch(startup, "Startup", process, until_success=True):
@@ -231,7 +230,7 @@ class ContainerWorker:
         await asyncio.gather(*watches)
 
     async def _watch(self, probe: Probe, kind: str, process: RunningContainer, until_success: bool = False) -> bool:
-        """Run one probe over and over, and act on its verdict. Returns False when it ended the container."""
+        """Run one probe repeatedly, and act on its verdict. Returns False when it has ended the container."""
         eager = kind != "Liveness" and not self._was_ready
         counter = ProbeCounter(probe, verdict=self._was_ready or kind == "Liveness")
         period = max(1, probe.period_seconds)
@@ -239,7 +238,7 @@ class ContainerWorker:
         failures = 0
         await asyncio.sleep(0 if self._was_ready else probe.initial_delay_seconds)
         while True:
-            problem = await self._ask(probe)
+            problem = await self._run_probe(probe)
             # Failures of the extra attempts at the beginning do not count.
             if problem is None or not pauses:
                 before = counter.verdict
@@ -261,8 +260,8 @@ class ContainerWorker:
                 pauses = []
             await asyncio.sleep(pauses.pop(0) if pauses else period)
 
-    async def _ask(self, probe: Probe) -> str | None:
-        """What is wrong, or None."""
+    async def _run_probe(self, probe: Probe) -> str | None:
+        """Why the probe fails, None when it succeeds."""
         address = next(iter(self._pod.status.ips), "")
         null = subprocess.DEVNULL
         try:
@@ -341,7 +340,7 @@ class ContainerWorker:
 
 
 def countdown(seconds: float) -> Callable[[], float]:
-    """A function that tells how many of these seconds are left."""
+    """A function that returns how many of these seconds are left."""
     deadline = time.monotonic() + seconds
     return lambda: max(0.0, deadline - time.monotonic())
 

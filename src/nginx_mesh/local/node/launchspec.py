@@ -1,4 +1,4 @@
-"""From a container of a pod to what the launcher is to do: environment, identity, mounts. Pure but for `lookup`."""
+"""The launcher's instructions for a container of a pod: environment, credentials, mounts. Pure, except for `lookup`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 
-from .container import DEFAULT_PATH, VENV_MOUNT, Bind, LaunchSpec
 from .volumes import ConfigError, Lookup, MountedVolume, data_of
 
+VENV_MOUNT = "/opt/nginx-mesh/venv"
+DEFAULT_PATH = f"{VENV_MOUNT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNPRIVILEGED_ID = 65534
 
-# Capabilities that reach no further than the namespaces that a container has for itself.
+# Capabilities that only affect the namespaces that a container has for itself.
 _GRANTABLE = {
     *("CHOWN", "FOWNER", "IPC_LOCK", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SETGID", "SETPCAP"),
     *("SETUID", "SYS_NICE"),
@@ -30,8 +31,42 @@ _MAP_FIELD = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 _OVERLAY_SPECIAL = re.compile(r"[,:\\]")
 
 
+class Bind(msgspec.Struct, frozen=True, kw_only=True):
+    """A mount of a directory or file of the host, or of `sub_path` in it, at `target` in the container."""
+
+    source: str
+    target: str
+    sub_path: str = ""
+    read_only: bool = False
+
+
+class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The instructions for launch.py. `image` is the read-only root, `disk` the directory of the writable layer.
+
+    `masks` are directories that the container sees empty, with their modes. `files` are written into the root.
+    `host_root` is true when the image is the host's own root. `open_files` is the soft RLIMIT_NOFILE.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    working_dir: str
+    hostname: str
+    image: str
+    host_root: bool
+    disk: str
+    masks: dict[str, int]
+    files: dict[str, str]
+    binds: list[Bind]
+    read_only_root: bool
+    uid: int
+    gid: int
+    groups: list[int]
+    capabilities: list[str]
+    open_files: int = 65536
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What containers learn about where they run. `images` maps image name prefixes to root file systems."""
+    """The facts about the node that containers depend on. `images` maps image name prefixes to root file systems."""
 
     name: str
     cluster_domain: str
@@ -49,9 +84,9 @@ def launch_spec(
     volumes: Mapping[str, MountedVolume],
     lookup: Lookup,
 ) -> LaunchSpec:
-    """The launcher's instructions for `container`, which is at `field` (as `spec.containers[0]`) of `pod`.
+    """The launcher's instructions for `container`, which is at `field`, such as `spec.containers[0]`, of `pod`.
 
-    Raises ConfigError naming the field that is wrong or refers to something that is not there.
+    Raises ConfigError with the name of a field that is invalid or refers to an object that does not exist.
     """
     image = next((root for prefix, root in node.images.items() if container.image.startswith(prefix)), None)
     if not container.command:
@@ -68,7 +103,7 @@ def launch_spec(
     binds = _volume_binds(container, field, volumes)
     security = container.security_context
     return LaunchSpec(
-        argv=[_checked(expand(word, env), f"{field}.command") for word in (*container.command, *container.args)],
+        argv=[_checked(expand(text, env), f"{field}.command") for text in (*container.command, *container.args)],
         env=env,
         working_dir=container.working_dir,
         hostname=hostname,
@@ -91,7 +126,7 @@ def launch_spec(
 
 
 def environment(pod: Pod, container: Container, field: str, node: NodeFacts, lookup: Lookup) -> dict[str, str]:
-    """envFrom, then env, with references to earlier variables expanded. Raises ConfigError."""
+    """The variables of envFrom and then of env, with references to earlier variables expanded. Raises ConfigError."""
     env: dict[str, str] = {}
     namespace = pod.metadata.namespace
     for index, source in enumerate(container.env_from):
@@ -126,7 +161,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def pod_hostname(pod: Pod) -> str:
-    """What the pod calls itself."""
+    """The pod's hostname."""
     return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
 
 
@@ -224,7 +259,7 @@ def _volume_binds(container: Container, field: str, volumes: Mapping[str, Mounte
 
 
 def _python_binds(paths: MeshPaths) -> list[Bind]:
-    """The runtime's own Python, so that a command finds its packages, even where only root could get at it."""
+    """The mounts of the daemon's own Python, so that a command finds its packages even below directories of root."""
     binds = [Bind(source=sys.prefix, target=VENV_MOUNT, read_only=True)]
     if any(Path(sys.base_prefix).is_relative_to(mask) for mask in _masks(paths)):
         binds.append(Bind(source=str(Path(sys.base_prefix).resolve()), target=sys.base_prefix, read_only=True))
@@ -232,7 +267,7 @@ def _python_binds(paths: MeshPaths) -> list[Bind]:
 
 
 def _masks(paths: MeshPaths) -> dict[str, int]:
-    """Directories of the host that containers get an empty one for, with its mode."""
+    """Directories of the host that containers see empty, with their modes."""
     masks = {"/root": 0o711, "/run": 0o755, "/tmp": 0o1777, "/var/lib/nginx-mesh": 0o700}  # noqa: S108
     meshes = (path for path in paths.shared_roots if not any(path.is_relative_to(mask) for mask in masks))
     return masks | {str(path): 0o700 for path in meshes}

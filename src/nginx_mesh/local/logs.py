@@ -1,4 +1,7 @@
-"""Reading a file that somebody else is writing."""
+"""Reading the log of a container while the container writes it, and while the node empties it.
+
+When a log `PATH` grows too large, its content goes to `PATH.1` and it starts empty (node/rotation.py).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ CHUNK = 1 << 16
 def read_from(path: Path, position: int) -> tuple[int, bytes]:
     """Up to `CHUNK` bytes from a position on, and the position after them; nothing when there is no such file.
 
-    A file that has become shorter was emptied: reading begins anew.
+    A file that is shorter than the position was emptied: it is read from its beginning.
     """
     try:
         with path.open("rb") as file:
@@ -25,7 +28,7 @@ def read_from(path: Path, position: int) -> tuple[int, bytes]:
 
 
 def start_of_tail(path: Path, lines: int) -> int:
-    """Where the last lines of a file begin. What follows the last newline counts as a line."""
+    """The position where the last lines of a file begin. What follows the last newline counts as a line."""
     try:
         with path.open("rb") as file:
             end = position = file.seek(0, os.SEEK_END)
@@ -49,7 +52,7 @@ def start_of_tail(path: Path, lines: int) -> int:
 
 
 def earlier(path: Path, lines: int | None) -> tuple[Path, int] | None:
-    """The file that holds what was in a log before it was emptied, and where to begin in it.
+    """The file with the content that a log had before it was emptied, and the position to read it from.
 
     `lines` is how many last lines are wanted in all, None for everything. None when the log itself has enough.
     """

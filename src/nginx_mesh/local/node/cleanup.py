@@ -1,4 +1,7 @@
-"""Finding and ending what belongs to a mesh by what the kernel says, whatever has become of its files."""
+"""Ending and removing the processes, namespaces and files of a mesh.
+
+What belongs to a mesh is found by what the kernel reports, so that it is found even when the mesh's files are gone.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,23 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from .net import netns, network
-from .node.volumes import remove_tree
-from .paths import MeshPaths, is_short_id, short_id
+from nginx_mesh.local.files import remove_tree
+from nginx_mesh.local.net import netns, network
+from nginx_mesh.local.paths import MeshPaths, is_short_id, short_id
 
 _PROC = Path("/proc")
-_PATIENCE = 10.0
-_POLL = 0.02
+_KILL_SECONDS = 10.0
+_POLL_SECONDS = 0.02
 
 
-class LeftoverError(Exception):
-    """Processes that do not end even when killed."""
+class KillTimeoutError(Exception):
+    """Processes that have not ended although they were killed."""
 
 
-def forget_lost_containers(paths: MeshPaths, uid: str) -> None:
-    """End and forget a pod's containers when its network is gone, as after a reboot: it has to begin from the start.
+def remove_lost_containers(paths: MeshPaths, uid: str) -> None:
+    """Kill a pod's containers and remove their records when the pod's network is gone, as it is after a reboot.
 
-    Call it inside the node's namespace.
+    The pod then starts from the beginning. The caller must be in the node's namespace.
     """
     records = paths.pod_dir(uid) / "containers"
     if records.exists() and not network.has_pod(paths, uid):
@@ -33,15 +36,15 @@ def forget_lost_containers(paths: MeshPaths, uid: str) -> None:
         remove_tree(records)
 
 
-def remove_strangers(paths: MeshPaths, uids: Iterable[str]) -> None:
-    """End and remove the pods of a mesh that are not among `uids`. Call it inside the node's namespace."""
+def remove_other_pods(paths: MeshPaths, uids: Iterable[str]) -> None:
+    """End and remove the pods of a mesh that are not among `uids`. The caller must be in the node's namespace."""
     _remove_pods(paths, _known_pods(paths) - {short_id(uid) for uid in uids})
 
 
 def destroy_node(paths: MeshPaths) -> None:
-    """End everything of a mesh and remove all it had, whatever state it is in and wherever the caller is.
+    """End all processes of a mesh and remove everything it had, whatever state it is in. Idempotent.
 
-    The caller may be in the node's namespace, which then ends with it. Does nothing when there is nothing left.
+    The caller may be in any namespace, also in the node's, which is then removed too.
     """
     node = paths.node_netns
     pods = _known_pods(paths)
@@ -60,24 +63,24 @@ def destroy_node(paths: MeshPaths) -> None:
 
 
 def kill_in_namespaces(names: Iterable[str], supervised: Path | None = None) -> None:
-    """Kill every process in these network namespaces, and wait until they are gone.
+    """Kill every process in these network namespaces, and wait until they have ended.
 
     The caller and its ancestors are spared. With `supervised`, supervisors of containers whose records are below that
-    directory go too, wherever they are. Raises LeftoverError.
+    directory are killed too, whatever namespace they are in. Raises KillTimeoutError.
     """
-    targets = {identity for name in names if netns.exists(name) and (identity := netns.identity(netns.path(name)))}
-    deadline = time.monotonic() + _PATIENCE
-    while victims := _find(targets, supervised):
+    namespaces = {found for name in names if netns.exists(name) and (found := netns.namespace_id(netns.path(name)))}
+    deadline = time.monotonic() + _KILL_SECONDS
+    while pids := _find_processes(namespaces, supervised):
         if time.monotonic() > deadline:
-            raise LeftoverError(f"processes {', '.join(map(str, victims))} do not end")
-        for pid in victims:
+            raise KillTimeoutError(f"processes {', '.join(map(str, pids))} do not end")
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL)
+        time.sleep(_POLL_SECONDS)
 
 
 def _known_pods(paths: MeshPaths) -> set[str]:
-    """Short ids of all pods that have left a trace: a namespace or a directory."""
+    """The short ids of all pods that have a namespace or a directory."""
     prefix = f"{paths.node_netns}."
     known = {name.removeprefix(prefix) for name in netns.names() if name.startswith(prefix)}
     for directory in (paths.pods, paths.pod_disks, paths.logs, paths.sockets):
@@ -98,35 +101,34 @@ def _remove_pods(paths: MeshPaths, short_ids: set[str]) -> None:
             remove_tree(directory / short)
 
 
-def _find(targets: set[tuple[int, int]], supervised: Path | None) -> list[int]:
-    spared = _lineage()
+def _find_processes(namespaces: set[tuple[int, int]], supervised: Path | None) -> list[int]:
+    spared = _own_process_and_ancestors()
     found = []
     for entry in _PROC.iterdir():
         if entry.name.isdecimal() and int(entry.name) not in spared:
-            inside = bool(targets) and netns.identity(entry / "ns/net") in targets
-            if inside or (supervised is not None and _supervises(entry, supervised)):
+            inside = bool(namespaces) and netns.namespace_id(entry / "ns/net") in namespaces
+            if inside or (supervised is not None and _is_supervisor(entry, supervised)):
                 found.append(int(entry.name))
     return found
 
 
-def _supervises(process: Path, directory: Path) -> bool:
-    """Whether this is `sh -c SCRIPT CONTAINER_DIRECTORY …` of root, which is what supervisors look like."""
+def _is_supervisor(process: Path, directory: Path) -> bool:
+    """Whether a process is `sh -c SCRIPT CONTAINER_DIRECTORY …` of root, which is how container.py runs supervisors."""
     try:
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        return len(words) > 3 and process.stat().st_uid == 0 and words[3].startswith(os.fsencode(directory) + b"/")
+        argv = (process / "cmdline").read_bytes().split(b"\0")
+        return len(argv) > 3 and process.stat().st_uid == 0 and argv[3].startswith(os.fsencode(directory) + b"/")
     except OSError:
         return False
 
 
-def _lineage() -> set[int]:
-    """The calling process and its ancestors."""
-    lineage = set()
+def _own_process_and_ancestors() -> set[int]:
+    pids = set()
     pid = os.getpid()
-    while pid > 0 and pid not in lineage:
-        lineage.add(pid)
+    while pid > 0 and pid not in pids:
+        pids.add(pid)
         try:
             stat = (_PROC / str(pid) / "stat").read_text()
         except OSError:
             break
         pid = int(stat[stat.rindex(")") + 2 :].split()[1])
-    return lineage
+    return pids

@@ -1,4 +1,4 @@
-"""System calls that Python 3.11's `os` lacks. Standard library only: the container launcher runs without packages."""
+"""System calls that `os` of Python 3.11 lacks. Standard library only: the container launcher runs without packages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
-MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
@@ -37,7 +36,7 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
-# In the order of linux/capability.h, which is their numbers.
+# In the order of linux/capability.h: the number of a capability is its index.
 # fmt: off
 CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
@@ -82,7 +81,7 @@ def setns(fd: int, kinds: int) -> None:
 
 
 def unshare(kinds: int) -> None:
-    """Give the calling thread new namespaces. A new pid namespace is entered by its children only."""
+    """Move the calling thread into new namespaces; into a new pid namespace only its children."""
     _check(_libc.unshare(kinds), "unshare")
 
 
@@ -93,7 +92,7 @@ def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "")
 
 
 def umount(target: str) -> None:
-    """Detach a mount; what still uses it keeps it."""
+    """Detach a mount. Processes that use it keep it."""
     _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
@@ -106,7 +105,7 @@ def pivot_root(directory: str) -> None:
 
 
 def open_tree(directory_fd: int) -> int:
-    """A detached copy (bind mount, with what is mounted below) of an open directory or file: give it to move_mount."""
+    """A detached copy (recursive bind mount) of an open directory or file, for `move_mount`."""
     flags = _OPEN_TREE_CLONE | _AT_EMPTY_PATH | _AT_RECURSIVE | os.O_CLOEXEC
     return _check(_libc.open_tree(directory_fd, b"", ctypes.c_uint(flags)), "open_tree")
 
@@ -118,7 +117,7 @@ def move_mount(tree_fd: int, target: str) -> None:
 
 
 def restrict_mount(fd: int, *, read_only: bool, recursive: bool = True) -> None:
-    """Make a mount (from open_tree, or an open directory that is one) nosuid and nodev, and read-only if asked."""
+    """Make a mount (from `open_tree`, or an open mount point) nosuid and nodev and, with `read_only`, read-only."""
     wanted = _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if read_only else 0)
     attributes = _MountAttr(wanted, 0, 0, 0)
     flags = ctypes.c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0))
@@ -127,12 +126,14 @@ def restrict_mount(fd: int, *, read_only: bool, recursive: bool = True) -> None:
 
 
 def die_with_parent(signal: int) -> None:
-    """Have the kernel send `signal` to the calling process when the thread that made it ends."""
+    """Have the kernel send `signal` to the calling process when the thread that created it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0), "prctl")
 
 
 def become(uid: int, gid: int, groups: list[int], capabilities: list[str]) -> None:
-    """Give up root for good: ids, every capability but those named (which only uid 0 can keep), no new privileges.
+    """Give up root for ever: set the ids, drop all capabilities except those named, set no_new_privs.
+
+    Only uid 0 can keep capabilities.
 
     Raises ValueError for a capability that does not exist.
     """
@@ -153,6 +154,6 @@ def become(uid: int, gid: int, groups: list[int], capabilities: list[str]) -> No
 
 
 def _last_capability() -> int:
-    """The highest capability that the kernel knows; read while /proc is still the right one."""
+    """The number of the kernel's highest capability. /proc must still be mounted."""
     with open("/proc/sys/kernel/cap_last_cap") as file:  # noqa: PTH123 - pathlib costs the launcher 10 ms
         return int(file.read())

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from nginx_mesh.api.core import Container, Pod
 from nginx_mesh.api.meta import Object, ObjectKey
-from nginx_mesh.local.node.container import LaunchSpec
-from nginx_mesh.local.node.spec import NodeFacts, expand, launch_spec
+from nginx_mesh.local.node.launchspec import LaunchSpec, NodeFacts, expand, launch_spec
 from nginx_mesh.local.node.volumes import ConfigError, MountedVolume
 from nginx_mesh.local.paths import MeshPaths
 

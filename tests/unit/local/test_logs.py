@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nginx_mesh.local.node import logs
+from nginx_mesh.local import logs
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

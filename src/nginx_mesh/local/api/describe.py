@@ -1,0 +1,46 @@
+"""Descriptions of objects: the object, its events, and what else the mesh knows about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.resource import Resource
+from nginx_mesh.control.interfaces import EventReader
+from nginx_mesh.identity.agent.provider import Holding
+
+from .objects import Objects
+
+
+class Describer:
+    """Makes descriptions. `holding` returns the SVID of the pod with a uid, None when the pod is not registered.
+
+    `endpoints` returns the endpoints, `ADDRESS:PORT` each, of a Service.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        events: EventReader,
+        holding: Callable[[str], Holding | None],
+        endpoints: Callable[[Resource], list[str]],
+    ) -> None:
+        self._objects = objects
+        self._events = events
+        self._holding = holding
+        self._endpoints = endpoints
+
+    def describe(self, key: ObjectKey) -> Resource:
+        """`object` and `events`; also `identity` of a Pod, and `endpoints` of a Service. Raises StatusError."""
+        resource = self._objects.get(key)
+        about = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
+        events = [event for event in self._events.list() if event["involvedObject"] == about]
+        description: Resource = {"object": resource, "events": events}
+        if key.kind == "Pod":
+            held = self._holding(resource["metadata"]["uid"])
+            description["identity"] = None if held is None else msgspec.to_builtins(held)
+        if key.kind == "Service":
+            description["endpoints"] = self._endpoints(resource)
+        return description

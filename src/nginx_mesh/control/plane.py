@@ -6,9 +6,8 @@ and says which version of the state the sidecar has then (`StateSource` in node/
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from math import inf
 
@@ -22,6 +21,7 @@ from nginx_mesh.compile.check import ObjectWarning
 from nginx_mesh.compile.engine import ChangedSidecars, Compiler
 from nginx_mesh.compile.inbound import ProbeReader
 from nginx_mesh.compile.reach import PolicyReach
+from nginx_mesh.observe.tasks import TaskSet
 from nginx_mesh.protocol.state import StateEntry, Update
 
 from .acknowledgements import Acknowledgements
@@ -61,7 +61,7 @@ class Plane:
         self._settings = settings
         self._nodes: list[Node] = []
         self._warned: dict[ObjectKey, tuple[ObjectWarning, ...]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._catalog = Catalog()
         for obj in objects:
             self._catalog.apply(Upsert(obj))
@@ -75,9 +75,7 @@ class Plane:
 
     async def close(self) -> None:
         """Stop; sidecars go on with what they have."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # What objects say.
 
@@ -96,7 +94,7 @@ class Plane:
         if {previous.mtls_mode, settings.mtls_mode} == {"off", "strict"}:
             # Callers and callees do not learn of it in the same instant; permissive gets on with either.
             self._configure(msgspec.structs.replace(settings, mtls_mode="permissive"))
-            self._spawn(self._configure_after_step(settings))
+            self._tasks.start(self._configure_after_step(settings), f"change the mTLS mode to {settings.mtls_mode}")
         else:
             self._configure(settings)
 
@@ -225,8 +223,3 @@ class Plane:
                 self._warned[key] = warnings
             else:
                 self._warned.pop(key, None)
-
-    def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -78,18 +78,18 @@ class IdentityServer:
         self._federation = Federation(config.federation, authority.datastore, self._own, lambda: authority.bundles.own)
         self.admin = AdminApi(authority, self.tokens, self._federation.reload).app
         self._runners: list[web.AppRunner] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._listening = False
 
     async def start(self) -> None:
         """Take up what an earlier process left. Raises the errors of Authority.start, and FieldError."""
         await self.authority.start()
-        self._spawn(self.authority.run())
+        self._tasks.start(self.authority.run(), "run the authority")
         await self._federation.start()
-        self._spawn(self._federation.run())
+        self._tasks.start(self._federation.run(), "run the federation")
         path = self._config.bundle_path
         if path is not None:
-            self._spawn(self._write_bundles(Path(path)))
+            self._tasks.start(self._write_bundles(Path(path)), f"write bundles to {path}")
 
     def parts(self) -> dict[str, Part]:
         """What has to be ready before anything is issued."""
@@ -144,9 +144,7 @@ class IdentityServer:
         await self._federation.close()
         for runner in self._runners:
             await runner.cleanup()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         await self.authority.close()
 
     def _ca(self) -> str:
@@ -183,11 +181,6 @@ class IdentityServer:
             pem = certificates_pem(own.x509_authorities)
             while not await asyncio.to_thread(_written, path, pem):
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
-
-    def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _written(path: Path, text: str) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from nginx_mesh.api.core import Pod, PodStatus
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.podstatus import PodStatus
 from nginx_mesh.local.net.netns import enter_node
 from nginx_mesh.local.node.kubelet import Kubelet
 from nginx_mesh.local.paths import MeshPaths

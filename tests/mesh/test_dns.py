@@ -12,8 +12,10 @@ import msgspec
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
 
-from nginx_mesh.api.core import Container, Pod, Service, ServicePort, ServiceSpec
+from nginx_mesh.api.containers import Container
 from nginx_mesh.api.meta import ObjectMeta
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service, ServicePort, ServiceSpec
 from nginx_mesh.local.net.networks import DEFAULT
 from tests.eventually import eventually
 

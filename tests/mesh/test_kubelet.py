@@ -20,13 +20,10 @@ import msgspec
 import pytest
 
 from nginx_mesh.api.annotations import SIDECAR_CONTAINER
-from nginx_mesh.api.core import (
+from nginx_mesh.api.config import ConfigMap, Secret
+from nginx_mesh.api.containers import (
     Capabilities,
-    ConfigMap,
-    ConfigMapVolumeSource,
     Container,
-    CSIVolumeSource,
-    EmptyDirVolumeSource,
     EnvFromSource,
     EnvVar,
     EnvVarSource,
@@ -36,18 +33,21 @@ from nginx_mesh.api.core import (
     HTTPGetAction,
     KeySelector,
     ObjectRef,
-    Pod,
-    PodSecurityContext,
     Probe,
-    Secret,
-    SecretVolumeSource,
     SecurityContext,
     TCPSocketAction,
-    Volume,
     VolumeMount,
 )
 from nginx_mesh.api.meta import ObjectMeta
+from nginx_mesh.api.pods import Pod, PodSecurityContext
 from nginx_mesh.api.times import rfc3339
+from nginx_mesh.api.volumes import (
+    ConfigMapVolumeSource,
+    CSIVolumeSource,
+    EmptyDirVolumeSource,
+    SecretVolumeSource,
+    Volume,
+)
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.kubelet import NotRunningError
 from tests.eventually import eventually

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.api.core import Container, Pod, Probe, Service, ServicePort, ServiceSpec, TCPSocketAction
+from nginx_mesh.api.containers import Container, Probe, TCPSocketAction
 from nginx_mesh.api.meta import ObjectMeta
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service, ServicePort, ServiceSpec
 
 from .localnode import LocalNode, python
 

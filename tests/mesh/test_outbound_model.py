@@ -26,10 +26,10 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from nginx_mesh.api.core import Pod as KubernetesPod
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import CircuitBreaker
+from nginx_mesh.api.pods import Pod as KubernetesPod
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.smi import HTTPRouteGroup, TrafficSplit
 from nginx_mesh.api.spiffe import workload_id

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
-from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import RateLimitRule
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import HTTPMatch, HTTPRouteGroup, RouteRule
 
 _Kind = TypeVar("_Kind", bound=Object)

@@ -11,9 +11,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from nginx_mesh.api.core import Pod, Service, ServicePort
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import CircuitBreaker
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service, ServicePort
 from nginx_mesh.api.smi import RouteRule, TrafficSplit
 from tests.model.manifests import Manifests, account, addresses, age, holds, named
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.nsm import RateLimit, WorkloadReference
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import TCPRoute, TrafficTarget
 from tests.model.manifests import Manifests, account, addresses, age, holds, named
 

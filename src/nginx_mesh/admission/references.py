@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit, RateLimitRule
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import HTTPRouteGroup, RouteRule, TrafficSplit, TrafficTarget
 from nginx_mesh.catalog.messages import fallback_unusable, no_such_match, no_such_object, no_such_port
 from nginx_mesh.catalog.references import fallback_key, referenced_key

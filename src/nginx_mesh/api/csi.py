@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .core import Pod, Volume
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.volumes import Volume
 
 CSI_DRIVER = "csi.nginx-mesh.nginx.com"
 """Our own driver: writable, it is the directory that a sidecar shares with its node; read-only, the Workload API."""

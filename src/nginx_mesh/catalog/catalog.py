@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import EndpointSlice, Service
 
 from .changes import Changes, Delete, Event, ServicePort, union
 from .policies import Policies, PolicyChanges

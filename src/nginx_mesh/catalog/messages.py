@@ -6,8 +6,8 @@ text, so that one mistake makes one event.
 
 from __future__ import annotations
 
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.services import Service
 
 
 def no_such_object(key: ObjectKey) -> str:

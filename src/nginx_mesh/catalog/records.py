@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nginx_mesh.api.annotations import OWNER_PREFIX, PEER_SPIFFE_ID, SIDECAR_CONTAINER, is_injected
-from nginx_mesh.api.core import ContainerPort, EndpointSlice, Pod, Service
+from nginx_mesh.api.containers import ContainerPort
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.names import port_number
 from nginx_mesh.api.owners import OWNER_KINDS, TEMPLATE_HASH, controller
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.portprotocol import PortProtocol, protocol_of
+from nginx_mesh.api.services import EndpointSlice, Service
 
 from .addresses import canonical, family
 from .changes import ServicePort

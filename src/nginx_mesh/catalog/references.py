@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import Fallback, ServiceReference, WorkloadReference
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import Subject
 
 

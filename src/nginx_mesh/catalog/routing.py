@@ -6,9 +6,9 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Generic, NamedTuple, TypeVar
 
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import TrafficSplit
 
 from .multimap import MultiMap

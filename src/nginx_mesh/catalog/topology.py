@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.portprotocol import protocol_of
+from nginx_mesh.api.services import EndpointSlice, Service
 
 from .changes import Address, Changes, EndpointAddress, ServicePort, union
 from .differences import PodFacts, pod_changes, remote_endpoint_changes, service_changes

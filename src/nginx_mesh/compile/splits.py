@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import RouteRule, TrafficSplit
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import ServicePort

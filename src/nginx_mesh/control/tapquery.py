@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from nginx_mesh.api import registry
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.api.workloadkinds import WORKLOADS
@@ -122,7 +121,7 @@ def _find(parameter: str, name: str, namespace: str, topology: Topology) -> Obje
     if not all(parts) or len(parts) > 3:
         raise StatusError("BadRequest", f'{parameter}: "{name}" is not [NAMESPACE/][KIND/]NAME')
     kinds: Iterable[str] = _KINDS
-    if len(parts) > 1 and (kind := registry.find(parts[-2])) is not None:
+    if len(parts) > 1 and (kind := discovery.find(parts[-2])) is not None:
         if kind.KIND not in _KINDS:
             raise StatusError("BadRequest", f"{parameter}: a {kind.KIND} has no requests")
         kinds = (kind.KIND,)

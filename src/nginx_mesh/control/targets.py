@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.observe.responses import json_response

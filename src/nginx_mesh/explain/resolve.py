@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nginx_mesh.api.core import Service, ServicePort
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.portprotocol import protocol_of
+from nginx_mesh.api.services import Service, ServicePort
 from nginx_mesh.api.workloadkinds import WORKLOADS
 from nginx_mesh.catalog.addresses import canonical, socket_address
 from nginx_mesh.catalog.catalog import Catalog

@@ -19,9 +19,11 @@ from nginx_mesh.api.annotations import (
     PROBES,
     STATUS,
 )
-from nginx_mesh.api.core import Namespace, Pod, Service
+from nginx_mesh.api.cluster import Namespace
 from nginx_mesh.api.meta import Object, ObjectMeta
 from nginx_mesh.api.owners import OWNER_KINDS
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service
 
 from .describedmesh import DescribedMesh, template_of
 from .rules import MISPLACED_METADATA, NOT_STRICT, OVERRULED_MODE, UNKNOWN_METADATA, Findings

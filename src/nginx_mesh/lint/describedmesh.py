@@ -7,24 +7,16 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from nginx_mesh.api.annotations import is_injected, wants_injection
-from nginx_mesh.api.core import (
-    DaemonSet,
-    Deployment,
-    Job,
-    Namespace,
-    Pod,
-    PodTemplateSpec,
-    ReplicaSet,
-    ReplicationController,
-    Service,
-    StatefulSet,
-)
+from nginx_mesh.api.cluster import Namespace
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
 from nginx_mesh.api.meta import Object, ObjectKey, ObjectMeta, OwnerReference
 from nginx_mesh.api.nsm import MeshConfig
+from nginx_mesh.api.pods import Pod, PodTemplateSpec
 from nginx_mesh.api.portprotocol import PortProtocol
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.api.workloads import DaemonSet, Deployment, Job, ReplicaSet, ReplicationController, StatefulSet
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.catalog.records import PodRecord

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from nginx_mesh.api.core import Namespace
+from nginx_mesh.api.cluster import Namespace
 from nginx_mesh.api.loaded import DuplicateError, LoadedObject, ManifestError
 from nginx_mesh.api.manifest import load_all
 from nginx_mesh.api.meta import ObjectKey

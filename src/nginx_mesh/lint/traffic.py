@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import TrafficSplit
 from nginx_mesh.catalog.policies import limited_destination, limited_sources
 from nginx_mesh.catalog.routing import breaker_services, split_services

@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from nginx_mesh.admission import POLICY_KINDS
-from nginx_mesh.api import kinds, registry
+from nginx_mesh.api import kinds
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.settings import MeshSettings
@@ -250,5 +250,5 @@ def _has_same_spec(change: ObjectChange) -> bool:
 
 
 def _kind_titled(title: str) -> str | None:
-    kind = registry.find(title)
+    kind = discovery.find(title)
     return None if kind is None else kind.KIND

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
-from nginx_mesh.api.core import EndpointSlice, Service
 from nginx_mesh.api.resource import ObjectReader, Resource
+from nginx_mesh.api.services import EndpointSlice, Service
 
 from .api.store import ObjectChange
 from .api.typed import list_pods

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from nginx_mesh.api.core import Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import TrafficSplit
 from nginx_mesh.catalog.routing import RoutingPolicies
 from nginx_mesh.catalog.topology import Topology

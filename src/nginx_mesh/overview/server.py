@@ -19,8 +19,8 @@ from dataclasses import asdict
 import msgspec
 from aiohttp import web
 
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.api.values import MtlsMode

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_mesh.admission import Review, review
-from nginx_mesh.api.core import Service, ServiceAccount
+from nginx_mesh.api.cluster import ServiceAccount
 from nginx_mesh.api.kinds import decode
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import RateLimit
+from nginx_mesh.api.services import Service
 from nginx_mesh.catalog.policies import limited_destination, limited_sources
 
 API_VERSIONS = {

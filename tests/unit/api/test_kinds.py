@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.api.core import Deployment, Pod, Service
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.kinds import KINDS, as_stored, by_kind, decode, lookup, to_dict
 from nginx_mesh.api.nsm import RateLimit
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.smi import TrafficSplit
+from nginx_mesh.api.workloads import Deployment
 
 
 @pytest.mark.parametrize("name", ["po", "pod", "pods", "Pods", "POD"])

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nginx_mesh.api.core import LabelSelector, LabelSelectorRequirement
 from nginx_mesh.api.kinds import decode
+from nginx_mesh.api.selectors import LabelSelector, LabelSelectorRequirement
 from nginx_mesh.api.validate import validate
 from nginx_mesh.api.validate.objects import selector_matches
 

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from nginx_mesh.api.core import EndpointSlice, Namespace, Pod, Service
+from nginx_mesh.api.cluster import Namespace
 from nginx_mesh.api.meta import ObjectKey, ObjectMeta
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import EndpointSlice, Service
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, Changes, Delete, EndpointAddress, ServicePort, Upsert
 from nginx_mesh.catalog.records import PortUse

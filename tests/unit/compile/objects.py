@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from nginx_mesh.api.core import EndpointSlice, Pod, Service
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.nsm import CircuitBreaker, RateLimit
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import EndpointSlice, Service
 from nginx_mesh.api.smi import HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget
 from nginx_mesh.protocol.state import Update
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Delete, Upsert

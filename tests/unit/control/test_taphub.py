@@ -12,9 +12,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from nginx_mesh.api.core import Pod, Service
 from nginx_mesh.api.kinds import decode
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import Service
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert

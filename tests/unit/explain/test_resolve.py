@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from nginx_mesh.api import kinds
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Address, Upsert
 from nginx_mesh.explain.resolve import (

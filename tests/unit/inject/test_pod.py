@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_mesh.api.annotations import AUTO_INJECT, ENABLE_EGRESS, ENABLE_INGRESS, PROBES, STATUS
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.kinds import decode
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.validate import validate
 from nginx_mesh.inject import InjectResult, InjectSettings, ProbeRedirect, inject_pod, probes
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.kinds import decode
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.changes import Upsert
 from nginx_mesh.inject import InjectSettings, inject_pod

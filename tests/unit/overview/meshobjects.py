@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nginx_mesh.api.core import Pod
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.overview.edges import EdgeTraffic, Traffic
 from nginx_mesh.traffic.connections import Connections
 from nginx_mesh.traffic.flows import Counts

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from nginx_mesh.api.core import Pod
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.cli.unix_http import UnixHttpClient
 
 from .mesh import LocalMesh

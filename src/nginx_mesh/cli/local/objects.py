@@ -6,7 +6,6 @@ import time
 
 import click
 
-from nginx_mesh.api import registry
 from nginx_mesh.api.meta import Object
 from nginx_mesh.cli.errors import ApiError, Failure
 from nginx_mesh.cli.manifests import read_files
@@ -72,11 +71,11 @@ def delete(
     if files:
         documents = {"files": read_files(files), "namespace": namespace}
         for item in api.request("POST", "/mesh/delete", documents, query=query):
-            kind = registry.by_kind(item["kind"])
+            kind = discovery.by_kind(item["kind"])
             if item["uid"] is None:
                 missing.append(f'{kind.PLURAL} "{item["name"]}" not found')
             else:
-                click.echo(f'{registry.title(kind)} "{item["name"]}" deleted')
+                click.echo(f'{discovery.title(kind)} "{item["name"]}" deleted')
                 deleted.append((object_path(kind, item["namespace"], item["name"]), item["uid"]))
     else:
         for kind, name in list_references(api, targets, namespace) if everything else parse_references(targets):
@@ -88,7 +87,7 @@ def delete(
                     raise
                 missing.append(error.message)
             else:
-                click.echo(f'{registry.title(kind)} "{name}" deleted')
+                click.echo(f'{discovery.title(kind)} "{name}" deleted')
                 deleted.append((path, gone["metadata"]["uid"]))
     if wait:
         for path, uid in deleted:
@@ -130,7 +129,7 @@ def get(api: UnixHttpClient, what: tuple[str, ...], namespace: str, all_namespac
         click.echo(whole(found[0] if len(names) == 1 else _as_list(found), output), nl=False)
     elif output == "name":
         for item in found:
-            click.echo(f"{registry.title(registry.by_kind(item['kind']))}/{item['metadata']['name']}")
+            click.echo(f"{discovery.title(discovery.by_kind(item['kind']))}/{item['metadata']['name']}")
     elif not found:
         anywhere = all_namespaces or not any(kind.NAMESPACED for kind in wanted)
         click.echo("No resources found" if anywhere else f"No resources found in {namespace} namespace.", err=True)
@@ -144,7 +143,7 @@ def get(api: UnixHttpClient, what: tuple[str, ...], namespace: str, all_namespac
                 now=time.time(),
                 wide=output == "wide",
                 with_namespace=all_namespaces and kind.NAMESPACED,
-                prefix=f"{registry.title(kind)}/" if len(wanted) > 1 else "",
+                prefix=f"{discovery.title(kind)}/" if len(wanted) > 1 else "",
             )
             for kind, items in shown
         ]

@@ -7,9 +7,8 @@ from urllib.parse import quote
 
 import click
 
-from nginx_mesh.api import registry
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.cli.errors import Failure
 from nginx_mesh.cli.table import Resource
 from nginx_mesh.cli.unix_http import UnixHttpClient
@@ -17,7 +16,7 @@ from nginx_mesh.cli.unix_http import UnixHttpClient
 
 def find_kind(title: str) -> type[Object]:
     """Return the kind with that resource name, such as pods, po or deployment.apps. Raises Failure."""
-    kind = registry.find(title)
+    kind = discovery.find(title)
     if kind is None:
         raise Failure(f'the server doesn\'t have a resource type "{title}"')
     return kind
@@ -47,7 +46,7 @@ def list_references(api: UnixHttpClient, what: tuple[str, ...], namespace: str) 
 def object_path(kind: type[Object], namespace: str, name: str = "") -> str:
     """Return where the API has objects of a kind, or the one with that name; an empty namespace means all of them."""
     parts = ["namespaces", namespace, kind.PLURAL] if namespace else [kind.PLURAL]
-    return "/".join([registry.path(kind), *(quote(part, safe="") for part in [*parts, *([name] if name else [])])])
+    return "/".join([discovery.path(kind), *(quote(part, safe="") for part in [*parts, *([name] if name else [])])])
 
 
 def find_pod(api: UnixHttpClient, target: str, namespace: str) -> Resource:

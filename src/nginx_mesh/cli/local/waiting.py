@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from nginx_mesh.api.core import Pod
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.cli.errors import ApiError, Failure
 from nginx_mesh.cli.progress import progress
 from nginx_mesh.cli.table import Resource

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from nginx_mesh.api import registry
 from nginx_mesh.cli.errors import Failure
 from nginx_mesh.cli.unix_http import UnixHttpClient
 
@@ -31,9 +30,9 @@ def scale(api: UnixHttpClient, what: tuple[str, ...], namespace: str, replicas: 
     """
     for kind, name in parse_references(what):
         if kind.KIND not in _SCALABLE:
-            raise Failure(f"{registry.title(kind)} cannot be scaled")
+            raise Failure(f"{discovery.title(kind)} cannot be scaled")
         api.request("PATCH", object_path(kind, namespace, name), {"spec": {"replicas": replicas}})
-        click.echo(f"{registry.title(kind)}/{name} scaled")
+        click.echo(f"{discovery.title(kind)}/{name} scaled")
 
 
 @click.command()
@@ -56,8 +55,8 @@ def restart(api: UnixHttpClient, what: tuple[str, ...], namespace: str, wait: bo
     targets = parse_references(what)
     for kind, name in targets:
         if kind.KIND not in _RESTARTABLE:
-            raise Failure(f"{registry.title(kind)} cannot be restarted")
+            raise Failure(f"{discovery.title(kind)} cannot be restarted")
         api.request("PATCH", object_path(kind, namespace, name), patch)
-        click.echo(f"{registry.title(kind)}/{name} restarted")
+        click.echo(f"{discovery.title(kind)}/{name} restarted")
     if wait:
         wait_ready(api, wait_timeout, [f"{kind.KIND}/{name}" for kind, name in targets], namespace)

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from nginx_mesh.api import registry
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.observe.responses import status_response
@@ -58,7 +57,7 @@ async def json_body(request: web.Request, shape: type[Any]) -> Any:
 
 def kind_titled(title: str) -> type[Object]:
     """The kind with this name, plural or short name. Raises StatusError."""
-    kind = registry.find(title)
+    kind = discovery.find(title)
     if kind is None:
         raise StatusError("NotFound", f'there is no resource type "{title}"')
     return kind

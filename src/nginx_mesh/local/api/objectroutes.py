@@ -9,7 +9,6 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from nginx_mesh.api import registry
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.status import StatusError
@@ -76,7 +75,7 @@ class ObjectRoutes:
         return json_response(
             [
                 {
-                    "object": f"{registry.title(registry.by_kind(result.key.kind))}/{result.key.name}",
+                    "object": f"{discovery.title(discovery.by_kind(result.key.kind))}/{result.key.name}",
                     "outcome": result.outcome,
                     "warnings": result.warnings,
                 }

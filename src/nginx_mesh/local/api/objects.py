@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from nginx_mesh.admission import POLICY_KINDS, StoredObjects, review_resource
-from nginx_mesh.api import kinds, registry
+from nginx_mesh.api import kinds
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
 from nginx_mesh.api.manifest import load_all
@@ -201,8 +201,8 @@ def _rank(resource: Resource) -> int:
 
 def _plural(key: ObjectKey) -> str:
     """The name of a kind in errors, such as `deployments.apps` or `pods`."""
-    kind = registry.by_kind(key.kind)
-    return registry.title(kind).replace(key.kind.lower(), kind.PLURAL, 1)
+    kind = discovery.by_kind(key.kind)
+    return discovery.title(kind).replace(key.kind.lower(), kind.PLURAL, 1)
 
 
 def _parse(files: Files, namespace: str) -> list[LoadedObject]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from nginx_mesh.api import kinds
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.api.resource import ObjectReader, Resource
 
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nginx_mesh.api.core import Pod
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.local.net import netns, network
 from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths

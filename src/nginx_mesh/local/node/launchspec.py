@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from nginx_mesh.api.core import Container, EnvVar, Pod
+from nginx_mesh.api.containers import Container, EnvVar
 from nginx_mesh.api.meta import ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.local.net.networks import DEFAULT, PodNetworks
 from nginx_mesh.local.paths import MeshPaths
 

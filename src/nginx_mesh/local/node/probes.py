@@ -9,7 +9,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 
-from nginx_mesh.api.core import Container, GRPCAction, HTTPGetAction, IntOrString, Probe
+from nginx_mesh.api.containers import Container, GRPCAction, HTTPGetAction, Probe
+from nginx_mesh.api.meta import IntOrString
 
 # Until the first success, a container is probed more often than its period says, so that a quick start is seen at once.
 EAGER_FIRST_DELAY = 0.1

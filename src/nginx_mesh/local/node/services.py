@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from nginx_mesh.api.core import EndpointSlice, Pod, Service, ServicePort
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import EndpointSlice, Service, ServicePort
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):

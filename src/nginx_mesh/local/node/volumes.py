@@ -11,9 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from nginx_mesh.api.core import ConfigMap, KeyToPath, Pod, Secret, Volume
+from nginx_mesh.api.config import ConfigMap, Secret
 from nginx_mesh.api.csi import CSI_DRIVER, is_workload_api
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.volumes import KeyToPath, Volume
 from nginx_mesh.local.files import write_file
 from nginx_mesh.local.paths import MeshPaths
 from nginx_mesh.protocol.control import SIDECAR_UID

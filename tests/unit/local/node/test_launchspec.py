@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.api.core import Container, Pod
+from nginx_mesh.api.containers import Container
 from nginx_mesh.api.meta import Object, ObjectKey
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.local.node.launchspec import LaunchSpec, NodeFacts, expand, launch_spec
 from nginx_mesh.local.node.volumes import ConfigError, MountedVolume
 from nginx_mesh.local.paths import MeshPaths

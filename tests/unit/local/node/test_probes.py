@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.api.core import (
+from nginx_mesh.api.containers import (
     Container,
     ContainerPort,
     ExecAction,

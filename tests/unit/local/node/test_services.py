@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.api.core import EndpointSlice, Pod, Service
+from nginx_mesh.api.pods import Pod
+from nginx_mesh.api.services import EndpointSlice, Service
 from nginx_mesh.local.net.networks import DEFAULT
 from nginx_mesh.local.node.kubeproxy import render_rules
 from nginx_mesh.local.node.services import Backend, Port, ServiceEntry, resolve_services

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.api.core import ConfigMap, Pod, Secret
+from nginx_mesh.api.config import ConfigMap, Secret
 from nginx_mesh.api.meta import Object, ObjectMeta
+from nginx_mesh.api.pods import Pod
 from nginx_mesh.local.node.volumes import ConfigError, ProjectedFile, mount_volumes, write_projection
 from nginx_mesh.local.paths import MeshPaths
 

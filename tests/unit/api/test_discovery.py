@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nginx_mesh.api import registry
+from nginx_mesh.api import discovery
 
 
 @pytest.mark.parametrize(
@@ -19,18 +19,18 @@ from nginx_mesh.api import registry
     ],
 )
 def test_every_name_that_kubectl_takes_or_prints_is_known(name: str, kind: str) -> None:
-    found = registry.find(name)
+    found = discovery.find(name)
     assert found is not None
     assert kind == found.KIND
-    assert registry.find(registry.title(found)) is found
+    assert discovery.find(discovery.title(found)) is found
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "pods.apps", "deployments.app", "deployments.batch"])
 def test_other_names_are_not(name: str) -> None:
-    assert registry.find(name) is None
+    assert discovery.find(name) is None
 
 
 def test_events_and_unknown_kinds() -> None:
-    assert registry.by_kind("Event").PLURAL == "events"
+    assert discovery.by_kind("Event").PLURAL == "events"
     with pytest.raises(KeyError):
-        registry.by_kind("Ingress")
+        discovery.by_kind("Ingress")

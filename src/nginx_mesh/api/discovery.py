@@ -1,4 +1,4 @@
-"""The kinds that a local mesh serves, and how `kubectl` names them."""
+"""How `kubectl` and the API's paths name kinds: the part of API discovery that a mesh needs."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from nginx_mesh.api import discovery
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.api.workloadkinds import WORKLOADS

@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from nginx_mesh.admission import POLICY_KINDS
-from nginx_mesh.api import kinds
+from nginx_mesh.api import discovery, kinds
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.settings import MeshSettings

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from nginx_mesh.api import discovery
 from nginx_mesh.api.meta import Object
 from nginx_mesh.cli.errors import ApiError, Failure
 from nginx_mesh.cli.manifests import read_files

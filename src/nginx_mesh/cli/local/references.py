@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import click
 
+from nginx_mesh.api import discovery
 from nginx_mesh.api.meta import Object
 from nginx_mesh.api.pods import Pod
 from nginx_mesh.cli.errors import Failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from nginx_mesh.api import discovery
 from nginx_mesh.cli.errors import Failure
 from nginx_mesh.cli.unix_http import UnixHttpClient
 

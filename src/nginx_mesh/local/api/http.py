@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from nginx_mesh.api import discovery
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.status import StatusError
 from nginx_mesh.observe.responses import status_response

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from nginx_mesh.admission import POLICY_KINDS, StoredObjects, review_resource
-from nginx_mesh.api import kinds
+from nginx_mesh.api import discovery, kinds
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
 from nginx_mesh.api.manifest import load_all

@@ -21,6 +21,7 @@ from nginx_mesh.identity.common.x509svid import SvidError
 from nginx_mesh.identity.inprocess import InProcessClient
 from nginx_mesh.identity.server.authority import Authority
 from nginx_mesh.protocol.state import Identity
+from tests.eventually import eventually
 from tests.unit.identity.authorities import (
     AGENT,
     API,
@@ -68,13 +69,6 @@ async def running(one: Node) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def until(condition: object, seconds: float = 20) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def accepted(identity: Identity, at: float, bundle: str = "") -> bool:
@@ -557,16 +551,16 @@ async def test_a_pods_source_tells_of_it_before_after_and_when_it_comes_again() 
 
         task = asyncio.create_task(follow())
         try:
-            await until(lambda: seen == [None])
+            await eventually(lambda: seen == [None], "no identity yet", 20)
             for spiffe_id in (WEB, API):
                 one.agent.register("pod-1", spiffe_id)
                 await one.turn()
-                await until(lambda: seen[-1] is not None)
+                await eventually(lambda: seen[-1] is not None, "an identity", 20)
                 assert seen[-1] is not None
                 assert seen[-1].svids[0].spiffe_id == spiffe_id
                 assert set(seen[-1].bundles) == {"example.org"}
                 one.agent.unregister("pod-1")
-                await until(lambda: seen[-1] is None)
+                await eventually(lambda: seen[-1] is None, "the identity is taken away", 20)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -642,7 +636,9 @@ async def test_a_clock_that_is_set_is_noticed_while_running(hours: int) -> None:
     async with node(authority(clock), "pod-1", "pod-2") as one, running(one):
         before = {name: one.identity(name).svid for name in ("pod-1", "pod-2")}
         clock.offset = hours * HOUR
-        await until(lambda: all(one.identity(name).svid != svid for name, svid in before.items()))
+        await eventually(
+            lambda: all(one.identity(name).svid != svid for name, svid in before.items()), "all SVIDs are renewed", 20
+        )
         assert all(accepted(one.identity(name), clock()) for name in before)
 
 
@@ -650,9 +646,9 @@ async def test_new_settings_and_forced_rotations_are_applied_while_running() -> 
     async with node(authority(time.time), "pod-1") as one, running(one):
         first = leaf(one.identity("pod-1")).issuer
         one.server.reconfigure(replace(HOURLY, svid_ttl=60))
-        await until(lambda: not_after(one.identity("pod-1")) <= time.time() + 60)
+        await eventually(lambda: not_after(one.identity("pod-1")) <= time.time() + 60, "an SVID of a minute", 20)
         await one.server.rotate(0)
-        await until(lambda: leaf(one.identity("pod-1")).issuer != first)
+        await eventually(lambda: leaf(one.identity("pod-1")).issuer != first, "an SVID of the new CA", 20)
 
 
 class Flaky(InProcessClient):
@@ -681,13 +677,13 @@ async def test_identities_stay_while_the_server_is_away_and_are_renewed_when_it_
         agent.register("pod-1", WEB)
         task = asyncio.create_task(agent.run(one.on_update))
         try:
-            await until(lambda: one.told)
+            await eventually(lambda: one.told, "an identity", 20)
             client.down = True
-            await until(lambda: "SVIDs are not renewed: unreachable" in caplog.text)
+            await eventually(lambda: "SVIDs are not renewed: unreachable" in caplog.text, "the failure in the log", 20)
             assert agent.identity("pod-1") is one.told[-1][1]
             count = len(one.told)
             client.down = False
-            await until(lambda: len(one.told) > count)
+            await eventually(lambda: len(one.told) > count, "a renewed identity", 20)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -35,6 +36,7 @@ from nginx_mesh.identity.common.keys import generate_key, to_pem
 from nginx_mesh.identity.common.workload import X509Svid
 from nginx_mesh.identity.common.x509svid import request_svid
 from nginx_mesh.protocol.state import Identity
+from tests.eventually import eventually
 from tests.mesh.identityserver import IdentityProcess
 from tests.unit.identity.authorities import API, WEB, Company, leaf
 from tests.unit.identity.chains import Verifier
@@ -106,12 +108,6 @@ def shared() -> Iterator[Server]:
         yield server
 
 
-async def until(condition: Callable[[], object], seconds: float = 40) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
 @asynccontextmanager
 async def agent_of(client: RemoteClient, *workloads: str) -> AsyncIterator[tuple[Agent, list[tuple[str, Identity]]]]:
     """A running agent, once all these workloads have an identity."""
@@ -125,7 +121,7 @@ async def agent_of(client: RemoteClient, *workloads: str) -> AsyncIterator[tuple
 
     task = asyncio.create_task(agent.run(on_update))
     try:
-        await until(lambda: {name for name, _ in told} >= set(workloads))
+        await eventually(lambda: {name for name, _ in told} >= set(workloads), lambda: f"identities of {workloads}", 40)
         yield agent, told
         assert not task.done()
     finally:
@@ -435,11 +431,15 @@ async def test_a_restart_is_over_in_seconds_and_nothing_is_attested_or_issued_ag
             own, roots, count = svid_of(client), server.roots(), len(told)
             for number in (signal.SIGTERM, signal.SIGKILL):
                 await asyncio.to_thread(server.end, number)
-                await until(lambda: agent.problem.startswith("the identity server does not answer: "))
+                await eventually(
+                    lambda: agent.problem.startswith("the identity server does not answer: "),
+                    "the agent has a problem",
+                    40,
+                )
                 await asyncio.to_thread(server.start)
                 agent.register(f"after-{number}", WEB)
-                await until(lambda name=f"after-{number}": agent.identity(name) is not None)  # type: ignore[misc]
-                await until(lambda: agent.problem == "")
+                await eventually(partial(agent.identity, f"after-{number}"), f"an identity of after-{number}", 40)
+                await eventually(lambda: agent.problem == "", "the agent has no problem", 40)
             assert server.roots() == roots
             assert svid_of(client) is own
             assert {name for name, _ in told[count:]} == {"after-15", "after-9"}
@@ -450,7 +450,7 @@ async def test_a_restart_is_over_in_seconds_and_nothing_is_attested_or_issued_ag
         assert svid_of(again).spiffe_id == NODE_1
         async with agent_of(again, "pod-1"):
             assert svid_of(again).chain == own.chain
-            await until(lambda: server.entries() == {"pod-1"})
+            await eventually(lambda: server.entries() == {"pod-1"}, "the entry of pod-1", 40)
         assert "/v1/attest" not in server.log()
 
 
@@ -471,7 +471,7 @@ async def test_keys_in_memory_below_an_upstream_all_workloads_recover_on_their_o
             await asyncio.to_thread(server.start)
             assert server.signing() != signer
             agent.register("pod-3", WEB)
-            await until(lambda: agent.identity("pod-3") is not None)
+            await eventually(lambda: agent.identity("pod-3"), "an identity of pod-3", 40)
             assert svid_of(client) is own
             newest = dict(told)
             for identity in newest.values():
@@ -492,8 +492,10 @@ async def test_a_server_that_lost_all_is_believed_by_its_bundle_file_and_told_ev
             await asyncio.to_thread(until_file, server.bundle)
             assert server.roots() != old_roots
             await asyncio.to_thread(server.token)  # an operator vouches for the machine again
-            await until(lambda: server.entries() == {"pod-1", "pod-2"})
-            await until(lambda: all(dict(told)[name].svid != svid for name, svid in before.items()))
+            await eventually(lambda: server.entries() == {"pod-1", "pod-2"}, "the entries of both pods", 40)
+            await eventually(
+                lambda: all(dict(told)[name].svid != svid for name, svid in before.items()), "all SVIDs are renewed", 40
+            )
             assert Verifier(server.roots()).spiffe_id(leaf(dict(told)["pod-1"]), time.time()) == str(WEB)
         # An agent that knows only the old root is not taken in by the new server.
         stranger = server.client(server.token("stranger"), bootstrap=lambda: old_roots)

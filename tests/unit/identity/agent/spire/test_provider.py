@@ -23,6 +23,7 @@ from nginx_mesh.identity.common.keys import from_pem
 from nginx_mesh.identity.common.workload import JwtRefusedError, WorkloadContext
 from nginx_mesh.identity.common.x509svid import SvidError, certificate_pem, spiffe_id_of
 from nginx_mesh.protocol.state import Identity
+from tests.eventually import eventually
 from tests.interop import spire
 from tests.unit.identity.chains import openssl_verify
 from tests.unit.identity.domains import Domain
@@ -58,7 +59,9 @@ class Node:
 
     async def identity(self, workload: str, fits: Callable[[Identity], bool] = lambda _: True) -> Identity:
         """Wait until an identity was reported that fits."""
-        await until(lambda: (found := self.latest(workload)) is not None and fits(found))
+        await eventually(
+            lambda: (found := self.latest(workload)) is not None and fits(found), f"an identity of {workload}", SECONDS
+        )
         found = self.latest(workload)
         assert found is not None
         assert found == self.provider.identity(workload)
@@ -84,13 +87,6 @@ async def operator(deployment: Deployment) -> AsyncIterator[EntryClient]:
     """Somebody else with access to the server."""
     async with grpc.aio.insecure_channel(f"unix:{deployment.server_socket}") as channel:
         yield EntryClient(channel)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        await asyncio.sleep(0.02)
 
 
 async def until_entries(deployment: Deployment, fit: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -212,7 +208,11 @@ async def test_identities_outlive_agent_and_server(deployment: Deployment, caplo
         await deployment.stop_agent()
         await deployment.stop_server()
         mesh.provider.register("b", DB)
-        await until(lambda: "SPIRE agent: FetchX509SVID" in caplog.text and "SPIRE server:" in caplog.text)
+        await eventually(
+            lambda: "SPIRE agent: FetchX509SVID" in caplog.text and "SPIRE server:" in caplog.text,
+            lambda: f"both failures in the log: {caplog.text}",
+            SECONDS,
+        )
         assert mesh.provider.identity("a") == identity
         assert mesh.provider.identity("b") is None
         assert mesh.provider.problem.startswith("SPIRE agent: ")
@@ -220,7 +220,7 @@ async def test_identities_outlive_agent_and_server(deployment: Deployment, caplo
         await deployment.start_server()
         await deployment.start_agent()
         await mesh.identity("b")
-        await until(lambda: mesh.provider.problem == "")
+        await eventually(lambda: mesh.provider.problem == "", "the provider has no problem", SECONDS)
         assert all(found for _, found in mesh.updates)
         assert "SPIRE server: answers again" in caplog.text
         assert "FetchX509SVID: answers again" in caplog.text
@@ -271,7 +271,7 @@ async def test_what_spire_takes_away_is_gone(deployment: Deployment) -> None:
             elsewhere = SpiffeId(deployment.trust_domain, "/elsewhere")
             moved = Entry(ours.entry_id, WEB, elsewhere, ours.selectors)
             assert await operated.update([moved]) == {}
-        await until(lambda: mesh.updates[-1] == ("a", None))
+        await eventually(lambda: mesh.updates[-1] == ("a", None), "the identity is taken away", SECONDS)
         assert mesh.provider.identity("a") is None
         assert mesh.provider.context("a") is None
         assert mesh.provider.identity("b") is not None
@@ -294,7 +294,11 @@ async def test_sockets_tell_what_their_pod_holds(deployment: Deployment) -> None
         assert node_context is not None
         assert {svid.spiffe_id for svid in node_context.svids} == {WEB, DB}
 
-        await until(lambda: (c := provider.context("a")) is not None and bool(c.bundles["spire.test"].jwt_authorities))
+        await eventually(
+            lambda: (c := provider.context("a")) is not None and c.bundles["spire.test"].jwt_authorities,
+            "the keys of JWT-SVIDs",
+            SECONDS,
+        )
         (token,) = await provider.source("a").jwt_svids(["db"], None)
         assert token.spiffe_id == WEB
         held = provider.context("a")

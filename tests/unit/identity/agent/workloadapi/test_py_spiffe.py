@@ -1,8 +1,7 @@
 """Proof with the client library `spiffe` from PyPI."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from spiffe import JwtSource, SpiffeId, TrustDomain, WorkloadApiClient, X509Sour
 from spiffe.workloadapi.errors import FetchX509SvidError, ValidateJwtSvidError
 
 from nginx_mesh.identity.agent.workloadapi.server import WorkloadApiServer
+from tests.eventually import eventually
 from tests.unit.identity.domains import Domain
 
 from .source import Workload
@@ -27,13 +27,6 @@ async def serving(workload: Workload, directory: Path) -> AsyncIterator[str]:
         yield f"unix://{directory}/agent.sock"
     finally:
         await server.close()
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 async def test_x509_source_follows_rotation_loss_and_return(tmp_path: Path) -> None:
@@ -54,12 +47,12 @@ async def test_x509_source_follows_rotation_loss_and_return(tmp_path: Path) -> N
             for _ in range(3):
                 workload.domain.rotate()
                 workload.renew()
-                await eventually(has_the_latest)
+                await eventually(has_the_latest, "the newest SVID", 30)
                 assert authorities(source, HOME) == set(workload.domain.authorities)
             workload.set(None)
-            await eventually(lambda: workload.streams == 0)
+            await eventually(lambda: workload.streams == 0, "all streams have ended", 30)
             workload.renew()
-            await eventually(has_the_latest)
+            await eventually(has_the_latest, "the newest SVID", 30)
         finally:
             await asyncio.to_thread(source.close)
 

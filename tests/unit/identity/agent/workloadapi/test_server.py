@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from nginx_mesh.identity.agent.workloadapi import workload_pb2 as pb
 from nginx_mesh.identity.agent.workloadapi.server import MAX_REQUEST_BYTES, WorkloadApiServer
 from nginx_mesh.identity.common import jwtsvid
 from nginx_mesh.identity.common.workload import WorkloadContext
+from tests.eventually import eventually
 from tests.unit.identity.domains import Domain
 
 from .source import Workload
@@ -185,14 +186,7 @@ async def test_caller_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> No
         await call.read()
         assert source.streams == 1
         call.cancel()
-        await eventually(lambda: source.streams == 0)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+        await eventually(lambda: source.streams == 0, "all streams have ended", 20)
 
 
 async def test_jwt_svids_of_all_identities_or_of_one(tmp_path: Path) -> None:

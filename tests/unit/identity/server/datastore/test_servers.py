@@ -32,6 +32,7 @@ from nginx_mesh.identity.server.datastore.base import Changes
 from nginx_mesh.identity.server.datastore.engine import opening
 from nginx_mesh.identity.server.datastore.schema import VERSION_TABLE, metadata
 from nginx_mesh.identity.server.datastore.sql import SqlDatastore
+from tests.eventually import wait_until
 
 from .conftest import Opener, Servers
 from .servers import PASSWORD, USER, MariaDbServer, PostgresServer
@@ -214,7 +215,7 @@ def test_a_server_that_hangs_does_not_hold_up_others_for_ever(
         with pytest.raises(DatastoreError, match="lock timeout"):
             store.put_entries([entry("a")])
         store.put_ca_records("server", b"1")  # what takes no turn does not wait
-        wait_until(partial(succeeds, partial(store.put_entries, [entry("a")])))
+        wait_until(partial(succeeds, partial(store.put_entries, [entry("a")])), "entries can be written", 60)
     assert store.changes(0).entries == ("a",)
     with hanging._writing() as connection:
         connection.execute(text("LOCK TABLE nodes"))
@@ -223,13 +224,6 @@ def test_a_server_that_hangs_does_not_hold_up_others_for_ever(
     for each in (hanging, store):
         each.close()
     servers("postgres").drop("hanging")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def succeeds(task: Callable[[], object]) -> bool:

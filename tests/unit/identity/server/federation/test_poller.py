@@ -1,7 +1,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from nginx_mesh.identity.common.bundle import TrustBundle, decode, encode
 from nginx_mesh.identity.server.datastore import IN_MEMORY, Datastore, open_datastore
 from nginx_mesh.identity.server.federation.client import FederationError
 from nginx_mesh.identity.server.federation.poller import FederationPoller, Pace, objections
+from tests.eventually import eventually
 from tests.unit.identity.domains import Domain
 
 from .endpoints import spiffe_endpoint
@@ -40,13 +41,6 @@ async def polling(datastore: Datastore, pace: Pace = FAST) -> AsyncIterator[Fede
             await task
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-
-
 def holds(datastore: Datastore, domain: Domain) -> bool:
     return datastore.bundle(domain.name) == encode(domain.bundle())
 
@@ -58,11 +52,11 @@ async def test_bundle_follows_rotation_by_the_trust_of_the_former_one(datastore:
         datastore.put_relationship(relationship)
         for _ in range(3):
             coming = partner.prepare()
-            await eventually(lambda: holds(datastore, partner))
+            await eventually(lambda: holds(datastore, partner), "the newest bundle of the partner", 30)
             partner.signer = coming
             partner.authorities = [coming.certificate]
             partner.sequence += 1
-            await eventually(lambda: holds(datastore, partner))
+            await eventually(lambda: holds(datastore, partner), "the newest bundle of the partner", 30)
 
 
 async def test_bundle_stays_while_the_endpoint_is_away_or_proves_nothing(
@@ -74,15 +68,15 @@ async def test_bundle_stays_while_the_endpoint_is_away_or_proves_nothing(
         async with spiffe_endpoint(partner) as relationship:
             datastore.put_relationship(relationship)
             partner.prepare()
-            await eventually(lambda: holds(datastore, partner))
+            await eventually(lambda: holds(datastore, partner), "the newest bundle of the partner", 30)
         port = int(relationship.endpoint_url.rpartition(":")[2].strip("/"))
-        await eventually(lambda: "Cannot connect" in caplog.text)
+        await eventually(lambda: "Cannot connect" in caplog.text, "the failure in the log", 30)
         async with spiffe_endpoint(impostor, port=port):
-            await eventually(lambda: "certificate verify failed" in caplog.text)
+            await eventually(lambda: "certificate verify failed" in caplog.text, "the failure in the log", 30)
         assert holds(datastore, partner)
         partner.prepare()
         async with spiffe_endpoint(partner, port=port):
-            await eventually(lambda: holds(datastore, partner))
+            await eventually(lambda: holds(datastore, partner), "the newest bundle of the partner", 30)
     assert "the bundle stays as it is" in caplog.text
 
 
@@ -98,7 +92,7 @@ async def test_relationship_that_ends_is_not_polled_any_more(datastore: Datastor
     async with spiffe_endpoint(partner, bundle) as relationship, polling(datastore, replace(FAST, reload=60)) as poller:
         datastore.put_relationship(relationship)
         poller.reload("partner.test")
-        await eventually(lambda: len(served) > 2)
+        await eventually(lambda: len(served) > 2, lambda: f"three requests: {served}", 30)
         datastore.delete_relationship("partner.test")
         poller.reload("partner.test")
         await asyncio.sleep(0.5)
@@ -115,11 +109,11 @@ async def test_relationship_that_is_entered_again_is_followed_at_once(datastore:
     async with spiffe_endpoint(partner) as relationship, polling(datastore, slow) as poller:
         datastore.put_relationship(relationship)
         poller.reload("partner.test")
-        await eventually(lambda: holds(datastore, partner))
+        await eventually(lambda: holds(datastore, partner), "the newest bundle of the partner", 30)
         partner.prepare()
         datastore.put_relationship(relationship)
         poller.reload("partner.test")
-        await eventually(lambda: holds(datastore, partner))
+        await eventually(lambda: holds(datastore, partner), "the newest bundle of the partner", 30)
 
 
 async def test_bundle_of_a_relationship_that_ended_during_the_fetch_is_not_stored(datastore: Datastore) -> None:

@@ -21,8 +21,8 @@ from nginx_mesh.identity.server.config import (
     ServerConfig,
 )
 from nginx_mesh.identity.server.server import IdentityServer, open_authority
+from tests.eventually import eventually
 
-from .test_poller import eventually
 from .web_pki import WebCa
 
 
@@ -102,7 +102,7 @@ async def test_servers_follow_each_others_bundles_by_both_profiles(tmp_path: Pat
         assert "is our own trust domain" in await federate(two, "two.test", **by_id)
         first = encode(one.authority.bundles.own).decode()
         assert await federate(two, "one.test", **by_id, bundle=first) == ""
-        await eventually(lambda: knows(one, two) and knows(two, one))
+        await eventually(lambda: knows(one, two) and knows(two, one), "both know the bundle of the other", 30)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from nginx_mesh.identity.common.tls import server_context
 from nginx_mesh.identity.common.x509svid import certificates_pem
 from nginx_mesh.observe import Endpoints, Part
 from nginx_mesh.observe import listen as serve_health
+from nginx_mesh.observe.tasks import TaskSet
 
 from .admin import AdminApi, errors
 from .attestation import JoinTokens, NodeAttestor

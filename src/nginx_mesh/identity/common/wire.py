@@ -46,6 +46,9 @@ class Evidence(Message, frozen=True):
     payload: str
     csr: bytes
 
+    def __repr__(self) -> str:
+        return f"Evidence(attestation={self.attestation!r}, payload=<redacted>)"
+
 
 class Csr(Message, frozen=True):
     """A CSR (DER) for the next SVID of an agent."""
@@ -109,6 +112,9 @@ class Jwt(Message, frozen=True):
     spiffe_id: str
     token: str
     expires_at: int
+
+    def __repr__(self) -> str:
+        return f"Jwt(spiffe_id={self.spiffe_id!r}, token=<redacted>, expires_at={self.expires_at})"
 
 
 class Announced(Message, frozen=True):

@@ -27,7 +27,7 @@ class Acknowledgements:
     def set(self, pod: ObjectKey, version: int | None) -> None:
         """A sidecar has this version now."""
         self._versions[pod] = version
-        if version is not None and self._up_to_date(pod, version):
+        if self._waiting and version is not None and self._up_to_date(pod, version):
             self.settle(pod)
 
     def settle(self, pod: ObjectKey) -> None:

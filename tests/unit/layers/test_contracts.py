@@ -15,8 +15,12 @@ ROOT = Path(__file__).parents[3]
 
 def lint(directory: Path) -> subprocess.CompletedProcess[str]:
     """Run import-linter over the package in a directory, with the project's contracts."""
-    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
-    command += ["--config", str(ROOT / "pyproject.toml")]
+    command = [
+        str(Path(sys.executable).with_name("lint-imports")),
+        "--no-logo",
+        "--no-cache",
+        str(ROOT / "pyproject.toml"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(directory)}
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120)
 
@@ -65,5 +69,5 @@ def test_a_forbidden_import_breaks_a_contract(copy: Path, importer: str, importe
     finally:
         path.write_text(text)
     assert result.returncode == 1, result.stdout
-    broken = [line for line in result.stdout.splitlines() if line.endswith("BROKEN")]
+    broken = [line for line in result.stdout.splitlines() if " BROKEN" in line]
     assert any(line.startswith(contract) for line in broken), result.stdout

@@ -72,9 +72,9 @@ class MeshInstallation(Protocol):
 
 def find_installation(name: str) -> MeshInstallation:
     """Return the mesh that `--mesh NAME` means. Raises click.BadParameter for what cannot be a name."""
-    from .local.mesh import parse_mesh
+    from .local.installation import LocalInstallation
 
-    return parse_mesh(name)
+    return LocalInstallation(name)
 
 
 mesh_option = click.option(

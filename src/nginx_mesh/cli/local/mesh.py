@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,10 @@ from nginx_mesh.local.paths import MeshPaths
 
 if TYPE_CHECKING:
     from nginx_mesh.api.settings import MeshSettings
-    from nginx_mesh.support.archive import Archive
-
-    from .dashboard import LocalDashboard
 
 
 class LocalMesh:
-    """A mesh on this machine, which may or may not exist. This is a `MeshInstallation`."""
+    """A mesh on this machine, which may or may not exist."""
 
     def __init__(self, paths: MeshPaths) -> None:
         self.paths = paths
@@ -113,19 +109,6 @@ class LocalMesh:
     def identity_config(self) -> bytes:
         """Return the mesh's own configuration of identity as JSON, b"" when it has none."""
         return self.paths.identity_file.read_bytes() if self.paths.identity_file.exists() else b""
-
-    def collect_support_facts(self, archive: Archive, show: Callable[[str], None], *, sidecar_logs: bool) -> None:
-        """Put all that is known of the mesh into a support package; `show` is told what is being collected."""
-        from .support_facts import Collector
-
-        Collector(self, archive, show).collect(sidecar_logs=sidecar_logs)
-
-    def dashboard(self) -> LocalDashboard:
-        """Return the mesh's dashboard. Raises MeshError for who is not root."""
-        from .dashboard import LocalDashboard
-
-        require_root()
-        return LocalDashboard(self)
 
 
 def parse_mesh(name: str) -> LocalMesh:

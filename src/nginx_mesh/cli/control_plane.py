@@ -13,7 +13,7 @@ from urllib.parse import quote
 from .errors import ControlPlaneUnreachableError
 
 if TYPE_CHECKING:
-    from nginx_mesh.traffic.measure import Question
+    from nginx_mesh.traffic.measure import TrafficQuery
 
 Document = dict[str, Any]
 """A JSON object."""
@@ -140,7 +140,7 @@ class ControlPlane:
         """Return the version of each component."""
         return _document(self._transport.get("/mesh/version"))
 
-    def traffic(self, question: Question) -> Document:
+    def traffic(self, question: TrafficQuery) -> Document:
         """Return the TrafficMetricsList that answers the question."""
         return _document(self._transport.get(traffic_path(question)))
 
@@ -161,8 +161,10 @@ class ControlPlane:
         `to` and `origin` name its peers; `max_rps` bounds the requests of a second. Where some were left out, a line
         with `skipped` says how many.
         """
-        wish = {"method": method, "path_prefix": path_prefix, "status": status, "max_rps": max_rps}
-        return lines(self._transport.stream("/mesh/tap", of=of, to=to, **{"from": origin}, **wish, namespace=namespace))
+        filters = {"method": method, "path_prefix": path_prefix, "status": status, "max_rps": max_rps}
+        return lines(
+            self._transport.stream("/mesh/tap", of=of, to=to, **{"from": origin}, **filters, namespace=namespace)
+        )
 
     def explain(
         self, *, origin: str, to: str, namespace: str, method: str, path: str, headers: Sequence[tuple[str, str]]
@@ -199,7 +201,7 @@ class ControlPlane:
         return lines(self._transport.stream("/mesh/supportpkg"))
 
 
-def traffic_path(question: Question) -> str:
+def traffic_path(question: TrafficQuery) -> str:
     """Return where the Traffic Metrics API has the answer to a question."""
     from nginx_mesh.traffic.documents import API_VERSION
 

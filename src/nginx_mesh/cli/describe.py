@@ -9,7 +9,7 @@ from nginx_mesh.api.conditions import is_ready
 
 from .table import Resource, age, instant, left, pod_phase, render
 
-# Said at the top, or noise to a reader.
+# Fields that the head of the description shows already, or that readers do not need.
 _HIDDEN_METADATA = {
     "name",
     "namespace",

@@ -10,7 +10,7 @@ import click
 
 from nginx_mesh.api.values import HostPort, parse_host_port
 from nginx_mesh.traffic.documents import Document, parse_quantity
-from nginx_mesh.traffic.measure import KINDS, Kind, Question
+from nginx_mesh.traffic.measure import KINDS, Kind, TrafficQuery
 
 from .control_plane import traffic_path
 from .errors import Failure
@@ -66,7 +66,7 @@ def top(
     if prometheus is not None and ctx.get_parameter_source("mesh") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--mesh and --prometheus cannot be used together", ctx)
     ask = _asking_prometheus(prometheus) if prometheus is not None else mesh.connect().traffic
-    question = Question(kind, namespace if kind.namespaced else "", name, edges=bool(name))
+    question = TrafficQuery(kind, namespace if kind.namespaced else "", name, edges=bool(name))
     while True:
         found = ask(question)
         text = whole(found, output) if output else (_edges if name else _totals)(found, kind) + "\n"
@@ -88,13 +88,13 @@ def _resource(what: str) -> tuple[Kind, str]:
     return kind, name
 
 
-def _asking_prometheus(address: HostPort) -> Callable[[Question], Document]:
+def _asking_prometheus(address: HostPort) -> Callable[[TrafficQuery], Document]:
     import asyncio
 
     from nginx_mesh.traffic.prometheus import Prometheus
     from nginx_mesh.traffic.server import SourceError, answer
 
-    async def ask(question: Question) -> Document:
+    async def ask(question: TrafficQuery) -> Document:
         client = Prometheus(address)
         try:
             return await answer(client.flows, question, traffic_path(question), time.time())

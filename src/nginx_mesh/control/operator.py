@@ -27,7 +27,7 @@ from nginx_mesh.api.resource import ObjectReader, namespace_labels
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.times import unix_seconds
 from nginx_mesh.identity.agent.provider import Holding
-from nginx_mesh.observe import Endpoints, Part
+from nginx_mesh.observe import MonitoringEndpoints, Part
 from nginx_mesh.observe.responses import json_response
 from nginx_mesh.version import version
 
@@ -83,7 +83,7 @@ class Operator:
         self._parts = parts
         self._started = parts.clock()
         metrics = MeshMetrics(parts.plane, parts.sidecars, parts.objects, parts.events, parts.identity.holding)
-        self._endpoints = Endpoints(
+        self._endpoints = MonitoringEndpoints(
             {"store": parts.storage, **parts.identity.parts()}, [metrics, *parts.identity.collectors()]
         )
 

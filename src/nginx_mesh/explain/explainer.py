@@ -49,7 +49,7 @@ _MOST_ASKED = 8
 _GRPC_HEADERS = (("Content-Type", "application/grpc"), ("TE", "trailers"))
 
 
-class Sidecars(Protocol):
+class SidecarExplainer(Protocol):
     """The sidecars of the mesh, which can be asked what they would do."""
 
     def live(self) -> Mapping[ObjectKey, str]:
@@ -86,7 +86,7 @@ class Explainer:
 
     catalog: Catalog
     settings: Callable[[], MeshSettings]
-    sidecars: Sidecars
+    sidecars: SidecarExplainer
     lookup: Lookup
     kind_of: KindOf
     now: Callable[[], float] = time.time

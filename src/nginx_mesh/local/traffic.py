@@ -14,7 +14,7 @@ from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.observe.tasks import TaskSet
 from nginx_mesh.traffic.flows import Flow
-from nginx_mesh.traffic.measure import Question
+from nginx_mesh.traffic.measure import TrafficQuery
 from nginx_mesh.traffic.prometheus import Prometheus
 from nginx_mesh.traffic.scraper import Scraper
 from nginx_mesh.traffic.server import WINDOW, SourceError
@@ -44,7 +44,7 @@ class LocalTraffic:
         self._clients: dict[tuple[HostPort, str], Prometheus] = {}
         self._tasks = TaskSet()
 
-    async def flows(self, question: Question) -> Sequence[Flow]:
+    async def flows(self, question: TrafficQuery) -> Sequence[Flow]:
         """The flows that answer a question, as traffic.server.Source."""
         address = self._prometheus_address()
         if address is None:

@@ -1,5 +1,7 @@
 """What the HTTP servers of the control plane share: endpoints for metrics, health and readiness, and JSON responses."""
 
-from .endpoints import Endpoints, Part, listen
+from nginx_mesh.observe.endpoints import MonitoringEndpoints
 
-__all__ = ["Endpoints", "Part", "listen"]
+from .endpoints import Part, listen
+
+__all__ = ["MonitoringEndpoints", "Part", "listen"]

@@ -39,7 +39,7 @@ Part = Callable[[], str | Awaitable[str]]
 """A readiness check of a part of the process: gives the reason why it is not ready, "" when it is."""
 
 
-class Endpoints:
+class MonitoringEndpoints:
     """Routes for an aiohttp application. `/readyz` runs all `parts`, `/metrics` runs all `collectors`."""
 
     def __init__(self, parts: Mapping[str, Part], collectors: Iterable[Collector] = ()) -> None:
@@ -72,7 +72,7 @@ class Endpoints:
         return json_response({"ready": not unready, "parts": parts}, 503 if unready else 200)
 
 
-async def listen(endpoints: Endpoints, address: HostPort | Path) -> web.AppRunner:
+async def listen(endpoints: MonitoringEndpoints, address: HostPort | Path) -> web.AppRunner:
     """Serve only these endpoints, at `host:port` or a unix socket, until the runner is cleaned up. Raises OSError."""
     app = web.Application()
     app.add_routes(endpoints.routes())

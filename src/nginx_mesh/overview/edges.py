@@ -14,7 +14,7 @@ from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.traffic.connections import Connections
 from nginx_mesh.traffic.exposition import Series
 from nginx_mesh.traffic.flows import Counts
-from nginx_mesh.traffic.graph import Edge, Node, NodePair, node_of, security
+from nginx_mesh.traffic.graph import Edge, GraphNode, NodePair, node_of, security
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _CIRCUIT_STATES = {0.0: "closed", 1.0: "open", 2.0: "half_open"}
@@ -115,7 +115,7 @@ def circuits_by_edge(breakers: Iterable[Mapping[Series, float]], topology: Topol
     return {pair: [by_name[name] for name in sorted(by_name)] for pair, by_name in found.items()}
 
 
-def _nodes_behind(upstream: str, topology: Topology) -> set[Node]:
+def _nodes_behind(upstream: str, topology: Topology) -> set[GraphNode]:
     """The workloads behind "namespace/service:port"."""
     namespace, _, rest = upstream.partition("/")
     keys = topology.pods_behind(ObjectKey(Service.KIND, namespace, rest.rpartition(":")[0]))

@@ -10,7 +10,7 @@ from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.values import MtlsMode
 from nginx_mesh.catalog.records import PodRecord
 from nginx_mesh.traffic.flows import Counts
-from nginx_mesh.traffic.graph import Node, node_of
+from nginx_mesh.traffic.graph import GraphNode, node_of
 from nginx_mesh.traffic.measure import Direction
 
 from .edges import Traffic, request_document
@@ -20,12 +20,12 @@ REPLICATED = ("Deployment", "StatefulSet", "DaemonSet")
 
 _MOST_SILENT = 10
 
-Totals = Mapping[tuple[Node, Direction], Counts]
+Totals = Mapping[tuple[GraphNode, Direction], Counts]
 
 
-def pods_by_node(pods: Iterable[PodRecord]) -> dict[Node, list[PodRecord]]:
+def pods_by_node(pods: Iterable[PodRecord]) -> dict[GraphNode, list[PodRecord]]:
     """The pods of each workload."""
-    found: dict[Node, list[PodRecord]] = {}
+    found: dict[GraphNode, list[PodRecord]] = {}
     for pod in pods:
         node = node_of(pod.metric_labels)
         if node is not None:
@@ -33,7 +33,7 @@ def pods_by_node(pods: Iterable[PodRecord]) -> dict[Node, list[PodRecord]]:
     return found
 
 
-def replicas_by_node(workloads: Iterable[Resource]) -> dict[Node, int]:
+def replicas_by_node(workloads: Iterable[Resource]) -> dict[GraphNode, int]:
     """How many pods each of these workloads (of the kinds REPLICATED) shall have.
 
     The spec of a DaemonSet has no number; 0 stands for as many pods as there are.
@@ -42,13 +42,13 @@ def replicas_by_node(workloads: Iterable[Resource]) -> dict[Node, int]:
     for resource in workloads:
         kind, metadata = resource["kind"], resource["metadata"]
         replicas = 0 if kind == "DaemonSet" else int(resource["spec"].get("replicas", 1))
-        found[Node(metadata["namespace"], kind.lower(), metadata["name"])] = replicas
+        found[GraphNode(metadata["namespace"], kind.lower(), metadata["name"])] = replicas
     return found
 
 
 def totals(traffic: Traffic) -> Totals:
     """All requests of each workload over the window: those that it sent ("to") and those that it received ("from")."""
-    found: dict[tuple[Node, Direction], Counts] = {}
+    found: dict[tuple[GraphNode, Direction], Counts] = {}
     for (source, destination), (window, _) in traffic.items():
         found.setdefault((source, "to"), Counts()).add(window.counts)
         found.setdefault((destination, "from"), Counts()).add(window.counts)
@@ -56,7 +56,7 @@ def totals(traffic: Traffic) -> Totals:
 
 
 def workload_summary(
-    node: Node,
+    node: GraphNode,
     pods: Collection[PodRecord],
     replicas: int | None,
     mtls_modes: Mapping[ObjectKey, MtlsMode],
@@ -82,7 +82,7 @@ def workload_summary(
 
 def workload_summaries(
     pods: Iterable[PodRecord],
-    replicas: Mapping[Node, int],
+    replicas: Mapping[GraphNode, int],
     mtls_modes: Mapping[ObjectKey, MtlsMode],
     traffic: Traffic,
 ) -> list[Resource]:

@@ -29,7 +29,7 @@ from nginx_mesh.catalog.topology import Topology
 from nginx_mesh.control.operator import MeshParts
 from nginx_mesh.observe.responses import json_response
 from nginx_mesh.protocol.state import Settings
-from nginx_mesh.traffic.graph import Node
+from nginx_mesh.traffic.graph import GraphNode
 from nginx_mesh.traffic.scraper import INTERVAL_SECONDS, Scraper
 from nginx_mesh.traffic.server import WINDOW
 
@@ -86,7 +86,7 @@ class Overview:
             "edges": self._edges(traffic),
         }
 
-    async def workload(self, node: Node) -> Resource:
+    async def workload(self, node: GraphNode) -> Resource:
         """One workload. Raises StatusError when the mesh has no such workload."""
         # Awaited first: everything after it is read from the mesh at one moment.
         traffic = await self._traffic()
@@ -125,7 +125,7 @@ class Overview:
 
     async def _answer_workload(self, request: web.Request) -> web.Response:
         match = request.match_info
-        return json_response(await self.workload(Node(match["namespace"], match["kind"], match["name"])))
+        return json_response(await self.workload(GraphNode(match["namespace"], match["kind"], match["name"])))
 
     async def _answer_events(self, _: web.Request) -> web.Response:
         return json_response({"time": self._parts.clock(), "events": self.events()})
@@ -138,7 +138,7 @@ class Overview:
         window, recent = await self._scraper.edges(WINDOW, _RECENT_SECONDS)
         return {pair: EdgeTraffic(edge, recent.get(pair, edge)) for pair, edge in window.items()}
 
-    def _replicas(self) -> dict[Node, int]:
+    def _replicas(self) -> dict[GraphNode, int]:
         return replicas_by_node(item for kind in REPLICATED for item in self._parts.objects.list(kind))
 
     def _mtls_modes(self, pods: Iterable[PodRecord]) -> dict[ObjectKey, MtlsMode]:
@@ -165,7 +165,7 @@ class Overview:
                 found.append(pod_document(resource, pod, mtls_modes.get(pod.key), silent, identity))
         return found
 
-    def _policies(self, node: Node, pods: Iterable[ObjectKey], traffic: Traffic) -> list[Resource]:
+    def _policies(self, node: GraphNode, pods: Iterable[ObjectKey], traffic: Traffic) -> list[Resource]:
         plane = self._parts.plane
         enforced = set().union(*(plane.policies_at(pod) for pod in pods))
         servers = {server for caller, server in traffic if caller == node}

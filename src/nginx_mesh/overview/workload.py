@@ -14,13 +14,13 @@ from nginx_mesh.api.values import MtlsMode
 from nginx_mesh.api.workloadkinds import WORKLOADS
 from nginx_mesh.catalog.catalog import Catalog
 from nginx_mesh.catalog.records import PodRecord
-from nginx_mesh.traffic.graph import Node
+from nginx_mesh.traffic.graph import GraphNode
 
 _KINDS = {kind.lower(): kind for kind in WORKLOADS}
 _IDENTITY = ("spiffe_id", "dns_names", "serial", "issuer", "not_after", "renew_at")
 
 
-def key_of_node(node: Node) -> ObjectKey | None:
+def key_of_node(node: GraphNode) -> ObjectKey | None:
     """The workload's key; None for a node that is a Service."""
     kind = _KINDS.get(node.kind)
     return None if kind is None else ObjectKey(kind, node.namespace, node.name)
@@ -50,7 +50,7 @@ def pod_document(
 
 
 def policies_of(
-    node: Node, servers: Iterable[Node], enforced: AbstractSet[ObjectKey], catalog: Catalog
+    node: GraphNode, servers: Iterable[GraphNode], enforced: AbstractSet[ObjectKey], catalog: Catalog
 ) -> list[ObjectKey]:
     """The traffic policies that concern a workload, sorted.
 
@@ -80,7 +80,7 @@ def policy_document(policy: Resource) -> Resource:
     }
 
 
-def events_of(events: Iterable[Resource], node: Node, pods: AbstractSet[ObjectKey]) -> list[Resource]:
+def events_of(events: Iterable[Resource], node: GraphNode, pods: AbstractSet[ObjectKey]) -> list[Resource]:
     """The events that are about a workload or one of its pods."""
     keys = {*pods, key_of_node(node)}
     return [event for event in events if _involved(event["involvedObject"]) in keys]

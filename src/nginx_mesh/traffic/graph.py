@@ -20,7 +20,7 @@ Security = Literal["mtls", "plaintext", "mixed", "unproved", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Node:
+class GraphNode:
     """A workload, or a Service whose endpoints are not pods of this mesh."""
 
     namespace: str
@@ -31,7 +31,7 @@ class Node:
         return f"{self.namespace}/{self.kind}/{self.name}"
 
 
-NodePair = tuple[Node, Node]
+NodePair = tuple[GraphNode, GraphNode]
 """The caller and the server."""
 
 
@@ -44,11 +44,11 @@ class Edge:
     services: set[str] = field(default_factory=set)
 
 
-def node_of(labels: Mapping[str, str]) -> Node | None:
+def node_of(labels: Mapping[str, str]) -> GraphNode | None:
     """The node that the labels of one end of a Flow belong to; None when they name none."""
     for kind in _KINDS:
         if name := labels.get(kind):
-            return Node(labels.get("namespace", ""), kind, name)
+            return GraphNode(labels.get("namespace", ""), kind, name)
     return None
 
 

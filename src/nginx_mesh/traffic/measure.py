@@ -46,7 +46,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TrafficQuery:
     """The resources that a request for traffic metrics is about. An empty namespace or name means all of them.
 
     With `edges`, metrics are by peer. Peers are of the same kind as the resource; those of a workload are workloads of
@@ -83,7 +83,7 @@ class Measured:
     counts: Counts
 
 
-def measure(flows: Iterable[Flow], question: Question) -> list[Measured]:
+def measure(flows: Iterable[Flow], question: TrafficQuery) -> list[Measured]:
     """The answer to a question, sorted by resource, direction and peer."""
     found: dict[tuple[Reference, Direction, Reference | None], Counts] = {}
     for flow in flows:

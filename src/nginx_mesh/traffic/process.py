@@ -17,7 +17,7 @@ from prometheus_client import Counter
 
 from nginx_mesh.api.errors import FieldError, one_line
 from nginx_mesh.api.values import HostPort, parse_host_port
-from nginx_mesh.observe import Endpoints
+from nginx_mesh.observe import MonitoringEndpoints
 from nginx_mesh.observe.logfilter import brief
 from nginx_mesh.observe.responses import json_response, status_response
 
@@ -35,7 +35,7 @@ _REFRESH_SECONDS = 10.0
 _requests = Counter("nginx_mesh_traffic_metrics_requests", "Requests answered, by status.", ["code"])
 
 
-def application(prometheus: Prometheus, front_proxy: FrontProxy, endpoints: Endpoints) -> web.Application:
+def application(prometheus: Prometheus, front_proxy: FrontProxy, endpoints: MonitoringEndpoints) -> web.Application:
     """The API, for the front proxy only, with metrics, health and readiness of the process, for everybody."""
     routes = endpoints.routes()
     open_to_all = {route.path for route in routes}
@@ -86,7 +86,7 @@ async def serve(
         raise FieldError("--tls-cert-file", reason)
     # Readiness does not depend on Prometheus: an APIService that is not available disturbs other parts of Kubernetes,
     # such as the deletion of namespaces.
-    app = application(prometheus, front_proxy, Endpoints({"certificate": serving.refresh}))
+    app = application(prometheus, front_proxy, MonitoringEndpoints({"certificate": serving.refresh}))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     try:
         await runner.setup()

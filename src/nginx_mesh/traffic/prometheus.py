@@ -15,10 +15,10 @@ from prometheus_client import Counter, Histogram
 
 from nginx_mesh.api.errors import one_line
 from nginx_mesh.api.values import HostPort
+from nginx_mesh.traffic.measure import TrafficQuery
 
 from . import promql
 from .flows import Flow
-from .measure import Question
 from .server import WINDOW, SourceError
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Prometheus:
         self._connector = connector
         self._session: aiohttp.ClientSession | None = None
 
-    async def flows(self, question: Question) -> Sequence[Flow]:
+    async def flows(self, question: TrafficQuery) -> Sequence[Flow]:
         """The flows for a question; this is a traffic.server.Source. Raises SourceError."""
         if not promql.can_exist(question):
             return []

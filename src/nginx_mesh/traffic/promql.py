@@ -13,9 +13,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from nginx_mesh.traffic.measure import TrafficQuery
+
 from .exposition import LATENCY, RESPONSES, Series
 from .flows import Flow, flows
-from .measure import Question
 
 # By the value of the label `counter`, which tells the rows of the two apart: the metric, and the label that rows keep.
 _COUNTERS = {"responses": (RESPONSES, "code"), "latency": (LATENCY, "le")}
@@ -33,12 +34,12 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def can_exist(question: Question) -> bool:
+def can_exist(question: TrafficQuery) -> bool:
     """Whether resources with these names can exist."""
     return all(not part or _NAME.fullmatch(part) for part in (question.namespace, question.name))
 
 
-def query(question: Question, window: float) -> str:
+def query(question: TrafficQuery, window: float) -> str:
     """An instant query for the flows that a question is about. `window` is seconds."""
     labels = list(dict.fromkeys(["namespace", question.kind.label, *(kind.label for kind in question.peers)]))
     ends = [*labels, *(f"dst_{label}" for label in labels)]
@@ -78,7 +79,7 @@ def read(rows: Iterable[Row]) -> list[Flow] | None:
     return [flow for flow in flows(increases) if flow.counts.success + flow.counts.failure > 0]
 
 
-def _selector(question: Question, prefix: str) -> str:
+def _selector(question: TrafficQuery, prefix: str) -> str:
     """The selector for series whose end with this label prefix is what the question is about."""
     matchers = []
     if question.namespace:

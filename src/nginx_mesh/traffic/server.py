@@ -23,17 +23,18 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from nginx_mesh.observe.responses import json_response, status_response
+from nginx_mesh.traffic.measure import TrafficQuery
 
 from . import documents
 from .flows import Flow
-from .measure import KINDS, NAMESPACES, Question, measure
+from .measure import KINDS, NAMESPACES, measure
 
 log = logging.getLogger(__name__)
 
 WINDOW = 30.0
 """Seconds that traffic is measured over."""
 
-Source = Callable[[Question], Awaitable[Sequence[Flow]]]
+Source = Callable[[TrafficQuery], Awaitable[Sequence[Flow]]]
 """Gives the flows of the last WINDOW seconds, at least those that the question is about. Raises SourceError."""
 
 
@@ -78,11 +79,11 @@ class TrafficMetrics:
         kind = KINDS.get(match.get("plural", NAMESPACES.plural))
         if kind is None or (not kind.namespaced and match.get("namespace")):
             raise web.HTTPNotFound
-        question = Question(kind, match.get("namespace", ""), match.get("name", ""), edges)
+        question = TrafficQuery(kind, match.get("namespace", ""), match.get("name", ""), edges)
         return json_response(await answer(self._source, question, request.path, self._clock()))
 
 
-async def answer(source: Source, question: Question, path: str, now: float) -> documents.Document:
+async def answer(source: Source, question: TrafficQuery, path: str, now: float) -> documents.Document:
     """The TrafficMetricsList that answers a question. `now` is seconds since the epoch. Raises SourceError."""
     timestamp = datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     measured = measure(await source(question), question)

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import nan
 
+from nginx_mesh.traffic.graph import GraphNode
+
 from .flows import Counts, Flow
-from .graph import Node, node_of
+from .graph import node_of
 from .measure import Direction
 
 _QUANTILES = (0.5, 0.9, 0.99)
@@ -34,8 +36,8 @@ class Timeline:
 
     def __init__(self, points: int) -> None:
         self._times: deque[float] = deque(maxlen=points)
-        self._open: dict[tuple[Node, Direction], Counts] = {}
-        self._kept: dict[tuple[Node, Direction], array[float]] = {}
+        self._open: dict[tuple[GraphNode, Direction], Counts] = {}
+        self._kept: dict[tuple[GraphNode, Direction], array[float]] = {}
 
     @property
     def times(self) -> list[float]:
@@ -45,7 +47,7 @@ class Timeline:
     def add(self, flows: Iterable[Flow]) -> None:
         """Add traffic (per second) to the next point."""
         for flow in flows:
-            ends: tuple[tuple[Direction, Node | None], ...] = (
+            ends: tuple[tuple[Direction, GraphNode | None], ...] = (
                 ("to", node_of(flow.source)),
                 ("from", node_of(flow.destination)),
             )
@@ -69,7 +71,7 @@ class Timeline:
             if not kept:
                 del self._kept[key]
 
-    def series(self, node: Node, direction: Direction) -> TimeSeries:
+    def series(self, node: GraphNode, direction: Direction) -> TimeSeries:
         """The requests that a workload received ("from" others) or sent ("to" them)."""
         series, kept = TimeSeries(), self._kept.get((node, direction), array("d"))
         points = {kept[at]: kept[at + 1 : at + _WIDTH] for at in range(0, len(kept), _WIDTH)}

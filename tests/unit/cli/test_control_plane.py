@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nginx_mesh.cli.control_plane import SUPPORT_DOCUMENTS, ControlPlane, lines
 from nginx_mesh.cli.errors import ControlPlaneUnreachableError
 from nginx_mesh.cli.unix_http import UnixHttpClient
-from nginx_mesh.traffic.measure import KINDS, Question
+from nginx_mesh.traffic.measure import KINDS, TrafficQuery
 
 from .unixserver import HttpServer
 
@@ -36,9 +36,9 @@ def path(tmp_path: Path) -> Path:
         (lambda plane: plane.versions(), "/mesh/version", {"daemon": "1"}),
         (lambda plane: plane.identity_provider(), "/mesh/identity", {"provider": "embedded"}),
         (lambda plane: plane.identities(), "/mesh/identities", []),
-        (lambda plane: plane.traffic(Question(KINDS["namespaces"])), f"{TRAFFIC}/namespaces", {"items": []}),
+        (lambda plane: plane.traffic(TrafficQuery(KINDS["namespaces"])), f"{TRAFFIC}/namespaces", {"items": []}),
         (
-            lambda plane: plane.traffic(Question(KINDS["deployments"], "a/b", "web", edges=True)),
+            lambda plane: plane.traffic(TrafficQuery(KINDS["deployments"], "a/b", "web", edges=True)),
             f"{TRAFFIC}/namespaces/a%2Fb/deployments/web/edges",
             {"items": []},
         ),

@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nginx_mesh.api.values import HostPort
-from nginx_mesh.observe import Endpoints, Part, endpoints, listen
+from nginx_mesh.observe import MonitoringEndpoints, Part, endpoints, listen
 from nginx_mesh.version import version
 
 from .promtool import complaints
@@ -23,7 +23,7 @@ from .promtool import complaints
 async def answer(path: str, parts: dict[str, Part], directory: Path, *collectors: Collector) -> tuple[int, Any]:
     """Status and body of one request to a server with these parts."""
     socket = directory / "health.sock"
-    runner = await listen(Endpoints(parts, collectors), socket)
+    runner = await listen(MonitoringEndpoints(parts, collectors), socket)
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
@@ -93,5 +93,5 @@ async def test_an_address_that_is_taken_is_an_error_and_leaves_nothing_behind() 
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = taken.sockets[0].getsockname()[1]
     with pytest.raises(OSError, match="in use"):
-        await listen(Endpoints({}), HostPort("127.0.0.1", port))
+        await listen(MonitoringEndpoints({}), HostPort("127.0.0.1", port))
     taken.close()

@@ -6,10 +6,10 @@ from nginx_mesh.api.pods import Pod
 from nginx_mesh.overview.edges import EdgeTraffic, Traffic
 from nginx_mesh.traffic.connections import Connections
 from nginx_mesh.traffic.flows import Counts
-from nginx_mesh.traffic.graph import Edge, Node
+from nginx_mesh.traffic.graph import Edge, GraphNode
 from tests.unit.compile.objects import pod, port, service
 
-CLIENT, WEB_V1, WEB_V2 = (Node("default", "deployment", name) for name in ("client", "web-v1", "web-v2"))
+CLIENT, WEB_V1, WEB_V2 = (GraphNode("default", "deployment", name) for name in ("client", "web-v1", "web-v2"))
 
 
 def owned(name: str, deployment: str, ip: str, *, meshed: bool = True, ready: bool = True) -> Pod:
@@ -39,6 +39,6 @@ def connections(rate: float, *, mtls: float = 0.0, failed: float = 0.0) -> Edge:
     return Edge(tcp=Connections(rate, failed, mtls, 100 * rate, 0))
 
 
-def traffic(window: Edge, recent: Edge | None = None, server: Node = WEB_V1) -> Traffic:
+def traffic(window: Edge, recent: Edge | None = None, server: GraphNode = WEB_V1) -> Traffic:
     """The traffic of one edge from the client; the recent traffic is like that of the window unless given."""
     return {(CLIENT, server): EdgeTraffic(window, window if recent is None else recent)}

@@ -17,7 +17,7 @@ from nginx_mesh.overview.graph import (
     workload_summaries,
     workload_summary,
 )
-from nginx_mesh.traffic.graph import Node
+from nginx_mesh.traffic.graph import GraphNode
 from tests.unit.compile.compiled import catalog_of
 from tests.unit.compile.objects import pod, pod_key
 
@@ -35,7 +35,7 @@ def workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
 def test_pods_are_grouped_by_what_made_them_and_a_pod_of_nothing_is_a_node_itself() -> None:
     found = pods_by_node(pods(pod("alone", ips=["10.0.0.9"])))
     assert sorted(each.key.name for each in found[WEB_V1]) == ["web-v1-1", "web-v1-2"]
-    assert [each.key.name for each in found[Node("default", "pod", "alone")]] == ["alone"]
+    assert [each.key.name for each in found[GraphNode("default", "pod", "alone")]] == ["alone"]
 
 
 def test_replicas_are_those_of_the_spec_one_by_default_and_open_for_a_daemonset() -> None:
@@ -47,10 +47,10 @@ def test_replicas_are_those_of_the_spec_one_by_default_and_open_for_a_daemonset(
             workload("DaemonSet", "agent"),
         ]
     ) == {
-        Node("default", "deployment", "web"): 3,
-        Node("default", "deployment", "one"): 1,
-        Node("default", "statefulset", "db"): 0,
-        Node("default", "daemonset", "agent"): 0,
+        GraphNode("default", "deployment", "web"): 3,
+        GraphNode("default", "deployment", "one"): 1,
+        GraphNode("default", "statefulset", "db"): 0,
+        GraphNode("default", "daemonset", "agent"): 0,
     }
 
 
@@ -83,7 +83,7 @@ def test_a_workload_shows_readiness_sidecars_and_mtls_modes_of_its_pods() -> Non
 
 
 def test_workloads_with_pods_with_an_object_or_with_traffic_only_are_nodes() -> None:
-    gone, far = Node("default", "deployment", "gone"), Node("default", "service", "far")
+    gone, far = GraphNode("default", "deployment", "gone"), GraphNode("default", "service", "far")
     found = workload_summaries(pods(), {gone: 0, WEB_V1: 2}, {}, {(CLIENT, far): EdgeTraffic(requests(2), requests(2))})
     assert [each["id"] for each in found] == [str(node) for node in (CLIENT, gone, WEB_V1, WEB_V2, far)]
     by_id = {each["id"]: each for each in found}

@@ -27,7 +27,7 @@ from nginx_mesh.overview import server
 from nginx_mesh.overview.server import Overview
 from nginx_mesh.protocol.control import SidecarUnreachableError, Tap
 from nginx_mesh.protocol.standing import SidecarReport
-from nginx_mesh.traffic.graph import Node
+from nginx_mesh.traffic.graph import GraphNode
 from nginx_mesh.traffic.scraper import Scraper
 from tests.unit.traffic.sidecarmetrics import SidecarMetrics
 
@@ -187,7 +187,7 @@ async def test_a_silent_sidecar_is_named_in_the_graph_and_at_its_pod(mesh: Mesh)
     mesh.sidecars["web"] = None
     await mesh.calls(1)
     assert (await mesh.overview.graph())["sidecars"]["silent_names"] == ["shop/web-1"]
-    (member,) = (await mesh.overview.workload(Node("shop", "deployment", "web")))["members"]
+    (member,) = (await mesh.overview.workload(GraphNode("shop", "deployment", "web")))["members"]
     assert member["silent"] == "connection refused"
 
 
@@ -195,7 +195,7 @@ async def test_a_workload_has_all_that_concerns_it(mesh: Mesh) -> None:
     await mesh.calls(10)
     mesh.events.record(ObjectKey("Pod", "shop", "web-1"), "Normal", "Started", "Started container app")
     mesh.events.record(ObjectKey("Pod", "shop", "client-1"), "Normal", "Started", "of the client")
-    found = await mesh.overview.workload(Node("shop", "deployment", "web"))
+    found = await mesh.overview.workload(GraphNode("shop", "deployment", "web"))
     assert (found["id"], found["services"], found["mtls_modes"]) == (WEB_ID, ["web"], ["strict"])
     (member,) = found["members"]
     assert (member["name"], member["mtls_mode"], member["identity"]) == ("web-1", "strict", {"serial": "1f"})
@@ -211,12 +211,12 @@ async def test_a_workload_has_all_that_concerns_it(mesh: Mesh) -> None:
 
 async def test_a_workload_without_pods_is_there_as_long_as_its_object_is(mesh: Mesh) -> None:
     mesh.plane.apply(Delete(ObjectKey("Pod", "shop", "client-1")))
-    found = await mesh.overview.workload(Node("shop", "deployment", "client"))
+    found = await mesh.overview.workload(GraphNode("shop", "deployment", "client"))
     assert (found["pods"], found["members"]) == (2, [])
     with mesh.store.transaction() as transaction:
         transaction.remove(ObjectKey("Deployment", "shop", "client"))
     with pytest.raises(StatusError, match='deployment "client" not found in namespace shop') as error:
-        await mesh.overview.workload(Node("shop", "deployment", "client"))
+        await mesh.overview.workload(GraphNode("shop", "deployment", "client"))
     assert error.value.reason == "NotFound"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.overview.workload import events_of, key_of_node, pod_document, policies_of, policy_document
-from nginx_mesh.traffic.graph import Node
+from nginx_mesh.traffic.graph import GraphNode
 from tests.unit.compile.compiled import catalog_of
 from tests.unit.compile.objects import breaker, pod_key, split
 
@@ -102,11 +102,11 @@ def test_a_pod_without_a_status_is_pending_and_one_that_is_deleted_terminates() 
         (CLIENT, [], [TARGET]),
         (CLIENT, [WEB_V1], [SPLIT, TARGET]),
         (CLIENT, [WEB_V2], [BREAKER, SPLIT, TARGET]),
-        (CLIENT, [Node("default", "service", "far")], [TARGET]),
+        (CLIENT, [GraphNode("default", "service", "far")], [TARGET]),
     ],
 )
 def test_splits_and_breakers_concern_a_workload_by_its_services_and_those_that_it_calls(
-    node: Node, servers: list[Node], expected: list[ObjectKey]
+    node: GraphNode, servers: list[GraphNode], expected: list[ObjectKey]
 ) -> None:
     catalog = catalog_of(*OBJECTS, split("canary", "web", {"web-v1": 1, "web-v2": 1}), breaker("web-v2", "web-v2"))
     # a sidecar has the splits and breakers of all Services
@@ -160,10 +160,10 @@ def test_events_of_a_workload_are_those_of_its_object_and_of_its_pods() -> None:
         event("Pod", "web-v1-2"),
     ]
     assert events_of([own, *others, of_pod], WEB_V1, {pod_key("web-v1-1")}) == [own, of_pod]
-    assert events_of([own, *others], Node("default", "service", "web-v1"), set()) == []
+    assert events_of([own, *others], GraphNode("default", "service", "web-v1"), set()) == []
 
 
 def test_every_kind_of_workload_has_a_key_and_a_service_has_none() -> None:
-    assert key_of_node(Node("a", "replicaset", "b")) == ObjectKey("ReplicaSet", "a", "b")
-    assert key_of_node(Node("a", "pod", "b")) == ObjectKey("Pod", "a", "b")
-    assert key_of_node(Node("a", "service", "b")) is None
+    assert key_of_node(GraphNode("a", "replicaset", "b")) == ObjectKey("ReplicaSet", "a", "b")
+    assert key_of_node(GraphNode("a", "pod", "b")) == ObjectKey("Pod", "a", "b")
+    assert key_of_node(GraphNode("a", "service", "b")) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nginx_mesh.traffic.exposition import BREAKER, LATENCY, MTLS, RESPONSES, Exposition, ExpositionError, Series, read
 from nginx_mesh.traffic.flows import Counts, Flow, flows
-from nginx_mesh.traffic.measure import KINDS, Measured, Question, Reference, measure
+from nginx_mesh.traffic.measure import KINDS, Measured, Reference, TrafficQuery, measure
 
 BOUNDS = [1.0, 2, 5, 10, 20, 50, 100, math.inf]
 
@@ -107,13 +107,13 @@ def test_a_quantile_is_in_the_bucket_of_the_true_one(times: list[float], q: floa
 def test_totals_are_by_resource_and_direction() -> None:
     found = [flow("n/a", "n/b", 5), flow("n/a", "m/c", 2, 1), flow("m/c", "n/b", 3)]
     a, b = Reference("Deployment", "n", "a"), Reference("Deployment", "n", "b")
-    assert measure(found, Question(KINDS["deployments"], "n")) == [
+    assert measure(found, TrafficQuery(KINDS["deployments"], "n")) == [
         Measured(a, "to", None, Counts(7, 1)),
         Measured(b, "from", None, Counts(8)),
     ]
-    assert measure(found, Question(KINDS["deployments"], "n", "b")) == [Measured(b, "from", None, Counts(8))]
-    assert measure(found, Question(KINDS["statefulsets"])) == []
-    assert measure(found, Question(KINDS["namespaces"], name="m")) == [
+    assert measure(found, TrafficQuery(KINDS["deployments"], "n", "b")) == [Measured(b, "from", None, Counts(8))]
+    assert measure(found, TrafficQuery(KINDS["statefulsets"])) == []
+    assert measure(found, TrafficQuery(KINDS["namespaces"], name="m")) == [
         Measured(Reference("Namespace", "", "m"), "from", None, Counts(2, 1)),
         Measured(Reference("Namespace", "", "m"), "to", None, Counts(3)),
     ]
@@ -122,13 +122,13 @@ def test_totals_are_by_resource_and_direction() -> None:
 def test_edges_are_by_peer_and_peers_of_a_workload_are_of_every_kind() -> None:
     found = [flow("n/a", "n/b", 5), flow("n/a", "n/db", 2, served_by="statefulset"), flow("m/x", "n/a", 1, 1)]
     a = Reference("Deployment", "n", "a")
-    assert measure(found, Question(KINDS["deployments"], "n", "a", edges=True)) == [
+    assert measure(found, TrafficQuery(KINDS["deployments"], "n", "a", edges=True)) == [
         Measured(a, "from", Reference("Deployment", "m", "x"), Counts(1, 1)),
         Measured(a, "to", Reference("Deployment", "n", "b"), Counts(5)),
         Measured(a, "to", Reference("StatefulSet", "n", "db"), Counts(2)),
     ]
     pod = Reference("Pod", "n", "b-1")
-    assert measure(found, Question(KINDS["pods"], "n", "b-1", edges=True)) == [
+    assert measure(found, TrafficQuery(KINDS["pods"], "n", "b-1", edges=True)) == [
         Measured(pod, "from", Reference("Pod", "n", "a-1"), Counts(5))
     ]
 
@@ -138,10 +138,10 @@ def test_edges_are_by_peer_and_peers_of_a_workload_are_of_every_kind() -> None:
 def test_edges_of_a_resource_add_up_to_its_totals(plural: str, calls: list[tuple[str, str, int, int]]) -> None:
     kind = KINDS[plural]
     found = [flow(*call) for call in calls]
-    for total in measure(found, Question(kind)):
+    for total in measure(found, TrafficQuery(kind)):
         mine = [
             edge.counts
-            for edge in measure(found, Question(kind, total.resource.namespace, total.resource.name, edges=True))
+            for edge in measure(found, TrafficQuery(kind, total.resource.namespace, total.resource.name, edges=True))
             if edge.direction == total.direction
         ]
         assert sum(counts.success for counts in mine) == total.counts.success

@@ -19,11 +19,11 @@ from nginx_mesh.traffic.exposition import (
     Series,
 )
 from nginx_mesh.traffic.flows import Counts, Flow
-from nginx_mesh.traffic.graph import Edge, Node, edges, node_of, security
+from nginx_mesh.traffic.graph import Edge, GraphNode, edges, node_of, security
 from nginx_mesh.traffic.timeline import Timeline
 
-WEB = Node("shop", "deployment", "web")
-CLIENT = Node("shop", "pod", "client")
+WEB = GraphNode("shop", "deployment", "web")
+CLIENT = GraphNode("shop", "pod", "client")
 
 
 def flow(counts: Counts, service: str = "web", pod: str = "web-1") -> Flow:
@@ -42,7 +42,7 @@ def test_the_pods_of_a_workload_are_one_node_and_a_pod_without_an_owner_is_a_nod
     assert found == {(CLIENT, WEB): Edge(Counts(4, 1, mtls=5), services={"shop/web", "shop/web-canary"})}
     assert str(WEB) == "shop/deployment/web"
     # of another trust domain only the Service is known
-    assert node_of({"service": "far", "namespace": "shop"}) == Node("shop", "service", "far")
+    assert node_of({"service": "far", "namespace": "shop"}) == GraphNode("shop", "service", "far")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_connections_are_grouped_by_client_and_server() -> None:
     )
     assert [each.connections for each in found] == [Connections(4, 1, 3, 100, 50)]
     assert edges([], found) == {
-        (Node("n", "pod", "a"), Node("m", "deployment", "db")): Edge(tcp=Connections(4, 1, 3, 100, 50))
+        (GraphNode("n", "pod", "a"), GraphNode("m", "deployment", "db")): Edge(tcp=Connections(4, 1, 3, 100, 50))
     }
 
 

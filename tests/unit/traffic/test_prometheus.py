@@ -11,11 +11,11 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.traffic import prometheus
-from nginx_mesh.traffic.measure import KINDS, Question
+from nginx_mesh.traffic.measure import KINDS, TrafficQuery
 from nginx_mesh.traffic.prometheus import Prometheus
 from nginx_mesh.traffic.server import SourceError
 
-ASKED = Question(KINDS["deployments"])
+ASKED = TrafficQuery(KINDS["deployments"])
 RESPONSE = '"metric":{"counter":"responses","code":"2xx","deployment":"web","namespace":"shop"}'
 SIDECARS = '{"metric":{"counter":"sidecars"},"value":[1,"1"]}'
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nginx_mesh.traffic.exposition import LATENCY, RESPONSES
 from nginx_mesh.traffic.flows import Counts, Flow
-from nginx_mesh.traffic.measure import KINDS, Question
+from nginx_mesh.traffic.measure import KINDS, TrafficQuery
 from nginx_mesh.traffic.promql import can_exist, query, quoted, read
 
 TARGET = 'job="m",instance="1"'
@@ -23,10 +23,10 @@ RESPONSE = f'{RESPONSES}{{{TARGET},{OWN},{DESTINATION},upstream="shop/db:80",ser
 UP = f"up{{{TARGET}}}"
 STARTED = f"process_start_time_seconds{{{TARGET}}}"
 SIDECARS = {'{counter="sidecars"}': 1.0}
-DEPLOYMENTS = Question(KINDS["deployments"])
+DEPLOYMENTS = TrafficQuery(KINDS["deployments"])
 
 
-def gives(directory: Path, question: Question, series: dict[str, str], wanted: dict[str, float]) -> None:
+def gives(directory: Path, question: TrafficQuery, series: dict[str, str], wanted: dict[str, float]) -> None:
     """Fail unless the query gives these values 70 s after the first of scrapes that are 10 s apart."""
     expected = [{"labels": labels, "value": value} for labels, value in wanted.items()]
     test = {
@@ -66,21 +66,26 @@ def test_the_query_gives_the_increases_within_the_window(
 @pytest.mark.parametrize(
     ("question", "rows"),
     [
-        (Question(KINDS["pods"], "shop", "db-1"), {'namespace="shop",pod="web-1",dst_namespace="shop",dst_pod="db-1"'}),
-        (Question(KINDS["pods"], "other", "db-1"), set()),
-        (Question(KINDS["namespaces"]), {'namespace="shop",dst_namespace="shop"'}),
-        (Question(KINDS["daemonsets"], "shop"), set()),
         (
-            Question(KINDS["deployments"], "shop", "web", edges=True),
+            TrafficQuery(KINDS["pods"], "shop", "db-1"),
+            {'namespace="shop",pod="web-1",dst_namespace="shop",dst_pod="db-1"'},
+        ),
+        (TrafficQuery(KINDS["pods"], "other", "db-1"), set()),
+        (TrafficQuery(KINDS["namespaces"]), {'namespace="shop",dst_namespace="shop"'}),
+        (TrafficQuery(KINDS["daemonsets"], "shop"), set()),
+        (
+            TrafficQuery(KINDS["deployments"], "shop", "web", edges=True),
             {'namespace="shop",deployment="web",dst_namespace="shop",dst_statefulset="db"'},
         ),
         (
-            Question(KINDS["statefulsets"], "shop", "db", edges=True),
+            TrafficQuery(KINDS["statefulsets"], "shop", "db", edges=True),
             {'namespace="shop",deployment="web",dst_namespace="shop",dst_statefulset="db"'},
         ),
     ],
 )
-def test_the_query_selects_only_the_resources_in_question(tmp_path: Path, question: Question, rows: set[str]) -> None:
+def test_the_query_selects_only_the_resources_in_question(
+    tmp_path: Path, question: TrafficQuery, rows: set[str]
+) -> None:
     bucket = RESPONSE.replace(RESPONSES, LATENCY).replace('code="2xx"', 'code="200",le="5"')
     series = {RESPONSE: "0+2x7", bucket: "0+1x7", UP: "1x7", "nginxplus_state_version": "1x7"}
     wanted = SIDECARS | {f'{{code="2xx",counter="responses",{row}}}': 6.0 for row in rows}
@@ -91,7 +96,7 @@ def test_a_call_of_a_workload_to_itself_is_one_flow(tmp_path: Path) -> None:
     own = RESPONSE.replace("dst_pod", "dst_deployment").replace('"db-1"', '"web"')
     row = '{code="2xx",counter="responses",namespace="shop",deployment="web",dst_namespace="shop",dst_deployment="web"}'
     series = {own: "0+1x7", UP: "1x7", "nginxplus_state_version": "1x7"}
-    gives(tmp_path, Question(KINDS["deployments"], "shop", "web"), series, SIDECARS | {row: 3.0})
+    gives(tmp_path, TrafficQuery(KINDS["deployments"], "shop", "web"), series, SIDECARS | {row: 3.0})
 
 
 def test_rows_become_flows() -> None:
@@ -131,8 +136,8 @@ def test_a_row_that_the_query_does_not_give_is_an_error(row: tuple[dict[str, str
 
 @pytest.mark.parametrize("name", ['web"} or up{x="', "web\n", "a\\", "ü", "x" * 300, "-", "../etc"])
 def test_a_text_that_cannot_be_a_name_is_not_put_in_a_query(name: str) -> None:
-    assert not can_exist(Question(KINDS["pods"], "shop", name))
-    assert not can_exist(Question(KINDS["pods"], name, ""))
+    assert not can_exist(TrafficQuery(KINDS["pods"], "shop", name))
+    assert not can_exist(TrafficQuery(KINDS["pods"], name, ""))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))

@@ -10,7 +10,7 @@ import pytest
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.protocol.control import SidecarUnreachableError
 from nginx_mesh.traffic import scraper as scraping
-from nginx_mesh.traffic.graph import Node
+from nginx_mesh.traffic.graph import GraphNode
 from nginx_mesh.traffic.scraper import INTERVAL_SECONDS, Scraper
 from nginx_mesh.traffic.server import WINDOW
 from tests.eventually import eventually
@@ -18,7 +18,7 @@ from tests.eventually import eventually
 from .sidecarmetrics import SidecarMetrics
 
 EPOCH = 1_700_000_000.0
-CLIENT, WEB, DB = (Node("shop", "deployment", name) for name in ("client", "web", "db"))
+CLIENT, WEB, DB = (GraphNode("shop", "deployment", name) for name in ("client", "web", "db"))
 WEB_POD = {"pod": "web-1", "namespace": "shop", "deployment": "web", "service": "web"}
 DB_POD = {"pod": "db-0", "namespace": "shop", "deployment": "db"}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nginx_mesh.traffic.documents import API_VERSION, ROOT, parse_quantity, quantity
 from nginx_mesh.traffic.flows import Counts, Flow
-from nginx_mesh.traffic.measure import Question
+from nginx_mesh.traffic.measure import TrafficQuery
 from nginx_mesh.traffic.server import SourceError, TrafficMetrics
 
 BASE = f"/apis/{API_VERSION}"
@@ -29,7 +29,7 @@ Client = TestClient[web.Request, web.Application]
 
 @pytest.fixture
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    async def source(_: Question) -> Sequence[Flow]:
+    async def source(_: TrafficQuery) -> Sequence[Flow]:
         if getattr(request, "param", None):
             raise SourceError(request.param)
         return FLOWS

@@ -1,4 +1,4 @@
-"""Strict JSON, for documents that strangers wrote: nothing is accepted that another parser could read differently."""
+"""Strict JSON, for untrusted documents: nothing is accepted that another parser could read differently."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from nginx_mesh.identity.common.ids import server_spiffe_id
 from nginx_mesh.identity.common.keymanager import KeyManagerError, open_key_manager
 from nginx_mesh.identity.common.tls import server_context
 from nginx_mesh.identity.common.x509svid import certificates_pem
-from nginx_mesh.observe import Endpoints, Part
+from nginx_mesh.observe import MonitoringEndpoints, Part
 from nginx_mesh.observe import listen as serve_health
 from nginx_mesh.observe.tasks import TaskSet
 
@@ -136,7 +136,9 @@ class IdentityServer:
         address = parse_health_address(text)
         parts = {**self.parts(), "agents": lambda: "" if self._listening else "agents are not served yet"}
         try:
-            self._runners.append(await serve_health(Endpoints(parts, [AuthorityMetrics(self.authority)]), address))
+            self._runners.append(
+                await serve_health(MonitoringEndpoints(parts, [AuthorityMetrics(self.authority)]), address)
+            )
         except OSError as error:
             raise FieldError("identity.healthAddress", f"{address}: {error.strerror or error}") from None
 

@@ -14,7 +14,7 @@ from nginx_mesh.identity.agent.provider import Holding
 from nginx_mesh.observe.responses import json_response
 
 
-class IdentityProvider(Protocol):
+class MeshIdentity(Protocol):
     """The provider of the identities of the mesh's pods."""
 
     @property
@@ -31,7 +31,7 @@ class IdentityProvider(Protocol):
 class IdentityRoutes:
     """Serves the identities of the pods among `objects`."""
 
-    def __init__(self, objects: ObjectReader, provider: IdentityProvider) -> None:
+    def __init__(self, objects: ObjectReader, provider: MeshIdentity) -> None:
         self._objects = objects
         self._provider = provider
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,8 @@ from types import TracebackType
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
 from tests.eventually import wait_until
+
+from .repeating import Repeating
 
 MESHCTL = [sys.executable, "-c", "from nginx_mesh.cli.main import main; main()"]
 CTL = [*MESHCTL, "local"]
@@ -112,39 +113,29 @@ class LocalCli:
         return log.read_text() if log.exists() else ""
 
 
-class Load:
+class Load(Repeating):
     """GET requests from the mesh's node, a connection each, until it is left. `failures` are the errors."""
 
     def __init__(self, mesh: LocalCli, host: str, interval: float = 0.005) -> None:
+        super().__init__(interval)
         self.requests = 0
         self.failures: list[str] = []
         self._mesh = mesh
         self._host = host
-        self._interval = interval
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         netns.enter(self._mesh.paths.node_netns)
-        while not self._stop.wait(self._interval):
-            self.requests += 1
-            try:
-                connection = http.client.HTTPConnection(self._host, timeout=5)
-                connection.request("GET", "/")
-                answer = connection.getresponse()
-                answer.read()
-                connection.close()
-                if answer.status != 200:
-                    self.failures.append(f"{time.time()}: status {answer.status}")
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(f"{time.time()}: {error}")
+        super()._run()
+
+    def _once(self) -> None:
+        self.requests += 1
+        try:
+            connection = http.client.HTTPConnection(self._host, timeout=5)
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            answer.read()
+            connection.close()
+            if answer.status != 200:
+                self.failures.append(f"{time.time()}: status {answer.status}")
+        except (OSError, http.client.HTTPException) as error:
+            self.failures.append(f"{time.time()}: {error}")

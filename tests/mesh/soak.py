@@ -7,14 +7,12 @@ import http.client
 import json
 import re
 import ssl
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import yaml
 from cryptography import x509
 
 from nginx_mesh.api.conditions import is_ready
@@ -24,16 +22,13 @@ from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
 
 from .localcli import LocalCli
+from .manifests import SHOP, idle_pod, peers
+from .repeating import Repeating
 
-PEERS = Path(__file__).parent / "peers"
 RATE = 500
 SIDECAR = "nginx-mesh-sidecar"
 
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
+SERVER = """
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: server, namespace: shop}
@@ -63,10 +58,6 @@ spec:
   selector: {app: server}
   ports: [{name: http, port: 80, targetPort: 8080}, {name: grpc, port: 50051}]
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: outsider, namespace: default}
-spec: {terminationGracePeriodSeconds: 1, containers: [{name: main, command: [sleep, infinity]}]}
 """
 # Some requests take a while, so that there are always some in the middle of being answered.
 CLIENT = """
@@ -90,9 +81,7 @@ spec:
 
 def application() -> str:
     """The manifest of the application."""
-    peers = {path.name: path.read_text() for path in PEERS.glob("*.py")}
-    code = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "peers", "namespace": "shop"}, "data": peers}
-    return f"{APP}---\n{yaml.safe_dump(code)}"
+    return SHOP + SERVER + idle_pod("outsider", "default") + peers()
 
 
 @dataclass
@@ -139,31 +128,19 @@ class Load:
         return self._mesh.ok("logs", "client", "-n", "shop", "-c", "load")
 
 
-class Watch:
+class Watch(Repeating):
     """Looks at the sidecars of ready pods every second while it is entered; `seen` is by the pod's name."""
 
     def __init__(self, mesh: LocalCli) -> None:
+        super().__init__(interval=1)
         self.seen: dict[str, Seen] = {}
         self._mesh = mesh
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(1):
-            # Without a daemon there is nobody to ask for pods, and pods may go while they are looked at.
-            with contextlib.suppress(OSError, MeshError, ControlPlaneUnreachableError):
-                for name, pod in ready_pods(self._mesh).items():
-                    self._look(name, pod)
+    def _once(self) -> None:
+        # Without a daemon there is nobody to ask for pods, and pods may go while they are looked at.
+        with contextlib.suppress(OSError, MeshError, ControlPlaneUnreachableError):
+            for name, pod in ready_pods(self._mesh).items():
+                self._look(name, pod)
 
     def _look(self, name: str, pod: dict[str, Any]) -> None:
         paths, uid, address = self._mesh.paths, pod["metadata"]["uid"], pod["status"]["podIP"]

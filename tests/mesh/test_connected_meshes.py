@@ -20,22 +20,11 @@ from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.cleanup import kill_in_namespaces
 
 from .localcli import LocalCli
+from .manifests import SHOP, idle_pod, service_account
 
 pytestmark = pytest.mark.mesh
 
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: web, namespace: shop}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: client, namespace: shop}
----
+WEB = """
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: code, namespace: shop}
@@ -83,19 +72,15 @@ kind: Service
 metadata: {name: web, namespace: shop}
 spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 7000}]}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop}
-spec:
-  serviceAccountName: client
-  terminationGracePeriodSeconds: 1
-  containers: [{name: client, command: [sleep, infinity]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: visitor, namespace: default}
-spec: {terminationGracePeriodSeconds: 1, containers: [{name: visitor, command: [sleep, infinity]}]}
 """
+APP = (
+    SHOP
+    + service_account("web")
+    + service_account("client")
+    + WEB
+    + idle_pod("client", account="client")
+    + idle_pod("visitor", "default")
+)
 # The other mesh's web, under a name of this one.
 REMOTE = """
 apiVersion: v1

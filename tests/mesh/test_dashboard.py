@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from nginx_mesh.local.locks import is_locked
 
 from .localcli import MESHCTL, LocalCli
-from .manifests import SHOP, service
+from .manifests import SHOP, service, traffic_split
 
 pytestmark = pytest.mark.mesh
 
@@ -116,14 +116,7 @@ APP = "".join(
         service("ledger", "data", "app: ledger", protocol="tcp"),
     )
 )
-SPLIT = """
-apiVersion: split.smi-spec.io/v1alpha3
-kind: TrafficSplit
-metadata: {name: canary, namespace: shop}
-spec:
-  service: web
-  backends: [{service: web-v1, weight: 75}, {service: web-v2, weight: 25}]
-"""
+SPLIT = traffic_split("canary", "web", {"web-v1": 75, "web-v2": 25})
 BREAKER = """
 apiVersion: specs.smi.nginx.com/v1alpha1
 kind: CircuitBreaker
@@ -282,7 +275,7 @@ def test_a_lock_opens_and_closes_with_what_sidecars_really_do(dashboard: Dashboa
 
 def test_splits_and_open_circuits_are_on_the_calls_that_they_concern(dashboard: Dashboard) -> None:
     page = dashboard.page()
-    dashboard.mesh.apply(f"{SPLIT}---{BREAKER}")
+    dashboard.mesh.apply(SPLIT + BREAKER)
     expect(label(page, CLIENT_ID, WEB_V1)).to_contain_text("75% of web", timeout=SLOW)
     expect(label(page, CLIENT_ID, WEB_V2)).to_contain_text("25% of web", timeout=SLOW)
     expect(row(page, CLIENT_ID, ORDERS)).to_contain_text("circuit closed", timeout=SLOW)

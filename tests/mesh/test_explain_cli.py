@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from .localcli import LocalCli
-from .manifests import SHOP, service
+from .manifests import SHOP, service, traffic_split, traffic_target
 
 pytestmark = pytest.mark.mesh
 
@@ -106,7 +106,7 @@ APP = (
     + workload("clock", GREETER, "7000")
     + service("web", "shop", "app: web")
     + service("grpc", "shop", "app: web", protocol="grpc", port=50051)
-    + service("heads", "shop", "app: web", headless=True)
+    + service("heads", "shop", "app: web", address="None")
     + service("next", "shop", "app: next")
     + service("bare", "shop", "app: bare")
     + service("open", "shop", "app: open")
@@ -133,29 +133,11 @@ metadata: {name: any, namespace: shop}
 
 
 def target(destination: str, source: str, rule: str = "") -> str:
-    rules = f"rules: [{rule}]" if rule else ""
-    return f"""
-apiVersion: access.smi-spec.io/v1alpha2
-kind: TrafficTarget
-metadata: {{name: to-{destination}, namespace: shop}}
-spec:
-  destination: {{kind: ServiceAccount, name: {destination}}}
-  sources: [{{kind: ServiceAccount, name: {source}}}]
-  {rules}
----
-"""
+    return traffic_target(f"to-{destination}", destination=destination, source=source, rule=rule)
 
 
 ITEMS = "{kind: HTTPRouteGroup, name: routes, matches: [items]}"
-SPLIT = """
-apiVersion: split.smi-spec.io/v1alpha3
-kind: TrafficSplit
-metadata: {name: canary, namespace: shop}
-spec:
-  service: web
-  backends: [{service: web, weight: 0}, {service: next, weight: 1}]
-  matches: [{kind: HTTPRouteGroup, name: testers}]
----
+TESTERS = """
 apiVersion: specs.smi-spec.io/v1alpha3
 kind: HTTPRouteGroup
 metadata: {name: testers, namespace: shop}
@@ -358,7 +340,7 @@ def test_what_is_outside_of_the_mesh_is_told_and_refused_in_strict_mode(explaine
 
 
 def test_a_split_is_followed_where_its_match_forces_it(explained: Explained) -> None:
-    explained.apply(SPLIT)
+    explained.apply(TESTERS + traffic_split("canary", "web", {"web": 0, "next": 1}, match="testers"))
     explained.mesh.wait(lambda: "TrafficSplit shop/canary" in objects(explained.of("shop/web")))
     assert ends(explained.of("shop/web")) == ["shop/web"]
     assert ends(explained.of("shop/web", "--header", "X-Test: yes")) == ["shop/next"]
@@ -367,8 +349,7 @@ def test_a_split_is_followed_where_its_match_forces_it(explained: Explained) -> 
 
 
 def test_ways_of_a_split_that_end_differently_are_told_apart(explained: Explained) -> None:
-    even = SPLIT.replace("{service: web, weight: 0}", "{service: web, weight: 3}").replace("  matches: [{kind", "  #")
-    explained.apply(even + target("next", "web"))
+    explained.apply(traffic_split("canary", "web", {"web": 3, "next": 1}) + target("next", "web"))
     found = explained.until("mixed", "", "shop/web")
     assert {way["cluster"]: (way["share"], way["verdict"]) for way in found["ways"]} == {
         "shop/web:80": (0.75, "allowed"),

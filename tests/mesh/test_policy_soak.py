@@ -17,6 +17,7 @@ from itertools import groupby
 import pytest
 
 from .localcli import CTL, LocalCli
+from .manifests import traffic_split, traffic_target
 from .soak import RATE, Load, Watch, application, ready_pods, sidecar_errors, sidecar_log
 
 pytestmark = pytest.mark.mesh
@@ -35,28 +36,11 @@ spec:
   - {name: load, pathRegex: "^/(?!health)%s", methods: [GET, POST]}
   - {name: probe, pathRegex: "^/health$", headers: {x-probe: "^yes$"}}
 """
-TARGET = """
-apiVersion: access.smi-spec.io/v1alpha2
-kind: TrafficTarget
-metadata: {name: %s, namespace: shop}
-spec:
-  destination: {kind: ServiceAccount, name: default}
-  sources: [{kind: ServiceAccount, name: default}]
-  rules: [{kind: HTTPRouteGroup, name: routes, matches: [%s]}]
-"""
 LIMIT = """
 apiVersion: specs.smi.nginx.com/v1alpha2
 kind: RateLimit
 metadata: {name: plenty, namespace: shop}
 spec: {name: plenty, destination: {kind: Deployment, name: server}, rate: %dr/s, burst: 10000, delay: nodelay}
-"""
-SPLIT = """
-apiVersion: split.smi-spec.io/v1alpha3
-kind: TrafficSplit
-metadata: {name: canary, namespace: shop}
-spec:
-  service: server
-  backends: [{service: server, weight: %d}, {service: twin, weight: %d}]
 """
 BREAKER = """
 apiVersion: specs.smi.nginx.com/v1alpha1
@@ -87,11 +71,16 @@ print("\\n".join(seen))
 """
 
 
+def target(name: str, match: str) -> str:
+    rule = f"{{kind: HTTPRouteGroup, name: routes, matches: [{match}]}}"
+    return traffic_target(name, destination="default", source="default", rule=rule)
+
+
 @pytest.fixture
 def mesh() -> Iterator[LocalCli]:
     with LocalCli() as mesh:
-        mesh.ok("up", "--mtls-mode", "strict", "-f", "-", stdin=f"{application()}---\n{TWIN}".encode())
-        mesh.apply("---".join([ROUTES % "", TARGET % ("load", "load")]))
+        mesh.ok("up", "--mtls-mode", "strict", "-f", "-", stdin=f"{application()}{TWIN}".encode())
+        mesh.apply("---".join([ROUTES % "", target("load", "load")]))
         yield mesh
 
 
@@ -101,7 +90,8 @@ def change(mesh: LocalCli, number: int) -> None:
         case 0:
             mesh.apply(LIMIT % (10_000 + number))
         case 1:
-            mesh.apply(SPLIT % (number % 100, 100 - number % 100))
+            weight = number % 100
+            mesh.apply(traffic_split("canary", "server", {"server": weight, "twin": 100 - weight}))
         case 2:
             mesh.apply(BREAKER % (1000 + number))
         case 3:
@@ -109,7 +99,7 @@ def change(mesh: LocalCli, number: int) -> None:
         case 4:
             mesh.ok("delete", "trafficsplit", "canary", "-n", "shop", "--ignore-not-found")
         case 5:
-            mesh.apply(TARGET % (f"more-{number % 5}", "load"))
+            mesh.apply(target(f"more-{number % 5}", "load"))
         case 6:
             mesh.ok("delete", "ratelimit", "plenty", "-n", "shop", "--ignore-not-found")
         case _:
@@ -133,7 +123,7 @@ def test_policies_change_under_load_and_no_request_meets_anything_but_the_old_or
                 allowed = flips[-1][2] != 200
                 at = time.monotonic()
                 if allowed:
-                    mesh.apply(TARGET % ("probe", "probe"))
+                    mesh.apply(target("probe", "probe"))
                 else:
                     mesh.ok("delete", "traffictarget", "probe", "-n", "shop")
                 flips.append((at, time.monotonic(), 200 if allowed else 403))

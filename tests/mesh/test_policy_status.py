@@ -16,7 +16,7 @@ import yaml
 from nginx_mesh.local.api.store import Store
 
 from .localcli import LocalCli
-from .manifests import IDLE_CLIENT, SHOP, web
+from .manifests import IDLE_CLIENT, SHOP, traffic_split, traffic_target, web
 
 pytestmark = pytest.mark.mesh
 
@@ -37,25 +37,14 @@ kind: HTTPRouteGroup
 metadata: {name: routes, namespace: shop}
 spec: {matches: [{name: all, pathRegex: ".*", methods: ["*"]}]}
 ---
-apiVersion: access.smi-spec.io/v1alpha2
-kind: TrafficTarget
-metadata: {name: open, namespace: shop}
-spec:
-  destination: {kind: ServiceAccount, name: default}
-  sources: [{kind: ServiceAccount, name: default}]
-  rules: [{kind: HTTPRouteGroup, name: routes}]
----
-apiVersion: split.smi-spec.io/v1alpha3
-kind: TrafficSplit
-metadata: {name: split, namespace: shop}
-spec: {service: web, backends: [{service: web, weight: 1}]}
----
 apiVersion: specs.smi.nginx.com/v1alpha1
 kind: CircuitBreaker
 metadata: {name: breaker, namespace: shop}
 spec: {destination: {kind: Service, name: web}, errors: 5, timeoutSeconds: 30}
 ---
 """
+    + traffic_target("open", destination="default", source="default", rule="{kind: HTTPRouteGroup, name: routes}")
+    + traffic_split("split", "web", {"web": 1})
     + LIMIT % {"name": "limit", "to": "web", "rate": "10r/s"}
 )
 
@@ -183,13 +172,6 @@ metadata: {name: %(name)s, namespace: shop}
 spec: {clusterIP: %(ip)s, selector: {app: web}, ports: [{port: 80, targetPort: %(target)s}]}
 ---
 """
-SPLIT = """
-apiVersion: split.smi-spec.io/v1alpha3
-kind: TrafficSplit
-metadata: {name: %(name)s, namespace: shop}
-spec: {service: api, backends: [{service: %(to)s, weight: 1}]}
----
-"""
 BREAKER = """
 apiVersion: specs.smi.nginx.com/v1alpha1
 kind: CircuitBreaker
@@ -227,14 +209,15 @@ def test_of_policies_that_cannot_both_count_the_oldest_does_then_the_first_by_na
         + SERVICE % {"name": "good", "ip": "10.96.5.7", "target": 8080}
         + SERVICE % {"name": "bad", "ip": "10.96.5.8", "target": 9999}
         # of one second; the order in a file says nothing
-        + "".join(SPLIT % {"name": name, "to": to} for name, to in (("split-n", "bad"), ("split-m", "good")))
+        + traffic_split("split-n", "api", {"bad": 1})
+        + traffic_split("split-m", "api", {"good": 1})
         + "".join(BREAKER % {"name": f"breaker-{letter}"} for letter in "nm")
         + LIMIT % {"name": "limit-m", "to": "api", "rate": "1r/m"}
         + SOURCES
     )
     second = int(time.time())
     mesh.wait(lambda: int(time.time()) > second)
-    mesh.apply(SPLIT % {"name": "split-a", "to": "bad"} + BREAKER % {"name": "breaker-a"})
+    mesh.apply(traffic_split("split-a", "api", {"bad": 1}) + BREAKER % {"name": "breaker-a"})
     young = LIMIT % {"name": "limit-a", "to": "api", "rate": "1000r/s"} + SOURCES
     assert "RateLimit shop/limit-m limits" in mesh.fails("apply", "-f", "-", stdin=young.encode())
     os.kill(mesh.daemon_pid(), signal.SIGKILL)

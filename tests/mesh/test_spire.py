@@ -17,23 +17,9 @@ from nginx_mesh.local.files import write_file
 from ..interop import spire
 from .identityserver import identities
 from .localcli import LocalCli
+from .manifests import SHOP, idle_pod, service, service_account
 
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: web, namespace: shop}
----
+WEB = """
 apiVersion: v1
 kind: Pod
 metadata: {name: web, namespace: shop, labels: {app: web}}
@@ -45,12 +31,8 @@ spec:
     ports: [{containerPort: 8080}]
     readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: caller, namespace: shop}
-spec:
-  containers: [{name: app, command: [sleep, "3600"]}]
 """
+APP = SHOP + service("web", "shop", "app: web") + service_account("web") + WEB + idle_pod("caller")
 CALL = "import urllib.request; print(urllib.request.urlopen('http://web', timeout=5).status)"
 
 

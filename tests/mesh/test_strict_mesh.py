@@ -25,111 +25,71 @@ from nginx_mesh.local.node.container import ContainerDir
 from tests.eventually import wait_until
 
 from .localcli import LocalCli
+from .manifests import SHOP, idle_pod, peers, service, service_account, traffic_target
 
 pytestmark = pytest.mark.mesh
 
-PEERS = Path(__file__).parent / "peers"
 SIDECAR = "nginx-mesh-sidecar"
 WEB = "10.96.7.7"
 GO = "/tmp/go"  # noqa: S108 - the containers' own
 CLIENT_ID = "spiffe://example.org/ns/shop/sa/client"
 
-APP = f"""
-apiVersion: v1
-kind: Namespace
-metadata: {{name: shop, labels: {{injector.nsm.nginx.com/auto-inject: enabled}}}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: client, namespace: shop}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: web, namespace: shop}}
----
+DEPLOYMENT = """
 apiVersion: apps/v1
 kind: Deployment
-metadata: {{name: web, namespace: shop}}
+metadata: {name: web, namespace: shop}
 spec:
   replicas: 2
-  selector: {{matchLabels: {{app: web}}}}
+  selector: {matchLabels: {app: web}}
   template:
-    metadata: {{labels: {{app: web}}}}
+    metadata: {labels: {app: web}}
     spec:
       serviceAccountName: web
       terminationGracePeriodSeconds: 2
       containers:
       - name: web
         command: [python3, /peers/http_server.py]
-        ports: [{{containerPort: 8080}}]
-        readinessProbe: {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1}}
-        volumeMounts: [{{name: peers, mountPath: /peers}}]
-      volumes: [{{name: peers, configMap: {{name: peers}}}}]
+        ports: [{containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1}
+        volumeMounts: [{name: peers, mountPath: /peers}]
+      volumes: [{name: peers, configMap: {name: peers}}]
 ---
-apiVersion: v1
-kind: Service
-metadata: {{name: web, namespace: shop}}
-spec:
-  clusterIP: {WEB}
-  selector: {{app: web}}
-  ports: [{{name: http, port: 80, targetPort: 8080}}]
----
+"""
+STATEFUL_SET = """
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {{name: db, namespace: shop}}
+metadata: {name: db, namespace: shop}
 spec:
   replicas: 2
   serviceName: db
   podManagementPolicy: Parallel
-  selector: {{matchLabels: {{app: db}}}}
+  selector: {matchLabels: {app: db}}
   template:
-    metadata: {{labels: {{app: db}}}}
+    metadata: {labels: {app: db}}
     spec:
       terminationGracePeriodSeconds: 2
       containers:
       - name: db
         command: [python3, /peers/http_server.py]
-        ports: [{{name: http, containerPort: 8080}}]
-        readinessProbe: {{httpGet: {{path: /health, port: http}}, periodSeconds: 1}}
-        volumeMounts: [{{name: peers, mountPath: /peers}}]
-      volumes: [{{name: peers, configMap: {{name: peers}}}}]
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /health, port: http}, periodSeconds: 1}
+        volumeMounts: [{name: peers, mountPath: /peers}]
+      volumes: [{name: peers, configMap: {name: peers}}]
 ---
-apiVersion: v1
-kind: Service
-metadata: {{name: db, namespace: shop}}
-spec:
-  clusterIP: None
-  selector: {{app: db}}
-  ports: [{{name: http, port: 8080}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: client, namespace: shop}}
-spec:
-  serviceAccountName: client
-  terminationGracePeriodSeconds: 1
-  containers: [{{name: main, command: [sleep, infinity]}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: stranger, namespace: shop}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers: [{{name: main, command: [sleep, infinity]}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: outsider, namespace: default}}
-spec: {{terminationGracePeriodSeconds: 1, containers: [{{name: main, command: [sleep, infinity]}}]}}
 """
-TRAFFIC_TARGET = """
-apiVersion: access.smi-spec.io/v1alpha2
-kind: TrafficTarget
-metadata: {name: client-to-web, namespace: shop}
-spec:
-  destination: {kind: ServiceAccount, name: web}
-  sources: [{kind: ServiceAccount, name: client}]
-"""
+APP = (
+    SHOP
+    + service_account("client")
+    + service_account("web")
+    + DEPLOYMENT
+    + service("web", "shop", "app: web", address=WEB)
+    + STATEFUL_SET
+    + service("db", "shop", "app: db", port=8080, address="None")
+    + idle_pod("client", account="client")
+    + idle_pod("stranger")
+    + idle_pod("outsider", "default")
+    + peers("http_server.py")
+)
 # Prints as JSON what the service answers to a name, and who answered.
 CALL = """
 import http.client, json, sys
@@ -163,10 +123,8 @@ class Answer:
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[LocalCli]:
-    code = {"http_server.py": (PEERS / "http_server.py").read_text()}
-    peers = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "peers", "namespace": "shop"}, "data": code}
     with LocalCli() as mesh:
-        mesh.ok("up", "-f", "-", "--mtls-mode", "strict", stdin=f"{APP}---\n{yaml.safe_dump(peers)}".encode())
+        mesh.ok("up", "-f", "-", "--mtls-mode", "strict", stdin=APP.encode())
         yield mesh
 
 
@@ -274,7 +232,7 @@ def test_the_mode_changes_live_in_every_direction(live: LocalCli) -> None:
 def test_access_is_denied_and_granted_live(live: LocalCli) -> None:
     configure(live, accessControlMode="deny")
     wait_until(lambda: request(live, "client").status == 403, "access is denied", 1)
-    live.apply(TRAFFIC_TARGET)
+    live.apply(traffic_target("client-to-web", destination="web", source="client"))
     wait_until(lambda: request(live, "client").status == 200, "access is granted", 1)
     assert request(live, "stranger").status == 403
     configure(live, accessControlMode="allow")

@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 
 from .localcli import MESHCTL, LocalCli
+from .manifests import SHOP, service
 
 pytestmark = pytest.mark.mesh
 
 TOP = [*MESHCTL, "top"]
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
+WEB = """
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: app, namespace: shop}
@@ -50,13 +47,8 @@ spec:
         ports: [{containerPort: 8080, name: http}]
         volumeMounts: [{name: app, mountPath: /app}]
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
+"""
+CLIENT = """
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: client, namespace: shop}
@@ -67,6 +59,7 @@ spec:
     spec:
       containers: [{name: app, image: local, command: [sleep, infinity]}]
 """
+APP = SHOP + WEB + service("web", "shop", "app: web") + CLIENT
 REQUESTS = """
 import http.client
 connection = http.client.HTTPConnection("web.shop")

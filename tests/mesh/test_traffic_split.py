@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import pytest
 import yaml
@@ -19,11 +18,11 @@ from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 
 from .localcli import LocalCli
+from .manifests import PEERS, SHOP, idle_pod, peers, service
 from .shares import assert_shares
 
 pytestmark = pytest.mark.mesh
 
-PEERS = Path(__file__).parent / "peers"
 WEB, V1 = "10.96.8.1", "10.96.8.2"
 
 SERVER = """
@@ -45,34 +44,26 @@ COMMAND = (
     "python3 /peers/grpc_server.py --port 50051 & python3 /peers/tcp_server.py --mode greeting --port 2525 &"
     " exec python3 /peers/http_server.py --port 8080"
 )
+
+
+def service_of_three_ports(name: str, address: str, selector: str) -> str:
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  clusterIP: {address}
+  selector: {{{selector}}}
+  ports:
+  - {{name: http, port: 80, targetPort: 8080}}
+  - {{name: grpc, port: 90, targetPort: 50051}}
+  - {{name: tcp, port: 25, targetPort: 2525}}
+---
+"""
+
+
 # v2 is headless, as is flat, the root that has the same pods as web.
-APP = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  clusterIP: 10.96.8.1
-  selector: {app: web}
-  ports:
-  - {name: http, port: 80, targetPort: 8080}
-  - {name: grpc, port: 90, targetPort: 50051}
-  - {name: tcp, port: 25, targetPort: 2525}
----
-apiVersion: v1
-kind: Service
-metadata: {name: v1, namespace: shop}
-spec:
-  clusterIP: 10.96.8.2
-  selector: {version: v1}
-  ports:
-  - {name: http, port: 80, targetPort: 8080}
-  - {name: grpc, port: 90, targetPort: 50051}
-  - {name: tcp, port: 25, targetPort: 2525}
----
+V2 = """
 apiVersion: v1
 kind: Service
 metadata: {name: v2, namespace: shop}
@@ -84,31 +75,17 @@ spec:
   - {name: grpc, port: 50051}
   - {name: tcp, port: 2525}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: flat, namespace: shop}
-spec:
-  clusterIP: None
-  selector: {app: web}
-  ports:
-  - {name: http, port: 8080}
----
-apiVersion: v1
-kind: Service
-metadata: {name: spare, namespace: shop}
-spec:
-  clusterIP: 10.96.8.3
-  selector: {app: spare}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers: [{name: main, command: [sleep, infinity]}]
----
 """
+APP = (
+    SHOP
+    + service_of_three_ports("web", WEB, "app: web")
+    + service_of_three_ports("v1", V1, "version: v1")
+    + V2
+    + service("flat", "shop", "app: web", port=8080, address="None")
+    + service("spare", "shop", "app: spare", address="10.96.8.3")
+    + idle_pod("client")
+    + peers("http_server.py", "grpc_server.py", "tcp_server.py")
+)
 
 
 class Shop:
@@ -198,15 +175,12 @@ def _greeting(host: str, port: int) -> str:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Shop]:
-    names = ("http_server.py", "grpc_server.py", "tcp_server.py")
-    code = {name: (PEERS / name).read_text() for name in names}
-    peers = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "peers", "namespace": "shop"}, "data": code}
     pods = "".join(
         SERVER % {"name": name, "app": app, "command": COMMAND}
         for name, app in (("v1", "web"), ("v2", "web"), ("spare", "spare"))
     )
     with LocalCli() as mesh:
-        mesh.ok("up", "-f", "-", "--mtls-mode", "strict", stdin=f"{APP}{pods}{yaml.safe_dump(peers)}".encode())
+        mesh.ok("up", "-f", "-", "--mtls-mode", "strict", stdin=f"{APP}{pods}".encode())
         yield Shop(mesh)
 
 

@@ -13,23 +13,15 @@ from collections.abc import Iterator
 import pytest
 
 from .localcli import LocalCli
+from .manifests import service, service_account
 
-APP = """
+NAMESPACE = """
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
 ---
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: web, namespace: shop}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 80}]
----
+"""
+PODS = """
 apiVersion: v1
 kind: Pod
 metadata: {name: web, namespace: shop, labels: {app: web, injector.nsm.nginx.com/auto-inject: enabled}}
@@ -53,6 +45,7 @@ metadata: {name: outsider, namespace: shop}
 spec:
   containers: [{name: app, command: [sleep, "3600"]}]
 """
+APP = NAMESPACE + service_account("web") + service("web", "shop", "app: web") + PODS
 
 # The client library that SPIFFE's own project publishes, in the virtual environment that pods see.
 FETCH = """
@@ -123,7 +116,7 @@ def test_sockets_come_back_with_the_daemon(mesh: LocalCli) -> None:
 
 
 def test_the_names_in_a_certificate_follow_the_services(mesh: LocalCli) -> None:
-    mesh.apply(APP.split("---")[2].replace("name: web, namespace", "name: shop-front, namespace"))
+    mesh.apply(service("shop-front", "shop", "app: web"))
     try:
         mesh.wait(lambda: "shop-front.shop.svc" in str(fetch(mesh, "web", "/spiffe/agent.sock")["dns"]))
     finally:

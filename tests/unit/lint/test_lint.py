@@ -7,20 +7,9 @@ import re
 import pytest
 
 from nginx_mesh.lint import RULES, Finding, lint
+from tests.mesh.manifests import SHOP, service_account
 
-_SOUND = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {injector.nsm.nginx.com/auto-inject: enabled}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: web, namespace: shop}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: api, namespace: shop}
----
+_WORKLOADS_AND_POLICIES = """
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, namespace: shop}
@@ -93,6 +82,7 @@ kind: MeshConfig
 metadata: {name: nginx-mesh-config, namespace: default}
 spec: {meshConfigClassName: nginx-mesh-config-class, accessControlMode: deny, mtls: {mode: strict}}
 """
+_SOUND = SHOP + service_account("web") + service_account("api") + _WORKLOADS_AND_POLICIES
 
 
 def found(text: str) -> list[Finding]:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from nginx_mesh.api.spiffe import SpiffeId
 from nginx_mesh.identity.common.tls import client_context, peer_id, server_context
 from nginx_mesh.identity.common.workload import X509Svid
+from tests.unit.identity import httpserver
 from tests.unit.identity.domains import Domain
 
 HOME = Domain()
@@ -37,15 +38,8 @@ async def serving(context: ssl.SSLContext) -> AsyncIterator[str]:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text=str(peer_id(request.transport)))
 
-    app = web.Application()
-    app.router.add_get("/", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        yield f"https://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
+    async with httpserver.serving(answer, context) as address:
+        yield f"{address}/"
 
 
 async def ask(url: str, context: ssl.SSLContext) -> str:

@@ -2,28 +2,31 @@
 
 import base64
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import yaml
 from aiohttp import web
+
+from tests.unit.identity.httpserver import serving
 
 from .upstream.pki import make_ca, tls_certificate
 
 TOKEN = "s3cr3t-bearer-token"  # noqa: S105
 
 
-def is_authorised(request: web.Request) -> bool:
-    """Whether a request comes with the token that is in the kubeconfig."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return (scheme.lower(), token) == ("bearer", TOKEN)
-
-
 def status(code: int, reason: str, message: str) -> web.Response:
     """A failure, as the Kubernetes API conventions have it."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}
     return web.json_response({**body, "reason": reason, "message": message}, status=code)
+
+
+def no_such_resource() -> web.Response:
+    """The failure for a path that no resource is served at."""
+    return status(404, "NotFound", "the server could not find the requested resource")
 
 
 def write_kubeconfig(path: Path, address: str, ca_pem: str, token: str = TOKEN) -> None:
@@ -40,24 +43,36 @@ def write_kubeconfig(path: Path, address: str, ca_pem: str, token: str = TOKEN) 
     path.write_text(yaml.safe_dump(config))
 
 
-@asynccontextmanager
-async def serving(
-    handle: Callable[[web.Request], Awaitable[web.StreamResponse]], directory: Path, kubeconfig: Path
-) -> AsyncIterator[None]:
-    """An API server on loopback whose requests `handle` answers, and its kubeconfig."""
-    ca = make_ca("kubernetes")
-    certificate = tls_certificate(ca)
-    (directory / "server.pem").write_text(certificate.pem)
-    (directory / "server.key").write_text(certificate.key_pem)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        write_kubeconfig(kubeconfig, f"https://127.0.0.1:{runner.addresses[0][1]}", ca.pem)
-        yield
-    finally:
-        await runner.cleanup()
+@dataclass
+class KubernetesServer:
+    """A Kubernetes API server on the loopback interface. A subclass answers the requests that come with the token."""
+
+    kubeconfig: Path = Path()
+    """Leads to the server while it runs."""
+
+    asked: list[str] = field(default_factory=list)
+    """Method and path of each request so far."""
+
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def running(self, directory: Path) -> AsyncIterator[Self]:
+        """The server, which keeps its certificate and its kubeconfig in a directory."""
+        ca = make_ca("kubernetes")
+        certificate = tls_certificate(ca)
+        (directory / "server.pem").write_text(certificate.pem)
+        (directory / "server.key").write_text(certificate.key_pem)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(directory / "server.pem", directory / "server.key")
+        self.kubeconfig = directory / "kubeconfig"
+        async with serving(self._handle, context) as address:
+            write_kubeconfig(self.kubeconfig, address, ca.pem)
+            yield self
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(f"{request.method} {request.path}")
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if (scheme.lower(), token) != ("bearer", TOKEN):
+            return status(401, "Unauthorized", "Unauthorized")
+        return await self.respond(request)

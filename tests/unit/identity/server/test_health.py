@@ -21,6 +21,7 @@ import pytest
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.values import HostPort
 from nginx_mesh.identity.server.config import parse_health_address
+from tests.eventually import wait_until
 from tests.mesh.identityserver import IdentityProcess
 from tests.unit.observe.promtool import complaints
 
@@ -56,10 +57,7 @@ class Watched(IdentityProcess):
         return float(next(line for line in text.splitlines() if line.startswith(f"{series} ")).rpartition(" ")[2])
 
     def until_ready(self) -> None:
-        deadline = time.monotonic() + 20
-        while unready := self.unready():
-            assert time.monotonic() < deadline, unready
-            time.sleep(0.05)
+        wait_until(lambda: not self.unready(), lambda: f"the server is ready, but {self.unready()}", 20)
 
 
 @pytest.fixture(scope="module")

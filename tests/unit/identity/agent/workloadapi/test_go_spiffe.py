@@ -9,6 +9,7 @@ from aiohttp import web
 from nginx_mesh.identity.agent.workloadapi.server import WorkloadApiServer
 from nginx_mesh.identity.common.tls import peer_id, server_context
 from tests.interop.gospiffe import Running, output, running
+from tests.unit.identity import httpserver
 from tests.unit.identity.domains import Domain
 
 from .source import Workload
@@ -130,16 +131,10 @@ async def test_go_client_and_our_tls_server_know_each_other(tmp_path: Path) -> N
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text=str(peer_id(request.transport)))
 
-    app = web.Application()
-    app.router.add_get("/", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
     context = server_context(lambda: svid, domain.bundle, lambda peer: None)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    try:
-        async with serving(Workload(domain, "/client"), tmp_path / "agent.sock") as socket:
-            url = f"https://127.0.0.1:{runner.addresses[0][1]}/"
-            said = await output("get", socket, url, "spiffe://example.org/server")
-        assert said == {"status": 200, "body": "spiffe://example.org/client"}
-    finally:
-        await runner.cleanup()
+    async with (
+        httpserver.serving(answer, context) as address,
+        serving(Workload(domain, "/client"), tmp_path / "agent.sock") as socket,
+    ):
+        said = await output("get", socket, f"{address}/", "spiffe://example.org/server")
+    assert said == {"status": 200, "body": "spiffe://example.org/client"}

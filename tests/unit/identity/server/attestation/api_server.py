@@ -3,32 +3,27 @@
 import base64
 import json
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from tests.unit.identity.server.kubernetes import is_authorised, serving, status
+from tests.unit.identity.server.kubernetes import KubernetesServer, no_such_resource, status
 
 AUDIENCE = "nginx-mesh-identity"
 EXTRA = "authentication.kubernetes.io/"
 
 
 @dataclass
-class ApiServer:
+class ApiServer(KubernetesServer):
     """What the server knows, and what a test makes it do wrong."""
 
-    kubeconfig: Path = Path()
     tokens: dict[str, tuple[list[str], dict[str, Any]]] = field(default_factory=dict)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     tells_nodes: bool = True
     knows_audiences: bool = True
     answer: Any = None
     answer_status: int = 201
-    asked: list[str] = field(default_factory=list)
 
     def token(
         self,
@@ -54,10 +49,7 @@ class ApiServer:
         self.tokens[token] = (list(audiences), user)
         return token
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(f"{request.method} {request.path}")
-        if not is_authorised(request):
-            return status(401, "Unauthorized", "Unauthorized")
+    async def respond(self, request: web.Request) -> web.StreamResponse:
         if self.answer is not None:
             return web.Response(body=self.answer, status=self.answer_status, content_type="application/json")
         match request.method, request.path.strip("/").split("/"):
@@ -66,7 +58,7 @@ class ApiServer:
             case "GET", ["api", "v1", "namespaces", namespace, "pods", name]:
                 pod = self.pods.get(f"{namespace}/{name}")
                 return status(404, "NotFound", f'pods "{name}" not found') if pod is None else web.json_response(pod)
-        return status(404, "NotFound", "the server could not find the requested resource")
+        return no_such_resource()
 
     def _review(self, review: dict[str, Any]) -> web.Response:
         assert (review["apiVersion"], review["kind"]) == ("authentication.k8s.io/v1", "TokenReview")
@@ -79,11 +71,3 @@ class ApiServer:
         elif not both:
             result = {"user": {}, "error": f"[invalid bearer token {token}, token audiences are invalid]"}
         return web.json_response({**review, "metadata": {"creationTimestamp": None}, "status": result}, status=201)
-
-
-@asynccontextmanager
-async def api_server(directory: Path) -> AsyncIterator[ApiServer]:
-    """A running server; `kubeconfig` leads to it."""
-    server = ApiServer(kubeconfig=directory / "kubeconfig")
-    async with serving(server.handle, directory, server.kubeconfig):
-        yield server

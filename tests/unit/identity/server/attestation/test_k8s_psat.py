@@ -17,14 +17,14 @@ from nginx_mesh.identity.server.attestation import Attested
 from nginx_mesh.identity.server.attestation.k8s_psat import ProjectedTokens
 from tests.mesh.identityserver import IdentityProcess
 
-from .api_server import AUDIENCE, ApiServer, api_server
+from .api_server import AUDIENCE, ApiServer
 
 ALLOWED = ["nginx-mesh:agent", "other:agent"]
 
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[ApiServer]:
-    async with api_server(tmp_path) as server:
+    async with ApiServer().running(tmp_path) as server:
         yield server
 
 
@@ -129,7 +129,7 @@ async def test_names_of_nodes_and_pods_that_none_can_have_are_no_part_of_an_id(c
 
 
 async def test_a_cluster_that_is_down_makes_nothing_but_a_delay(tmp_path: Path) -> None:
-    async with api_server(tmp_path) as cluster:
+    async with ApiServer().running(tmp_path) as cluster:
         token, one = cluster.token(), attestor(cluster)
     with pytest.raises(UnavailableError, match=r"the cluster cannot be reached: .*refused"):
         await one.attest(token)

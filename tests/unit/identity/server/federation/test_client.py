@@ -17,6 +17,7 @@ from nginx_mesh.identity.server.federation.endpoint import BundleEndpoint, spiff
 from tests.interop.gospiffe import running
 from tests.unit.identity.agent.workloadapi.source import Workload
 from tests.unit.identity.domains import Domain
+from tests.unit.identity.httpserver import Handler, serving
 
 from .endpoints import ENDPOINT, by_web, spiffe_endpoint
 from .web_pki import WebCa
@@ -105,19 +106,12 @@ async def test_https_web_takes_no_svid_of_a_bundle(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def odd_endpoint(handler: object, domain: Domain = PARTNER) -> AsyncIterator[FederationRelationship]:
+async def odd_endpoint(handler: Handler, domain: Domain = PARTNER) -> AsyncIterator[FederationRelationship]:
     """An endpoint that proves its ID and then answers as it likes."""
-    app = web.Application()
-    app.router.add_get("/{tail:.*}", handler)  # type: ignore[arg-type]
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
     context: ssl.SSLContext = spiffe_context(lambda: domain.svid(ENDPOINT), domain.bundle)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    url = f"https://127.0.0.1:{runner.addresses[0][1]}/start"
-    try:
+    async with serving(handler, context) as address:
+        url = f"{address}/start"
         yield FederationRelationship(domain.name, url, "https_spiffe", f"spiffe://{domain.name}{ENDPOINT}")
-    finally:
-        await runner.cleanup()
 
 
 async def test_redirects_are_followed_a_few_times_and_never_to_somebody_else() -> None:

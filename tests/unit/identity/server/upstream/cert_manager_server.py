@@ -6,18 +6,15 @@ conventions say, checks what cert-manager's webhook checks, and signs as its con
 
 import base64
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from cryptography import x509
 
 from nginx_mesh.identity.common.x509svid import certificate_pem
-from tests.unit.identity.server.kubernetes import is_authorised, serving, status
+from tests.unit.identity.server.kubernetes import KubernetesServer, no_such_resource, status
 
 from .pki import NOW, Ca, answer, bundle_pem, make_ca
 
@@ -27,11 +24,10 @@ USAGES = {"cert sign", "crl sign", "digital signature", "key encipherment", "ser
 
 
 @dataclass
-class FakeCertManager:
+class FakeCertManager(KubernetesServer):
     """What our server knows, and what a test makes it do wrong."""
 
     root: Ca = field(default_factory=lambda: make_ca("company root"))
-    kubeconfig: Path = Path()
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     ignored: int = 1
     """How often a request is still pending when it is looked at."""
@@ -44,18 +40,14 @@ class FakeCertManager:
     status_ca: str | None = None
     forbidden: tuple[str, ...] = ()
     garbage: str | None = None
-    asked: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.issuer = make_ca("company issuer", self.root, path_length=1)
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def respond(self, request: web.Request) -> web.StreamResponse:
         path, method = request.path, request.method
-        self.asked.append((method, path))
-        if not is_authorised(request):
-            return status(401, "Unauthorized", "Unauthorized")
         if not path.startswith(PREFIX):
-            return status(404, "NotFound", "the server could not find the requested resource")
+            return no_such_resource()
         if method in self.forbidden:
             what = 'certificaterequests.cert-manager.io is forbidden: User "mesh" cannot do that'
             return status(403, "Forbidden", what)
@@ -145,10 +137,3 @@ def _csr(spec: dict[str, Any]) -> x509.CertificateSigningRequest:
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
-
-
-@asynccontextmanager
-async def our_cert_manager(directory: Path) -> AsyncIterator[FakeCertManager]:
-    manager = FakeCertManager(kubeconfig=directory / "kubeconfig")
-    async with serving(manager.handle, directory, manager.kubeconfig):
-        yield manager

@@ -21,6 +21,7 @@ from aiohttp import web
 from cryptography import x509
 
 from nginx_mesh.identity.common.x509svid import certificate_pem
+from tests.unit.identity.httpserver import serving
 
 from .pki import Ca, answer, bundle_pem, make_ca
 
@@ -139,13 +140,5 @@ def _error(code: str, message: str) -> web.Response:
 @asynccontextmanager
 async def our_pca() -> AsyncIterator[FakePca]:
     pca = FakePca()
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", pca.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        pca.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(pca.handle) as pca.address:
         yield pca
-    finally:
-        await runner.cleanup()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -187,6 +188,15 @@ def assert_openssl_accepts(directory: Path, minted: MintedCa, key: PrivateKey, a
 def uri(text: str) -> x509.UniformResourceIdentifier:
     return x509.UniformResourceIdentifier(text)
 
+
+WRONG_ANSWERS: list[tuple[dict[str, Any], str]] = [
+    ({"public_key": generate_key("ec-p256").public_key()}, "for another key"),
+    ({"uris": [uri("spiffe://evil.org")]}, "is for spiffe://evil.org, not for spiffe://example.org"),
+    ({"ca": False}, "is no CA"),
+    ({"key": generate_key("ec-p256")}, "did not sign it"),
+    ({"start": NOW - 9 * DAY, "end": NOW - DAY}, "expired at"),
+]
+"""Arguments of `answer` that make a certificate which every upstream authority has to refuse, and the reason."""
 
 GO_VERIFIER = """
 package main

@@ -13,12 +13,11 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from nginx_mesh.api.settings import UpstreamAuthority as Settings
-from nginx_mesh.identity.common.keys import generate_key
 from nginx_mesh.identity.server.upstream import MintedCa, UpstreamAuthority, UpstreamError, aws, aws_pca, open_upstream
 from nginx_mesh.identity.server.upstream.aws_pca import AwsPcaAuthority
 
 from .pca_server import ALGORITHM, ARN, REGION, FakePca, our_pca
-from .pki import DAY, NOW, Ca, assert_openssl_accepts, key_usage, make_ca, request, uri
+from .pki import DAY, NOW, WRONG_ANSWERS, Ca, assert_openssl_accepts, key_usage, make_ca, request
 
 OURS = request()
 ROLE = "arn:aws:iam::123456789012:role/mesh"
@@ -278,16 +277,7 @@ async def test_a_private_ca_that_is_not_active_is_not_asked_to_sign(status: str,
     assert "IssueCertificate" not in pca.asked
 
 
-@pytest.mark.parametrize(
-    ("wrong", "reason"),
-    [
-        ({"public_key": generate_key("ec-p256").public_key()}, "for another key"),
-        ({"uris": [uri("spiffe://evil.org")]}, "is for spiffe://evil.org, not for spiffe://example.org"),
-        ({"ca": False}, "is no CA"),
-        ({"key": generate_key("ec-p256")}, "did not sign it"),
-        ({"start": NOW - 9 * DAY, "end": NOW - DAY}, "expired at"),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "reason"), WRONG_ANSWERS, ids=[reason for _, reason in WRONG_ANSWERS])
 async def test_a_wrong_answer_is_refused(wrong: dict[str, Any], reason: str, pca: FakePca) -> None:
     pca.wrong = wrong
     assert reason in await refusal("aws_pca", pca_config(pca), pca.secret)

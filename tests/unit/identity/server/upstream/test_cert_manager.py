@@ -10,7 +10,6 @@ import yaml
 from kubernetes.config import incluster_config
 
 from nginx_mesh.api.settings import UpstreamAuthority as Settings
-from nginx_mesh.identity.common.keys import generate_key
 from nginx_mesh.identity.server.upstream import MintedCa, UpstreamAuthority, UpstreamError, cert_manager, open_upstream
 from tests.unit.identity.server.kubernetes import TOKEN, write_kubeconfig
 
@@ -20,9 +19,8 @@ from .cert_manager_server import (
     PREFIX,
     FakeCertManager,
     left_behind,
-    our_cert_manager,
 )
-from .pki import DAY, NOW, assert_openssl_accepts, csr_pem, make_ca, request, uri
+from .pki import WRONG_ANSWERS, assert_openssl_accepts, csr_pem, make_ca, request
 
 OURS = request()
 
@@ -36,7 +34,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def manager(tmp_path: Path) -> AsyncIterator[FakeCertManager]:
-    async with our_cert_manager(tmp_path) as server:
+    async with FakeCertManager().running(tmp_path) as server:
         yield server
 
 
@@ -101,7 +99,7 @@ async def test_a_request_that_waits_for_approval_is_taken_up_again(
     (name,) = manager.objects
     manager.conditions = None
     await mint(opened(manager))
-    assert manager.asked.count(("DELETE", f"{PREFIX}/{name}")) == 1
+    assert manager.asked.count(f"DELETE {PREFIX}/{name}") == 1
     assert manager.objects == {}
 
 
@@ -164,16 +162,7 @@ async def test_a_request_by_our_name_that_is_not_ours_is_left_alone(manager: Fak
     assert name in manager.objects
 
 
-@pytest.mark.parametrize(
-    ("wrong", "reason"),
-    [
-        ({"public_key": generate_key("ec-p256").public_key()}, "for another key"),
-        ({"uris": [uri("spiffe://evil.org")]}, "is for spiffe://evil.org, not for spiffe://example.org"),
-        ({"ca": False}, "is no CA"),
-        ({"key": generate_key("ec-p256")}, "did not sign it"),
-        ({"start": NOW - 9 * DAY, "end": NOW - DAY}, "expired at"),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "reason"), WRONG_ANSWERS, ids=[reason for _, reason in WRONG_ANSWERS])
 async def test_a_wrong_answer_is_refused(wrong: dict[str, Any], reason: str, manager: FakeCertManager) -> None:
     manager.wrong = wrong
     assert reason in await refusal(manager)

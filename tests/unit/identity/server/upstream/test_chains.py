@@ -18,7 +18,7 @@ from nginx_mesh.identity.server.upstream import MintedCa, UpstreamError, cert_ma
 from nginx_mesh.identity.server.upstream.checks import accept
 from tests.unit.identity.chains import PURPOSES, openssl_verify
 
-from .cert_manager_server import ISSUER, NAMESPACE, our_cert_manager
+from .cert_manager_server import ISSUER, NAMESPACE, FakeCertManager
 from .pca_server import ARN, REGION, our_pca
 from .pki import (
     CA_USAGE,
@@ -119,7 +119,7 @@ async def test_go_where_installed_accepts_what_each_upstream_signs(
             "aws_pca",
             {"region": REGION, "certificate_authority_arn": ARN, "endpoint": pca.address, **credentials},
         )
-    async with our_cert_manager(tmp_path) as manager:
+    async with FakeCertManager().running(tmp_path) as manager:
         await mint(
             "cert-manager",
             {"namespace": NAMESPACE, "issuer_name": ISSUER, "kube_config_file": str(manager.kubeconfig)},

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from nginx_mesh.api.settings import UpstreamAuthority as Settings
-from nginx_mesh.identity.common.keys import generate_key
 from nginx_mesh.identity.server.upstream import MintedCa, UpstreamAuthority, UpstreamError, open_upstream
 from nginx_mesh.identity.server.upstream import vault as plugin
 from nginx_mesh.identity.server.upstream.vault import VaultAuthority
 
-from .pki import DAY, NOW, assert_openssl_accepts, make_ca, request, uri
+from .pki import DAY, WRONG_ANSWERS, assert_openssl_accepts, make_ca, request
 from .vault_server import FakeVault, Site, our_vault, real_vault
 
 OURS = request()
@@ -89,14 +88,14 @@ async def test_each_way_to_log_in_gets_a_ca_that_openssl_follows_to_the_root(
     authority = opened(config)
     try:
         minted = await mint(authority)
-        assert minted.chain[1:] == (site.issuer.certificate,)
-        assert minted.roots == (site.root.certificate,)
+        assert minted.chain[1:] == (site.certificates.issuer.certificate,)
+        assert minted.roots == (site.certificates.root.certificate,)
         assert_openssl_accepts(tmp_path, minted, OURS.key, time.time())
         own = minted.chain[0]
         assert own.subject.rfc4514_string() == OURS.csr.subject.rfc4514_string()
         assert abs(own.not_valid_after_utc.timestamp() - (time.time() + 3600)) < 60
         assert abs(own.not_valid_before_utc.timestamp() - (time.time() - 300)) < 60
-        assert await authority.roots() == (site.root.certificate,)
+        assert await authority.roots() == (site.certificates.root.certificate,)
     finally:
         await authority.close()
 
@@ -145,7 +144,7 @@ async def test_insecure_skip_verify_does_and_is_warned_of(
     config = {"token": site.token(await token_for(site)), "approle": site.approle(), "cert": site.cert()}[method]
     authority = opened(config | {"ca_cert_path": str(other), "insecure_skip_verify": True})
     try:
-        assert (await mint(authority)).roots == (site.root.certificate,)
+        assert (await mint(authority)).roots == (site.certificates.root.certificate,)
     finally:
         await authority.close()
     assert "its certificate is not checked (insecure_skip_verify)" in caplog.text
@@ -192,7 +191,7 @@ async def test_a_ca_that_shall_outlive_vaults_ends_with_it(site: Site) -> None:
     authority = opened(site.approle())
     try:
         minted = await mint(authority, life=365 * DAY)
-        assert minted.limit <= site.issuer.certificate.not_valid_after_utc.timestamp()
+        assert minted.limit <= site.certificates.issuer.certificate.not_valid_after_utc.timestamp()
     finally:
         await authority.close()
 
@@ -236,7 +235,7 @@ async def test_whoever_asks_for_the_roots_every_few_seconds_costs_vault_nothing(
             await authority.roots()
         fake(ours).sealed = False
         for _ in range(3):
-            assert await authority.roots() == (ours.root.certificate,)
+            assert await authority.roots() == (ours.certificates.root.certificate,)
     finally:
         await authority.close()
     assert [path for _, path, _ in fake(ours).asked].count("/v1/pki/ca_chain") == 1
@@ -279,15 +278,6 @@ async def test_a_renewal_that_fails_is_warned_of_and_tried_again(ours: Site, cap
         await authority.close()
 
 
-WRONG_ANSWERS: list[tuple[dict[str, Any], str]] = [
-    ({"public_key": generate_key("ec-p256").public_key()}, "for another key"),
-    ({"uris": [uri("spiffe://evil.org")]}, "is for spiffe://evil.org, not for spiffe://example.org"),
-    ({"ca": False}, "is no CA"),
-    ({"key": generate_key("ec-p256")}, "did not sign it"),
-    ({"start": NOW - 9 * DAY, "end": NOW - DAY}, "expired at"),
-]
-
-
 @pytest.mark.parametrize(("wrong", "reason"), WRONG_ANSWERS, ids=[reason for _, reason in WRONG_ANSWERS])
 async def test_a_wrong_answer_is_refused(wrong: dict[str, Any], reason: str, ours: Site) -> None:
     fake(ours).wrong = wrong
@@ -295,12 +285,12 @@ async def test_a_wrong_answer_is_refused(wrong: dict[str, Any], reason: str, our
 
 
 async def test_an_answer_of_another_ca_is_refused(ours: Site) -> None:
-    fake(ours).chain = [make_ca("company issuing", ours.root), ours.root]
+    fake(ours).chain = [make_ca("company issuing", ours.certificates.root), ours.certificates.root]
     assert 'its issuer "CN=company issuing" did not sign it' in await refusal(ours.approle())
 
 
 async def test_an_answer_whose_chain_has_no_root_is_refused(ours: Site) -> None:
-    fake(ours).chain = [ours.issuer]
+    fake(ours).chain = [ours.certificates.issuer]
     assert "there is no root certificate" in await refusal(ours.approle())
 
 
@@ -349,9 +339,9 @@ async def test_credentials_do_not_follow_a_redirect_out_of_tls(ours: Site) -> No
 
 
 async def test_files_are_read_anew_at_login_and_named_when_they_are_gone(ours: Site) -> None:
-    ours.client_key_path.unlink()
+    ours.certificates.client.key_path.unlink()
     message = await refusal(ours.cert())
-    assert f"config.cert_auth.client_key_path {ours.client_key_path}: cannot be read" in message
+    assert f"config.cert_auth.client_key_path {ours.certificates.client.key_path}: cannot be read" in message
 
 
 async def test_nothing_comes_from_the_environment(ours: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 import hvac
 from aiohttp import web
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from nginx_mesh.identity.common.keys import to_pem
 from nginx_mesh.identity.common.x509svid import certificate_pem
+from tests.unit.identity.httpserver import serving
 
 from .pki import Ca, answer, bundle_pem, make_ca, tls_certificate, uri
 
@@ -35,18 +35,36 @@ path "pki/root/sign-intermediate" { capabilities = ["update"] }
 
 
 @dataclass
+class KeyPair:
+    """Files of a certificate and its key."""
+
+    cert_path: Path
+    key_path: Path
+
+
+class Certificates:
+    """The CA that a Vault signs with, the root above it, and TLS certificates of two clients.
+
+    Vault lets `client` log in. `stranger` is below a CA that it does not trust.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.root = make_ca("company root")
+        self.issuer = make_ca("company issuing", self.root, path_length=1)
+        self.client_ca, self.stranger_ca = make_ca("clients"), make_ca("strangers")
+        self.client = _write(directory, "client", tls_certificate(self.client_ca, "mesh", client=True))
+        self.stranger = _write(directory, "stranger", tls_certificate(self.stranger_ca, "mesh", client=True))
+        self.server_ca_path = directory / "vault-ca.pem"
+        """The roots that Vault's own certificate is below, once it runs."""
+
+
+@dataclass
 class Site:
-    """A Vault that signs below `issuer`, and everybody who may log in."""
+    """A Vault, and everybody who may log in."""
 
     address: str
     namespace: str
-    root: Ca
-    issuer: Ca
-    ca_path: Path
-    client_cert_path: Path
-    client_key_path: Path
-    stranger_cert_path: Path
-    stranger_key_path: Path
+    certificates: "Certificates"
     role_id: str
     secret_id: str
     new_token: Callable[[int, bool], str]
@@ -56,7 +74,8 @@ class Site:
     ours: "FakeVault | None" = None
 
     def config(self, **more: Any) -> dict[str, Any]:
-        return {"vault_addr": self.address, "namespace": self.namespace, "ca_cert_path": str(self.ca_path), **more}
+        ca = str(self.certificates.server_ca_path)
+        return {"vault_addr": self.address, "namespace": self.namespace, "ca_cert_path": ca, **more}
 
     def token(self, token: str) -> dict[str, Any]:
         return self.config(token_auth={"token": token})
@@ -66,13 +85,9 @@ class Site:
         return self.config(approle_auth={"approle_id": self.role_id, "approle_secret_id": secret})
 
     def cert(self, stranger: bool = False) -> dict[str, Any]:
-        cert, key = (
-            (self.stranger_cert_path, self.stranger_key_path)
-            if stranger
-            else (self.client_cert_path, self.client_key_path)
-        )
-        auth = {"client_cert_path": str(cert), "client_key_path": str(key), "cert_auth_role_name": ROLE_NAME}
-        return self.config(cert_auth=auth)
+        pair = self.certificates.stranger if stranger else self.certificates.client
+        paths = {"client_cert_path": str(pair.cert_path), "client_key_path": str(pair.key_path)}
+        return self.config(cert_auth={**paths, "cert_auth_role_name": ROLE_NAME})
 
 
 @dataclass
@@ -96,6 +111,7 @@ class FakeVault:
 
     issuer: Ca
     root: Ca
+    client_ca: Ca
     role_id: str = field(default_factory=lambda: secrets.token_hex(8))
     secret_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tokens: dict[str, Token] = field(default_factory=dict)
@@ -118,7 +134,6 @@ class FakeVault:
     """Tokens that came with logins, which need none."""
 
     asked: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
-    client_ca: Ca = field(default_factory=lambda: make_ca("clients"))
 
     def new_token(self, seconds: int, signs: bool) -> str:
         token = f"hvs.{secrets.token_hex(12)}"
@@ -243,73 +258,43 @@ def _auth(token: str, seconds: int) -> web.Response:
     return _json({"auth": {"client_token": token, "lease_duration": seconds, "renewable": seconds > 0}})
 
 
-def _write(directory: Path, name: str, ca: Ca) -> tuple[Path, Path]:
-    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
-    cert.write_text(ca.pem)
-    key.write_text(ca.key_pem)
-    key.chmod(0o600)
-    return cert, key
+def _write(directory: Path, name: str, ca: Ca) -> KeyPair:
+    pair = KeyPair(directory / f"{name}.pem", directory / f"{name}.key")
+    pair.cert_path.write_text(ca.pem)
+    pair.key_path.write_text(ca.key_pem)
+    pair.key_path.chmod(0o600)
+    return pair
 
 
 @asynccontextmanager
 async def our_vault(directory: Path) -> AsyncIterator[Site]:
-    root = make_ca("company root")
-    issuer = make_ca("company issuing", root, path_length=1)
-    server_ca, stranger_ca = make_ca("vault tls"), make_ca("strangers")
-    vault = FakeVault(issuer, root)
-    ca_path, _ = _write(directory, "vault-ca", server_ca)
-    server_cert, server_key = _write(directory, "server", tls_certificate(server_ca))
-    client_cert, client_key = _write(directory, "client", tls_certificate(vault.client_ca, "mesh", client=True))
-    other_cert, other_key = _write(directory, "stranger", tls_certificate(stranger_ca, "mesh", client=True))
+    certificates, server_ca = Certificates(directory), make_ca("vault tls")
+    vault = FakeVault(certificates.issuer, certificates.root, certificates.client_ca)
+    certificates.server_ca_path.write_text(server_ca.pem)
+    server = _write(directory, "server", tls_certificate(server_ca))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server_cert, server_key)
+    context.load_cert_chain(server.cert_path, server.key_path)
     context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_verify_locations(cadata=vault.client_ca.pem + stranger_ca.pem)
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", vault.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-        await site.start()
-        port = runner.addresses[0][1]
-        yield Site(
-            f"https://127.0.0.1:{port}",
-            NAMESPACE,
-            root,
-            issuer,
-            ca_path,
-            client_cert,
-            client_key,
-            other_cert,
-            other_key,
-            vault.role_id,
-            vault.secret_id,
-            vault.new_token,
-            vault.revoke,
-            vault,
-        )
-    finally:
-        await runner.cleanup()
+    context.load_verify_locations(cadata=certificates.client_ca.pem + certificates.stranger_ca.pem)
+    async with serving(vault.handle, context) as address:
+        new_token, revoke = vault.new_token, vault.revoke
+        yield Site(address, NAMESPACE, certificates, vault.role_id, vault.secret_id, new_token, revoke, vault)
 
 
 @asynccontextmanager
 async def real_vault(directory: Path, program: str) -> AsyncIterator[Site]:
     """HashiCorp's dev server on a port of its own, in memory, with a PKI engine and the three ways to log in."""
-    root = make_ca("company root")
-    issuer = make_ca("company issuing", root, path_length=1)
-    client_ca = make_ca("clients")
-    client_cert, client_key = _write(directory, "client", tls_certificate(client_ca, "mesh", client=True))
-    other_cert, other_key = _write(directory, "stranger", tls_certificate(make_ca("strangers"), "mesh", client=True))
-    port, root_token = _free_port(), secrets.token_hex(16)
+    certificates, root_token = Certificates(directory), secrets.token_hex(16)
+    root, issuer = certificates.root, certificates.issuer
+    port = _free_port()
+    address = f"https://127.0.0.1:{port}"
     arguments = ["server", "-dev", "-dev-tls", f"-dev-tls-cert-dir={directory}", "-dev-no-store-token"]
     arguments += [f"-dev-root-token-id={root_token}", f"-dev-listen-address=127.0.0.1:{port}"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(directory)}
     with (directory / "vault.log").open("wb") as log:
         process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, env=environment, cwd=directory)
     try:
-        ca_path = directory / "vault-ca.pem"
-        client = await asyncio.to_thread(_when_up, process, f"https://127.0.0.1:{port}", ca_path, root_token)
+        client = await asyncio.to_thread(_when_up, process, address, certificates.server_ca_path, root_token)
 
         def set_up() -> tuple[str, str]:
             client.sys.enable_secrets_engine("pki", config={"max_lease_ttl": "720h"})
@@ -318,8 +303,7 @@ async def real_vault(directory: Path, program: str) -> AsyncIterator[Site]:
             client.sys.enable_auth_method("approle")
             client.auth.approle.create_or_update_approle(ROLE_NAME, token_policies=[ROLE_NAME])
             client.sys.enable_auth_method("cert")
-            certificate = client_ca.certificate.public_bytes(serialization.Encoding.PEM).decode()
-            data = {"certificate": certificate, "token_policies": ROLE_NAME, "token_ttl": "1h"}
+            data = {"certificate": certificates.client_ca.pem, "token_policies": ROLE_NAME, "token_ttl": "1h"}
             client.write_data(f"auth/cert/certs/{ROLE_NAME}", data=data)
             role_id = client.auth.approle.read_role_id(ROLE_NAME)["data"]["role_id"]
             return role_id, client.auth.approle.generate_secret_id(ROLE_NAME)["data"]["secret_id"]
@@ -332,21 +316,7 @@ async def real_vault(directory: Path, program: str) -> AsyncIterator[Site]:
             created = client.auth.token.create(policies=policies, ttl=ttl, renewable=True, no_parent=True)
             return str(created["auth"]["client_token"])
 
-        yield Site(
-            f"https://127.0.0.1:{port}",
-            "",
-            root,
-            issuer,
-            ca_path,
-            client_cert,
-            client_key,
-            other_cert,
-            other_key,
-            role_id,
-            secret_id,
-            new_token,
-            client.auth.token.revoke,
-        )
+        yield Site(address, "", certificates, role_id, secret_id, new_token, client.auth.token.revoke)
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait, 30)

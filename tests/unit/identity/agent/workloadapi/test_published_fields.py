@@ -1,21 +1,6 @@
-import subprocess
-import sys
-from pathlib import Path
-
 from spiffe._proto import workload_pb2 as public
 
 from nginx_mesh.identity.agent.workloadapi import workload_pb2 as ours
-
-SOURCE = Path(__file__).parents[5] / "src"
-PROTO = "nginx_mesh/identity/agent/workloadapi/workload.proto"
-
-
-def test_generated_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
-    options = ["-I", str(SOURCE), f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options, PROTO], check=True, cwd=SOURCE, timeout=60)
-    for suffix in ("_pb2.py", "_pb2.pyi"):
-        name = PROTO.replace(".proto", suffix)
-        assert (tmp_path / name).read_text() == (SOURCE / name).read_text(), f"{name}: run `make proto`"
 
 
 def test_messages_are_on_the_wire_what_others_have_them_be() -> None:

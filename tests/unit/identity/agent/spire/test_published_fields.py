@@ -1,13 +1,6 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from nginx_mesh.identity.agent.spire import entry_pb2 as ours
-
-SOURCE = Path(__file__).parents[5] / "src"
-PROTO = "nginx_mesh/identity/agent/spire/entry.proto"
 
 # Numbers of fields in SPIRE's published API, spire.api.types and spire.api.server.entry.v1.
 PUBLISHED = {
@@ -40,14 +33,6 @@ PUBLISHED = {
     "BatchDeleteEntryRequest": {"ids": 1},
     "BatchDeleteEntryResponse": {"results": 1},
 }
-
-
-def test_generated_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
-    options = ["-I", str(SOURCE), f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options, PROTO], check=True, cwd=SOURCE, timeout=60)
-    for suffix in ("_pb2.py", "_pb2.pyi"):
-        name = PROTO.replace(".proto", suffix)
-        assert (tmp_path / name).read_text() == (SOURCE / name).read_text(), f"{name}: run `make proto`"
 
 
 @pytest.mark.parametrize("message", ours.DESCRIPTOR.message_types_by_name)

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.paths import MeshPaths
 from tests.eventually import wait_until
@@ -97,6 +99,16 @@ class LocalCli:
     def wait_ready(self) -> None:
         """Wait until every pod is ready."""
         self.ok("up")
+
+    def pods(self, namespace: str = "shop") -> dict[str, Any]:
+        """The pods of a namespace by name. No process is started for it."""
+        items = LocalMesh(self.paths).api().get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+        return {pod["metadata"]["name"]: pod for pod in items}
+
+    def pod(self, name: str, namespace: str = "shop") -> Any:
+        """The pod of that name, or the first whose name begins like this."""
+        found = self.pods(namespace)
+        return next(found[known] for known in sorted(found) if known.startswith(name))
 
     def everything(self) -> str:
         """Names of all objects, to see that nothing changed."""

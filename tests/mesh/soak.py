@@ -17,7 +17,6 @@ from cryptography import x509
 
 from nginx_mesh.api.conditions import is_ready
 from nginx_mesh.cli.errors import ControlPlaneUnreachableError, MeshError
-from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
 
@@ -160,8 +159,7 @@ class Watch(Repeating):
 
 def ready_pods(mesh: LocalCli) -> dict[str, dict[str, Any]]:
     """The ready pods of the application, by name."""
-    items = LocalMesh(mesh.paths).api().get("/api/v1/namespaces/shop/pods")["items"]
-    return {pod["metadata"]["name"]: pod for pod in items if is_ready(pod)}
+    return {name: pod for name, pod in mesh.pods().items() if is_ready(pod)}
 
 
 def _process(pid: str) -> str:

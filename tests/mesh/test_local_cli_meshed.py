@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
 
 import pytest
 
@@ -100,7 +99,7 @@ def test_pods_have_their_sidecars_and_workloads_stay_as_written(mesh: LocalCli) 
     lines = mesh.ok("get", "pods", "-n", "shop").splitlines()[1:]
     assert [line.split()[1] for line in lines] == ["2/2"] * 3
     assert "nginx-mesh-sidecar" not in mesh.ok("get", "deploy", "web", "-n", "shop", "-o", "yaml")
-    metadata = pod(mesh, "web")["metadata"]
+    metadata = mesh.pod("web")["metadata"]
     assert metadata["labels"]["nsm.nginx.com/deployment"] == "web"
     assert metadata["ownerReferences"][0]["kind"] == "Deployment"
 
@@ -135,17 +134,11 @@ class DetachedLoad(MeshedLoad):
     def __enter__(self) -> DetachedLoad:
         script = self._mesh.root / "load.py"
         script.write_text(LOAD)
-        namespace = self._mesh.paths.pod_netns(pod(self._mesh, "client")["metadata"]["uid"])
+        namespace = self._mesh.paths.pod_netns(self._mesh.pod("client")["metadata"]["uid"])
         self._process = subprocess.Popen(
             ["ip", "netns", "exec", namespace, "python3", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         return self
-
-
-def pod(mesh: LocalCli, name: str) -> Any:
-    """A pod of the namespace shop, or the first whose name begins like this."""
-    items = json.loads(mesh.ok("get", "pods", "-n", "shop", "-o", "json"))["items"]
-    return next(item for item in items if item["metadata"]["name"].startswith(name))
 
 
 def served_certificate(mesh: LocalCli, address: str) -> str:
@@ -179,7 +172,7 @@ def test_no_request_is_lost_while_certificates_are_renewed(mesh: LocalCli) -> No
     os.kill(mesh.daemon_pid(), signal.SIGTERM)
     mesh.wait(lambda: mesh.run("get", "pods").returncode != 0)
     mesh.ok("up")
-    address = pod(mesh, "web")["status"]["podIP"]
+    address = mesh.pod("web")["status"]["podIP"]
     certificates = set()
     with DetachedLoad(mesh) as load:
         for _ in range(10):

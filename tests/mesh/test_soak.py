@@ -78,7 +78,7 @@ def test_no_request_fails_while_everything_changes(mesh: LocalCli) -> None:
         os.kill(mesh.daemon_pid(), signal.SIGKILL)
         load.until(0.6)
         mesh.ok("up")
-        mesh.wait(lambda: len(LocalMesh(mesh.paths).api().get("/api/v1/namespaces/shop/pods")["items"]) == 3, 30)
+        mesh.wait(lambda: len(mesh.pods()) == 3, 30)
         assert load.runs, "the changes took longer than the load"
 
     report = load.report

@@ -19,7 +19,6 @@ import pytest
 import yaml
 
 from nginx_mesh.api.conditions import is_ready
-from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 from nginx_mesh.local.node.container import ContainerDir
 from tests.eventually import wait_until
@@ -137,16 +136,8 @@ def live(mesh: LocalCli) -> Iterator[LocalCli]:
     assert nginx(mesh) == processes
 
 
-def pods(mesh: LocalCli, namespace: str = "shop") -> dict[str, Any]:
-    """Pods by name."""
-    items = LocalMesh(mesh.paths).api().get(f"/api/v1/namespaces/{namespace}/pods")["items"]
-    return {pod["metadata"]["name"]: pod for pod in items}
-
-
 def pod(mesh: LocalCli, name: str) -> Any:
-    """The pod of that name, or the first whose name begins like this."""
-    found = pods(mesh, "default" if name == "outsider" else "shop")
-    return next(found[known] for known in sorted(found) if known.startswith(name))
+    return mesh.pod(name, "default" if name == "outsider" else "shop")
 
 
 def master(mesh: LocalCli, name: str) -> int:
@@ -357,7 +348,7 @@ def test_a_pod_of_a_stateful_set_is_called_by_its_name(mesh: LocalCli) -> None:
 def test_a_pod_of_a_stateful_set_keeps_its_name_when_it_is_replaced(mesh: LocalCli) -> None:
     before = pod(mesh, "db-1")["metadata"]["uid"]
     mesh.ok("delete", "pod", "db-1", "-n", "shop")
-    mesh.wait(lambda: "db-1" in pods(mesh) and pod(mesh, "db-1")["metadata"]["uid"] != before)
+    mesh.wait(lambda: "db-1" in mesh.pods() and pod(mesh, "db-1")["metadata"]["uid"] != before)
     mesh.wait_ready()
     mesh.wait(lambda: call(mesh, "client", "db-1.db:8080") == (200, "db-1", CLIENT_ID), 8)
 
@@ -410,7 +401,7 @@ def test_a_job_calls_a_service_and_completes(mesh: LocalCli) -> None:
     finished = pod(mesh, "caller")
     assert finished["status"]["phase"] == "Succeeded"
     mesh.ok("delete", "job", "caller", "-n", "shop")
-    mesh.wait(lambda: finished["metadata"]["name"] not in pods(mesh))
+    mesh.wait(lambda: finished["metadata"]["name"] not in mesh.pods())
 
 
 # health checks

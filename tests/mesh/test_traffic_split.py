@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 import yaml
 
-from nginx_mesh.cli.local.mesh import LocalMesh
 from nginx_mesh.local.net import netns
 
 from .localcli import LocalCli
@@ -93,10 +92,7 @@ class Shop:
 
     def __init__(self, mesh: LocalCli) -> None:
         self.mesh = mesh
-        self._pods = {
-            pod["metadata"]["name"]: pod
-            for pod in LocalMesh(mesh.paths).api().get("/api/v1/namespaces/shop/pods")["items"]
-        }
+        self._pods = mesh.pods()
         self._namespace = mesh.paths.pod_netns(self._pods["client"]["metadata"]["uid"])
 
     def address(self, pod: str) -> str:

@@ -157,7 +157,7 @@ class MeshConfigClassSpec(StrictModel, frozen=True, kw_only=True):
 
 
 class MeshConfigClass(StrictObject, frozen=True, kw_only=True):
-    """Which controller heeds the MeshConfigs of this class."""
+    """Which controller uses the MeshConfigs of this class."""
 
     API_VERSION: ClassVar[str] = "nsm.nginx.com/v1alpha2"
     KIND: ClassVar[str] = "MeshConfigClass"

@@ -13,7 +13,7 @@ from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_CLASS_N
 from nginx_mesh.api.status import StatusError
 
 CONFIG_KEY = ObjectKey(MeshConfig.KIND, CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME)
-"""The only MeshConfig that the mesh heeds."""
+"""The only MeshConfig that the mesh uses."""
 
 _CONTROLLER_NAME = "nsm.nginx.com/nginx-mesh-controller"
 

@@ -49,6 +49,8 @@ def test_the_package_as_it_is_keeps_all_contracts(copy: Path) -> None:
         ("overview/graph.py", "nginx_mesh.dashboard.server", "Dependencies point one way"),
         ("identity/agent/agent.py", "nginx_mesh.identity.server.ca", "Servers and agents of identity"),
         ("identity/common/keys.py", "nginx_mesh.identity.agent.agent", "Servers and agents of identity"),
+        ("local/node/kubelet.py", "nginx_mesh.local.api.store", "The local mesh's API"),
+        ("local/net/network.py", "nginx_mesh.local.node.kubelet", "The local mesh's API"),
         ("identity/agent/agent.py", "sqlalchemy", "A node's agent loads no database"),
         ("node/workloads.py", "boto3", "A node's agent loads no database"),
         ("cli/status.py", "nginx_mesh.local.paths", "Only cli.local"),

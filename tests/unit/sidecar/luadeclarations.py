@@ -22,9 +22,8 @@ _FORWARD = re.compile(r"typedef struct \w+ \w+$")
 _NAME = re.compile(r"(\w+)(?:\(.*\)|\[\d+\])?$", re.S)
 _FIELD = re.compile(r"(\w+)(?:\[\w+\])?$")
 
-# A table of Lua's by each name that it may have, and how its keys are called in C.
+# Lua's tables by their names, and how their keys are called in C.
 _TABLES = {
-    "MODES": "NGX_MESH_{}",
     "MTLS_MODES": "NGX_MESH_{}",
     "LOG_LEVELS": "NGX_MESH_LOG_{}",
     "LB_METHODS": "LB_{}",
@@ -33,7 +32,7 @@ _TABLES = {
     "TCP_TIMES": "NGX_MESH_{}",
     "PROTOCOL_BITS": "NGX_MESH_PROTOCOL_{}",
 }
-# What Lua calls the results of ngx_http_mesh_ffi_select, and gRPC's protocol, which is HTTP to the module.
+# What Lua calls the results of ngx_http_mesh_ffi_select, and their names in C.
 _SELECTED = {"ok": "OK", "unknown": "DECLINED", "empty": "BUSY", "open": "ABORT"}
 
 
@@ -111,17 +110,13 @@ def declaration_checks(found: Cdefs) -> str:
 
 def number_checks(text: str) -> str:
     """C that compiles when the numbers in Lua's tables are those of the headers."""
-    constants = _constants(text)
     lines = []
     for name, pattern in _TABLES.items():
-        for key, number in _table(text, name, constants):
+        for key, number in _table(text, name):
             known = pattern.format(_c_name("http" if key == "grpc" else key))
             lines.append(_assertion(f"{known} == {number}", f"{name}: {key}"))
-    for key, number in _table(text, "SELECTED", constants):
+    for key, number in _table(text, "SELECTED"):
         lines.append(_assertion(f"NGX_MESH_RC_{_SELECTED[key]} == {number}", f"SELECTED: {key}"))
-    for key, number in constants.items():
-        if key.startswith("PROTOCOL_"):
-            lines.append(_assertion(f"NGX_MESH_{key} == {number}", key))
     # Lua reads the numbers of HTTP and those of TCP from one array.
     names = [*_keys(text, "HTTP_NUMBERS", "NGX_MESH_HTTP_{}"), *_keys(text, "TCP_NUMBERS", "NGX_MESH_TCP_{}")]
     lines += [_assertion(f"{name} == {number}", name) for number, name in enumerate(names)]
@@ -129,7 +124,7 @@ def number_checks(text: str) -> str:
 
 
 def _keys(text: str, table: str, pattern: str) -> list[str]:
-    return [pattern.format(_c_name(key)) for key, _ in _table(text, table, {})]
+    return [pattern.format(_c_name(key)) for key, _ in _table(text, table)]
 
 
 def _c_name(text: str) -> str:
@@ -140,16 +135,7 @@ def _assertion(condition: str, what: str) -> str:
     return f'_Static_assert({condition}, "{what}")'
 
 
-def _constants(text: str) -> dict[str, int]:
-    """Numbers that Lua gives names to: `local A, B = 1, 2`, and `A = 1` in a table."""
-    found: dict[str, int] = {}
-    pattern = r"^ *(?:local )?((?:[A-Z][A-Z_]*, )*[A-Z][A-Z_]*) = ((?:-?\d+, )*-?\d+),?$"
-    for names, numbers in re.findall(pattern, text, re.M):
-        found |= dict(zip(names.split(", "), map(int, numbers.split(", ")), strict=True))
-    return found
-
-
-def _table(text: str, name: str, constants: dict[str, int]) -> list[tuple[str, int]]:
+def _table(text: str, name: str) -> list[tuple[str, int]]:
     """The names and numbers of a table, whichever of them are its keys; a list is numbered from 0 on, as C does."""
     found = []
     for body in re.findall(rf"\b{name} = \{{(.*?)\}}", text, re.S):
@@ -158,14 +144,10 @@ def _table(text: str, name: str, constants: dict[str, int]) -> list[tuple[str, i
             key, _, value = item.rpartition(" = ")
             key = key.strip("[]")
             if value.startswith('"'):
-                found.append((value.strip('"'), _number(key, constants) if key else position))
+                found.append((value.strip('"'), int(key) if key else position))
             else:
                 found.append((key.strip('"'), int(value, 0)))
     return found
-
-
-def _number(text: str, constants: dict[str, int]) -> int:
-    return constants[text] if text in constants else int(text)
 
 
 def compile_c(source: str, include: Path = MODULE) -> str:

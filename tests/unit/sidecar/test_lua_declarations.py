@@ -68,7 +68,7 @@ def test_a_declaration_that_differs_does_not_compile(old: str, new: str) -> None
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (r"(MODES = \{ off = )0, permissive = 1", r"\g<1>1, permissive = 0"),
+        (r"(MTLS_MODES = \{ off = )0, permissive = 1", r"\g<1>1, permissive = 0"),
         (r"(\bwarn = )5", r"\g<1>6"),
         (r'(\["random two"\] = )6', r"\g<1>7"),
         (r'("closed", \[1\] = )"open"', r'\g<1>"half-open"'),

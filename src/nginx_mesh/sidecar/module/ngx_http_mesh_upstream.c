@@ -105,6 +105,19 @@ ngx_http_mesh_lengthen_timeouts(ngx_http_request_t *r)
 }
 
 
+/* Prepares what requests to endpoints and requests to the application have in common. */
+static ngx_int_t
+ngx_http_mesh_init_peer(ngx_http_request_t *r)
+{
+    r->upstream->peer.data = r;
+    r->upstream->peer.save_session = ngx_mesh_save_no_session;
+
+    ngx_http_mesh_never_retry_unknown_methods(r);
+
+    return ngx_http_mesh_lengthen_timeouts(r);
+}
+
+
 static ngx_int_t
 ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 {
@@ -120,11 +133,9 @@ ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
         return NGX_ERROR;
     }
 
-    u->peer.data = r;
     u->peer.get = ngx_http_mesh_balance_get;
     u->peer.free = ngx_http_mesh_balance_free;
     u->peer.set_session = ngx_http_mesh_balance_set_session;
-    u->peer.save_session = ngx_mesh_save_no_session;
     u->peer.tries = ngx_mesh_attempts_tries(&ctx->attempts);
 
     ngx_http_mesh_hook_process_header(r, ctx);
@@ -137,9 +148,7 @@ ngx_http_mesh_balance_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
         u->finalize_request = ngx_http_mesh_finalize_request;
     }
 
-    ngx_http_mesh_never_retry_unknown_methods(r);
-
-    return ngx_http_mesh_lengthen_timeouts(r);
+    return ngx_http_mesh_init_peer(r);
 }
 
 
@@ -277,16 +286,12 @@ ngx_http_mesh_forward_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_con
 
     (void) us;
 
-    u->peer.data = r;
     u->peer.get = ngx_http_mesh_forward_get;
     u->peer.free = ngx_http_mesh_try_end;
     u->peer.set_session = ngx_http_mesh_forward_set_session;
-    u->peer.save_session = ngx_mesh_save_no_session;
     u->peer.tries = 1;
 
-    ngx_http_mesh_never_retry_unknown_methods(r);
-
-    return ngx_http_mesh_lengthen_timeouts(r);
+    return ngx_http_mesh_init_peer(r);
 }
 
 

@@ -134,13 +134,7 @@ ngx_http_mesh_variable_policy(ngx_http_request_t *r, ngx_http_variable_value_t *
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_mesh_module);
 
-    if (ctx) {
-        ngx_mesh_variable_set(v, ctx->policy.data, ctx->policy.len);
-    } else {
-        ngx_mesh_variable_set(v, NULL, 0);
-    }
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, ctx ? &ctx->policy : NULL);
 }
 
 
@@ -165,7 +159,6 @@ ngx_http_mesh_variable_upstream_id(ngx_http_request_t *r, ngx_http_variable_valu
 static ngx_int_t
 ngx_http_mesh_variable_upstream(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
 {
-    ngx_str_t            *url;
     ngx_mesh_attempts_t  *attempts;
     static ngx_str_t      urls[2][2] = {
         { ngx_string("http://mesh_plain"), ngx_string("https://mesh_mtls") },
@@ -178,10 +171,7 @@ ngx_http_mesh_variable_upstream(ngx_http_request_t *r, ngx_http_variable_value_t
         return NGX_ERROR;
     }
 
-    url = &urls[data][attempts->tls];
-    ngx_mesh_variable_set(v, url->data, url->len);
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, &urls[data][attempts->tls]);
 }
 
 

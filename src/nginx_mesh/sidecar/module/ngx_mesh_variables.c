@@ -16,6 +16,19 @@ ngx_mesh_variable_set(ngx_variable_value_t *v, u_char *data, size_t len)
 
 
 ngx_int_t
+ngx_mesh_variable_str(ngx_variable_value_t *v, const ngx_str_t *value)
+{
+    if (value) {
+        ngx_mesh_variable_set(v, value->data, value->len);
+    } else {
+        ngx_mesh_variable_set(v, NULL, 0);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
 ngx_mesh_variable_original(ngx_connection_t *c, ngx_variable_value_t *v)
 {
     ngx_mesh_connection_t  *mc;
@@ -25,9 +38,7 @@ ngx_mesh_variable_original(ngx_connection_t *c, ngx_variable_value_t *v)
         return NGX_ERROR;
     }
 
-    ngx_mesh_variable_set(v, mc->name.data, mc->name.len);
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, &mc->name);
 }
 
 
@@ -40,9 +51,7 @@ ngx_mesh_variable_peer(ngx_connection_t *c, ngx_variable_value_t *v)
         ngx_str_null(&id);
     }
 
-    ngx_mesh_variable_set(v, id.data, id.len);
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, &id);
 }
 
 
@@ -58,22 +67,12 @@ ngx_mesh_variable_log(ngx_variable_value_t *v, uintptr_t json)
 ngx_int_t
 ngx_mesh_variable_cluster(const ngx_mesh_attempts_t *a, ngx_variable_value_t *v)
 {
-    ngx_str_t  none = ngx_null_string;
-    ngx_str_t  name = a ? a->cluster->node.str : none;
-
-    ngx_mesh_variable_set(v, name.data, name.len);
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, a ? &a->cluster->node.str : NULL);
 }
 
 
 ngx_int_t
 ngx_mesh_variable_upstream_id(const ngx_mesh_attempts_t *a, ngx_variable_value_t *v)
 {
-    ngx_str_t  none = ngx_null_string;
-    ngx_str_t  id = a && a->tls ? a->last_id : none;
-
-    ngx_mesh_variable_set(v, id.data, id.len);
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, a && a->tls ? &a->last_id : NULL);
 }

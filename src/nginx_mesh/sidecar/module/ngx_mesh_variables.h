@@ -11,6 +11,8 @@
 
 /* An empty value is one that is not found. */
 void ngx_mesh_variable_set(ngx_variable_value_t *v, u_char *data, size_t len);
+/* `value` may be NULL, which is as an empty one. */
+ngx_int_t ngx_mesh_variable_str(ngx_variable_value_t *v, const ngx_str_t *value);
 ngx_int_t ngx_mesh_variable_original(ngx_connection_t *c, ngx_variable_value_t *v);
 ngx_int_t ngx_mesh_variable_peer(ngx_connection_t *c, ngx_variable_value_t *v);
 /* "1" when the access log has this format: 0 default, 1 JSON. */

@@ -41,10 +41,10 @@ ngx_stream_mesh_ctx_t *ngx_stream_mesh_ctx(ngx_stream_session_t *s);
 /* Logs why the connection is refused, and returns the status that ends it. */
 ngx_int_t ngx_stream_mesh_refuse(ngx_stream_session_t *s, ngx_mesh_connection_t *mc, const char *reason);
 /*
- * NGX_OK: the module may decide about the connection. Nothing passes before the sidecar has a state, or without having
- * been redirected.
+ * NGX_OK: the module may decide about the connection, and `ctx` and `mc` are what it knows of the session and the
+ * connection. Nothing passes before the sidecar has a state, or without having been redirected.
  */
-ngx_int_t ngx_stream_mesh_check(ngx_stream_session_t *s);
+ngx_int_t ngx_stream_mesh_check(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t **ctx, ngx_mesh_connection_t **mc);
 
 
 /* ngx_stream_mesh_sort.c: the access phase of servers with mesh_sort */

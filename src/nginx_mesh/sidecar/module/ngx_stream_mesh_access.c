@@ -44,13 +44,10 @@ ngx_stream_mesh_access_handler(ngx_stream_session_t *s)
         return NGX_DECLINED;
     }
 
-    rc = ngx_stream_mesh_check(s);
+    rc = ngx_stream_mesh_check(s, &ctx, &mc);
     if (rc != NGX_OK) {
         return rc;
     }
-
-    mc = ngx_mesh_connection(s->connection);
-    ctx = ngx_stream_mesh_ctx(s);
 
     return mscf->role == NGX_MESH_INBOUND ? ngx_stream_mesh_access_inbound(s, mscf, ctx, mc)
                                           : ngx_stream_mesh_access_outbound(s, mscf, ctx, mc);

@@ -29,22 +29,21 @@ ngx_stream_mesh_refuse(ngx_stream_session_t *s, ngx_mesh_connection_t *mc, const
 
 
 ngx_int_t
-ngx_stream_mesh_check(ngx_stream_session_t *s)
+ngx_stream_mesh_check(ngx_stream_session_t *s, ngx_stream_mesh_ctx_t **ctx, ngx_mesh_connection_t **mc)
 {
-    ngx_mesh_connection_t  *mc;
+    *mc = ngx_mesh_connection(s->connection);
+    *ctx = ngx_stream_mesh_ctx(s);
 
-    mc = ngx_mesh_connection(s->connection);
-
-    if (mc == NULL || ngx_stream_mesh_ctx(s) == NULL) {
+    if (*mc == NULL || *ctx == NULL) {
         return NGX_ERROR;
     }
 
     if (!ngx_mesh_settings.ready) {
-        return ngx_stream_mesh_refuse(s, mc, "the sidecar has no state yet");
+        return ngx_stream_mesh_refuse(s, *mc, "the sidecar has no state yet");
     }
 
-    if (mc->name.len == 0 || ngx_mesh_connection_is_local(mc)) {
-        return ngx_stream_mesh_refuse(s, mc, "the connection was not redirected here");
+    if ((*mc)->name.len == 0 || ngx_mesh_connection_is_local(*mc)) {
+        return ngx_stream_mesh_refuse(s, *mc, "the connection was not redirected here");
     }
 
     return NGX_OK;

@@ -68,13 +68,10 @@ ngx_stream_mesh_sort_handler(ngx_stream_session_t *s)
         return NGX_DECLINED;
     }
 
-    rc = ngx_stream_mesh_check(s);
+    rc = ngx_stream_mesh_check(s, &ctx, &mc);
     if (rc != NGX_OK) {
         return rc;
     }
-
-    mc = ngx_mesh_connection(s->connection);
-    ctx = ngx_stream_mesh_ctx(s);
 
     rc = mscf->sort == NGX_MESH_OUTBOUND ? ngx_stream_mesh_sort_outbound(s, ctx, mc)
                                          : ngx_stream_mesh_sort_inbound(s, ctx, mc);

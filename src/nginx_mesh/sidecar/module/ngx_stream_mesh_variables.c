@@ -61,14 +61,7 @@ ngx_stream_mesh_variable_listener(ngx_stream_session_t *s, ngx_stream_variable_v
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
 
-    if (ctx == NULL || ctx->listener.len == 0) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    ngx_mesh_variable_set(v, ctx->listener.data, ctx->listener.len);
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, ctx ? &ctx->listener : NULL);
 }
 
 
@@ -139,11 +132,5 @@ ngx_stream_mesh_variable_policy(ngx_stream_session_t *s, ngx_stream_variable_val
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_mesh_module);
 
-    if (ctx) {
-        ngx_mesh_variable_set(v, ctx->policy.data, ctx->policy.len);
-    } else {
-        ngx_mesh_variable_set(v, NULL, 0);
-    }
-
-    return NGX_OK;
+    return ngx_mesh_variable_str(v, ctx ? &ctx->policy : NULL);
 }

@@ -82,6 +82,31 @@ describe("counters", function()
 
         assert.same({ "a", "b", "c" }, order)
     end)
+
+    it("are all read when they are many, and requests have their turn in between", function()
+        local series = worker()
+
+        for i = 1, 250 do
+            series.add(series.group("http", "shop/web:80", "", "n" .. i), { sent = i })
+        end
+
+        local turns = spy.on(ngx, "sleep")
+        local counters, swept = found(series).http, 0
+        assert.spy(turns).was_called(2)
+
+        for i = 1, 250 do
+            assert.same({ sent = i }, counters["n" .. i])
+        end
+
+        series.sweep(function()
+            swept = swept + 1
+            return true
+        end)
+
+        assert.equal(250, swept)
+        assert.spy(turns).was_called(4)
+        turns:revert()
+    end)
 end)
 
 

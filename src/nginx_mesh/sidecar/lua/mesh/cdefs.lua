@@ -1,5 +1,5 @@
 -- The declarations of everything in the C module, and in nginx, that Lua calls or reads. This file has no logic, so
--- that a test can compare it with the C headers (module/ngx_mesh.h is where most of these are declared).
+-- that a test can compare it with the C headers (module/ngx_mesh_lua.h is where most of these are declared).
 
 local ffi = require "ffi"
 

@@ -1,5 +1,5 @@
--- The names of the numbers that the C module counts, in the module's order (the enumerations in module/ngx_mesh.h).
--- Pure data.
+-- The names of the numbers that the C module counts, in the module's order (the enumerations in
+-- module/ngx_mesh_lua.h). Pure data.
 
 return {
     -- Numbers that belong to no endpoint. The session_ names end with the statuses that nginx gives to TCP sessions.

@@ -85,6 +85,23 @@ local function all_groups()
 end
 
 
+-- As pairs(entries), but requests have their turn after each GROUPS_AT_ONCE entries.
+local function pairs_with_turns(entries)
+    local n = 0
+
+    return function(_, key)
+        if n == GROUPS_AT_ONCE then
+            n = 0
+            ngx.sleep(0)
+        end
+
+        n = n + 1
+
+        return next(entries, key)
+    end
+end
+
+
 -- Removes groups, given as number -> name.
 local function remove(ids)
     if not next(ids) then
@@ -267,9 +284,7 @@ function _M.groups(prepare)
         end
     end
 
-    local n = 0
-
-    for id, counters in pairs(names) do
+    for id, counters in pairs_with_turns(names) do
         local kind, labels = (dict:get(id) or ""):match("^([^\n]*)\n[^\n]*\n[^\n]*\n(.*)$")
 
         if kind then
@@ -282,12 +297,6 @@ function _M.groups(prepare)
             prepare(group)
             found[kind] = found[kind] or {}
             table.insert(found[kind], group)
-        end
-
-        n = n + 1
-
-        if n % GROUPS_AT_ONCE == 0 then
-            ngx.sleep(0)
         end
     end
 
@@ -302,9 +311,9 @@ end
 -- Removes the groups whose subjects are gone for long: those for which `is_there(group, kind, subject, member)` has
 -- been false for GONE_AFTER seconds.
 function _M.sweep(is_there)
-    local now, old, n = clock.now(), {}, 0
+    local now, old = clock.now(), {}
 
-    for id, group in pairs(all_groups()) do
+    for id, group in pairs_with_turns(all_groups()) do
         local gone_key = id .. "!"
         local since = dict:get(gone_key)
 
@@ -316,12 +325,6 @@ function _M.sweep(is_there)
             dict:safe_add(gone_key, now)
         elseif now - math.max(since, dict:get(id .. "@") or 0) >= _M.GONE_AFTER then
             old[id] = group
-        end
-
-        n = n + 1
-
-        if n % GROUPS_AT_ONCE == 0 then
-            ngx.sleep(0)
         end
     end
 

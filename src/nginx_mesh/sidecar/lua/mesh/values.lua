@@ -1,5 +1,5 @@
 -- The values that the state and the C module know under different forms: names in the state, numbers in the module. The
--- numbers are those of module/ngx_mesh.h and module/lb.h. Pure data.
+-- numbers are those of module/ngx_mesh_lua.h, module/lb.h and module/breaker.h. Pure data.
 
 return {
     MTLS_MODES = { off = 0, permissive = 1, strict = 2 },

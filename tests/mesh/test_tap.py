@@ -66,10 +66,10 @@ def get(mesh: LocalCli, *paths: str) -> None:
 def watching(mesh: LocalCli, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A `tap` that sees what is requested from now on."""
     argv = [*TAP, "--mesh", mesh.name, "-n", "shop", *arguments]
-    before = mesh.daemon_log().count("somebody watches")
+    before = mesh.daemon_log().count("a viewer watches")
     with subprocess.Popen(argv, env=mesh.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            mesh.wait(lambda: mesh.daemon_log().count("somebody watches") > before or process.poll() is not None)
+            mesh.wait(lambda: mesh.daemon_log().count("a viewer watches") > before or process.poll() is not None)
             assert process.poll() is None, process.communicate()
             yield process
         finally:
@@ -195,7 +195,7 @@ def test_sidecars_report_only_while_somebody_watches(mesh: LocalCli) -> None:
         before = dropped()
         get(mesh, "/lost", "/lost")
         mesh.wait(lambda: dropped() == before + 2)
-        ended = "the requests of Deployment shop/client are watched no more"
+        ended = "a viewer of the requests of Deployment shop/client is gone"
         earlier = mesh.daemon_log().count(ended)
         process.send_signal(signal.SIGINT)
         process.wait(20)

@@ -1,8 +1,19 @@
-"""Decides whether a traffic policy may be stored, without I/O, for the local API server and Kubernetes webhooks."""
+"""Decides whether an object may be stored, without I/O, for the local API server and Kubernetes webhooks."""
 
 from __future__ import annotations
 
+from .meshconfig import check_mesh_config
 from .review import POLICY_KINDS, OtherObjects, Review, review, review_resource
 from .stored import StoredObjects
+from .templates import check_template
 
-__all__ = ["POLICY_KINDS", "OtherObjects", "Review", "StoredObjects", "review", "review_resource"]
+__all__ = [
+    "POLICY_KINDS",
+    "OtherObjects",
+    "Review",
+    "StoredObjects",
+    "check_mesh_config",
+    "check_template",
+    "review",
+    "review_resource",
+]

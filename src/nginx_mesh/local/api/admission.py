@@ -12,11 +12,11 @@ from typing import Any
 
 import orjson
 
+from nginx_mesh.admission import check_mesh_config, check_template
 from nginx_mesh.api.errors import FieldError, located
 from nginx_mesh.api.kinds import as_stored
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource, key_of, namespace_labels
-from nginx_mesh.api.settings import CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME
 from nginx_mesh.api.workloadkinds import POD_OWNERS
 from nginx_mesh.inject import InjectSettings, inject_pod
 from nginx_mesh.local.net.allocator import AddressError, AddressPool
@@ -80,15 +80,16 @@ class Admission:
             resource = self._with_cluster_ips(resource, old)
         elif key.kind == "Secret":
             resource = _with_string_data(resource)
-        elif key.kind == "MeshConfig" and (key.namespace, key.name) != (CONTROL_PLANE_NAMESPACE, MESH_CONFIG_NAME):
-            only = f"{CONTROL_PLANE_NAMESPACE}/{MESH_CONFIG_NAME}"
-            raise FieldError("metadata.name", f"the only MeshConfig that the mesh uses is {only}")
+        elif key.kind == "MeshConfig":
+            check_mesh_config(key)
         elif key.kind == "Namespace":
             resource = {"status": {"phase": "Active"}, **resource}
         elif key.kind in POD_OWNERS:
             if key.kind == "Deployment":
                 _check_strategy(resource["spec"].get("strategy", {}))
-            self._check_template(resource)
+            with located("spec.template"):
+                _check_network(resource["spec"]["template"]["spec"])
+            check_template(resource, namespace_labels(self._tx, key.namespace), self._injection)
         return resource
 
     def new_pod(self, pod: Resource) -> Resource:
@@ -121,14 +122,6 @@ class Admission:
             if given := pod["metadata"].get(name):
                 metadata[name] = {**metadata.get(name, {}), **given}
         return {**old, "metadata": metadata}
-
-    def _check_template(self, workload: Resource) -> None:
-        """Check that pods can be made from the template, so that `apply` fails and not every later pod."""
-        namespace = workload["metadata"]["namespace"]
-        with located("spec.template"):
-            template = workload["spec"]["template"]
-            _check_network(template["spec"])
-            inject_pod(template, namespace_labels(self._tx, namespace), self._injection, namespace=namespace)
 
     def _check_namespace(self, key: ObjectKey) -> None:
         if not key.namespace:

@@ -32,8 +32,9 @@ class _Given:
 class IdentityOverlay:
     """Gives the updates of a node's sidecars.
 
-    `source` gives the control plane's. `first_version` is greater than any version that an earlier process on this node
-    gave out: milliseconds of the wall clock will do.
+    `source` gives the control plane's. Versions count up from `first_version`, for which milliseconds of the wall
+    clock will do: so they grow from process to process, which helps people who compare logs. Nothing relies on it, as a
+    process gives every sidecar a full state before any update.
     """
 
     def __init__(self, source: Source, first_version: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.api.times import unix_seconds
-from nginx_mesh.identity.agent.provider import Holding
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.protocol.standing import SidecarReport
 
 from .policystatus import condition
@@ -30,7 +30,7 @@ _LATE_SECONDS = 60.0
 _RECENT_SECONDS = 900.0
 
 
-HoldingOf = Callable[[str], Holding | None]
+SvidStatusOf = Callable[[str], SvidStatus | None]
 """What is known of the SVID of the pod with a uid; None when it shall have none."""
 
 
@@ -48,7 +48,7 @@ def sidecar_state(sidecar: SidecarReport) -> str:
     return "starting"
 
 
-def sidecar_facts(sidecar: SidecarReport, held: Holding | None, age: float) -> Facts:
+def sidecar_facts(sidecar: SidecarReport, held: SvidStatus | None, age: float) -> Facts:
     """The facts about a sidecar and its certificate. `age` is the age of its pod in seconds."""
     standing = sidecar.standing
     why_none = "" if held is None else held.problem

@@ -26,7 +26,7 @@ from nginx_mesh.api.fullconfig import full_config
 from nginx_mesh.api.resource import ObjectReader, namespace_labels
 from nginx_mesh.api.settings import MeshSettings
 from nginx_mesh.api.times import unix_seconds
-from nginx_mesh.identity.agent.provider import Holding
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.observe import MonitoringEndpoints, Part
 from nginx_mesh.observe.responses import json_response
 from nginx_mesh.version import version
@@ -45,7 +45,7 @@ class IdentityFacts(Protocol):
     def facts(self) -> Facts:
         """The provider, its address and trust domain, its CAs, and in `delayed` why the next CA is not there yet."""
 
-    def holding(self, uid: str) -> Holding | None:
+    def svid_status(self, uid: str) -> SvidStatus | None:
         """What is known of the SVID of the pod with a uid; None when it shall have none."""
 
     def parts(self) -> Mapping[str, Part]:
@@ -82,7 +82,7 @@ class Operator:
     def __init__(self, parts: MeshParts) -> None:
         self._parts = parts
         self._started = parts.clock()
-        metrics = MeshMetrics(parts.plane, parts.sidecars, parts.objects, parts.events, parts.identity.holding)
+        metrics = MeshMetrics(parts.plane, parts.sidecars, parts.objects, parts.events, parts.identity.svid_status)
         self._endpoints = MonitoringEndpoints(
             {"store": parts.storage, **parts.identity.parts()}, [metrics, *parts.identity.collectors()]
         )
@@ -126,7 +126,7 @@ class Operator:
             pod = self._parts.objects.get(sidecar.pod)
             if pod is not None and "deletionTimestamp" not in pod["metadata"]:
                 age = now - unix_seconds(pod["metadata"]["creationTimestamp"])
-                found.append(sidecar_facts(sidecar, self._parts.identity.holding(sidecar.uid), age))
+                found.append(sidecar_facts(sidecar, self._parts.identity.svid_status(sidecar.uid), age))
         return found
 
     async def _status(self, _: web.Request) -> web.Response:

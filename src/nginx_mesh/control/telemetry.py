@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from nginx_mesh.admission import POLICY_KINDS
 from nginx_mesh.api.resource import ObjectReader
 
-from .health import SIDECAR_STATES, HoldingOf, sidecar_state
+from .health import SIDECAR_STATES, SvidStatusOf, sidecar_state
 from .interfaces import EventReader, Sidecars
 from .plane import Plane
 from .policystatus import condition
@@ -21,17 +21,17 @@ from .policystatus import condition
 class MeshMetrics(Collector):
     """Sidecars, certificates, objects and events of one mesh.
 
-    `holding` gives what is known of the SVID of the pod with a uid.
+    `svid_status` gives what is known of the SVID of the pod with a uid.
     """
 
     def __init__(
-        self, plane: Plane, sidecars: Sidecars, objects: ObjectReader, events: EventReader, holding: HoldingOf
+        self, plane: Plane, sidecars: Sidecars, objects: ObjectReader, events: EventReader, svid_status: SvidStatusOf
     ) -> None:
         self._plane = plane
         self._sidecars = sidecars
         self._objects = objects
         self._events = events
-        self._holding = holding
+        self._svid_status = svid_status
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
@@ -46,7 +46,7 @@ class MeshMetrics(Collector):
         yield GaugeMetricFamily(
             "nginx_mesh_state_version", "The version of the newest state of any sidecar.", self._plane.version
         )
-        held = (self._holding(sidecar.uid) for sidecar in sidecars)
+        held = (self._svid_status(sidecar.uid) for sidecar in sidecars)
         expiries = [each.not_after for each in held if each is not None and each.serial]
         if expiries:
             yield GaugeMetricFamily(

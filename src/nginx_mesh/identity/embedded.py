@@ -10,10 +10,10 @@ from aiohttp import web
 from prometheus_client.registry import Collector
 
 from nginx_mesh.api.settings import MeshSettings
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.observe import Part
 
 from .agent.agent import Agent
-from .agent.provider import Holding
 from .agent.setup import open_provider
 from .agent.spire.provider import SpireProvider
 from .common.ids import agent_spiffe_id
@@ -67,9 +67,9 @@ class LocalIdentity:
         own = {} if self.server is None else self.server.parts()
         return {**own, "identity": lambda: self.agent.problem}
 
-    def holding(self, uid: str) -> Holding | None:
+    def svid_status(self, uid: str) -> SvidStatus | None:
         """What the pod with this uid holds, None when it is not registered."""
-        return self.agent.holding(uid)
+        return self.agent.svid_status(uid)
 
     def collectors(self) -> list[Collector]:
         """What the authority measures for Prometheus, where it is here."""

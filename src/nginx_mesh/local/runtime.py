@@ -181,7 +181,7 @@ class Runtime:
 
     def _make_api(self, sidecar_version: str) -> ApiServer:
         store, objects, topology = self._store, self._objects, self._plane.catalog.topology
-        describer = Describer(objects, self._events, self._identity.holding, self._services.endpoints)
+        describer = Describer(objects, self._events, self._identity.svid_status, self._services.endpoints)
         identities = IdentityRoutes(store, self._identity)
         parts = MeshParts(
             name=self._paths.name,

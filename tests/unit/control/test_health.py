@@ -9,18 +9,18 @@ import pytest
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.times import rfc3339
 from nginx_mesh.control.health import findings, policy_facts, sidecar_facts, sidecar_state, sidecars_facts
-from nginx_mesh.identity.agent.provider import Holding
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.protocol.standing import SidecarReport, SidecarStanding
 
 NOW = 1_700_000_000.0
 POD = ObjectKey("Pod", "shop", "web-0")
-HELD = Holding("spiffe://example.org/ns/shop/sa/web", (), "1f", "ca", NOW - 600, NOW + 3000, NOW + 1200)
+HELD = SvidStatus("spiffe://example.org/ns/shop/sa/web", (), "1f", "ca", NOW - 600, NOW + 3000, NOW + 1200)
 SYNCED = SidecarStanding("synced", 7)
 
 
 def facts(
     standing: SidecarStanding | None = SYNCED,
-    held: Holding | None = HELD,
+    held: SvidStatus | None = HELD,
     *,
     live: bool = True,
     age: float = 300,
@@ -90,17 +90,17 @@ def test_a_sidecar_is_a_problem_when_it_is_behind_for_longer_than_it_takes(
 
 
 def test_a_pod_without_an_identity_is_a_problem_after_a_minute() -> None:
-    problems, _ = judged(facts(None, Holding("spiffe://x", ()), live=False, age=10))
+    problems, _ = judged(facts(None, SvidStatus("spiffe://x", ()), live=False, age=10))
     assert problems == []
-    problems, _ = judged(facts(None, Holding("spiffe://x", (), problem="csr: too long"), live=False, age=100))
+    problems, _ = judged(facts(None, SvidStatus("spiffe://x", (), problem="csr: too long"), live=False, age=100))
     assert problems == ["sidecar of shop/web-0: has no identity 100 s after its pod began: csr: too long"]
 
 
 def test_a_certificate_that_expired_is_a_problem_and_a_late_renewal_a_warning() -> None:
-    late = Holding("spiffe://x", (), "1f", "ca", NOW - 4000, NOW + 1000, NOW - 300)
+    late = SvidStatus("spiffe://x", (), "1f", "ca", NOW - 4000, NOW + 1000, NOW - 300)
     problems, warnings = judged(facts(held=late))
     assert (problems, warnings) == ([], ["sidecar of shop/web-0: its certificate should have been renewed 300 s ago"])
-    problems, _ = judged(facts(held=Holding("spiffe://x", (), "1f", "ca", NOW - 4000, NOW - 10, NOW - 300)))
+    problems, _ = judged(facts(held=SvidStatus("spiffe://x", (), "1f", "ca", NOW - 4000, NOW - 10, NOW - 300)))
     assert problems == ["sidecar of shop/web-0: its certificate expired 10 s ago"]
 
 

@@ -21,7 +21,7 @@ from nginx_mesh.compile.inbound import no_probes
 from nginx_mesh.control.operator import MeshParts, Operator
 from nginx_mesh.control.plane import Plane
 from nginx_mesh.control.targets import Targets
-from nginx_mesh.identity.agent.provider import Holding
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.local.api.events import EventLog
 from nginx_mesh.local.api.store import Store
 from nginx_mesh.observe import Part
@@ -69,8 +69,8 @@ class Identity:
             "authorities": [],
         }
 
-    def holding(self, uid: str) -> Holding | None:
-        return Holding("spiffe://example.org/ns/shop/sa/default", (), "1f", "ca", NOW - 600, NOW + 3000, NOW + 1200)
+    def svid_status(self, uid: str) -> SvidStatus | None:
+        return SvidStatus("spiffe://example.org/ns/shop/sa/default", (), "1f", "ca", NOW - 600, NOW + 3000, NOW + 1200)
 
     def parts(self) -> Mapping[str, Part]:
         return {"identity": lambda: self.problem}

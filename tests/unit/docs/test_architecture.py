@@ -14,7 +14,8 @@ _NAMED = re.compile(r"`((?:[\w-]+/)*[\w*-]+(?:\.(?:py|c|h|lua|js|conf)|/))`")
 
 
 def tracked() -> set[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     return {f"/{path}" for path in listed} | {f"/{parent}/" for path in listed for parent in Path(path).parents}
 
 

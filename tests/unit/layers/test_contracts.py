@@ -52,6 +52,7 @@ def test_the_package_as_it_is_keeps_all_contracts(copy: Path) -> None:
         ("local/node/kubelet.py", "nginx_mesh.local.api.store", "The local mesh's API"),
         ("local/net/network.py", "nginx_mesh.local.node.kubelet", "The local mesh's API"),
         ("identity/agent/agent.py", "sqlalchemy", "A node's agent loads no database"),
+        ("control/health.py", "nginx_mesh.identity.agent.agent", "The control plane knows identities"),
         ("node/workloads.py", "boto3", "A node's agent loads no database"),
         ("cli/status.py", "nginx_mesh.local.paths", "Only cli.local"),
         ("compile/engine.py", "asyncio", "What is pure"),

@@ -10,7 +10,8 @@ import pytest
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.spiffe import SpiffeId
-from nginx_mesh.identity.agent.provider import Holding, OnUpdate
+from nginx_mesh.identity.agent.provider import OnUpdate
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.identity.common.workload import WorkloadSource
 from nginx_mesh.node.sidecars import NodeSidecars
 from nginx_mesh.node.workloads import Workloads
@@ -37,7 +38,7 @@ class Provider:
     def identity(self, workload: str) -> Identity | None:
         return None
 
-    def holding(self, workload: str) -> Holding | None:
+    def svid_status(self, workload: str) -> SvidStatus | None:
         return None
 
     def source(self, workload: str) -> WorkloadSource:

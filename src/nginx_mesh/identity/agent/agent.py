@@ -30,11 +30,12 @@ from nginx_mesh.identity.common.client import (
 )
 from nginx_mesh.identity.common.keys import KeyType, generate_key
 from nginx_mesh.identity.common.latest import Latest
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.identity.common.workload import JwtRefusedError, JwtSvid, WorkloadContext, X509Svid
 from nginx_mesh.identity.common.x509svid import certificates_pem, check_dns_names, request_svid
 from nginx_mesh.protocol.state import Identity
 
-from .provider import Holding, OnUpdate
+from .provider import OnUpdate
 from .renewal import IssuedSvid, RootKeyIds, is_due, issued_svid, replaced_at_once, replaced_early, root_key_ids
 from .source import ProviderSource
 
@@ -125,15 +126,15 @@ class Agent:
         known = self._workloads.get(workload)
         return None if known is None else known.identity
 
-    def holding(self, workload: str) -> Holding | None:
+    def svid_status(self, workload: str) -> SvidStatus | None:
         """See IdentityProvider."""
         known = self._workloads.get(workload)
         if known is None:
             return None
         issued, registration = known.issued, known.registration
         if issued is None:
-            return Holding(registration.spiffe_id, registration.dns_names, problem=known.problem)
-        return Holding(
+            return SvidStatus(registration.spiffe_id, registration.dns_names, problem=known.problem)
+        return SvidStatus(
             registration.spiffe_id,
             registration.dns_names,
             f"{issued.svid.chain[0].serial_number:x}",

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from nginx_mesh.api.spiffe import SpiffeId
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.identity.common.workload import WorkloadSource
 from nginx_mesh.protocol.state import Identity
 
 OnUpdate = Callable[[str, Identity | None], None]
 """Hears of a workload's new identity, None when it was taken away."""
-
-
-@dataclass(frozen=True)
-class Holding:
-    """What a workload holds: its names, and its SVID if it has one.
-
-    `serial` and `issuer` (a key identifier) are hexadecimal, times are Unix seconds; `renew_at` is 0 where the provider
-    does not tell. `bundle` has the key identifiers of the roots. `problem` is why the SVID that is due was refused, as
-    far as that is known.
-    """
-
-    spiffe_id: str
-    dns_names: tuple[str, ...]
-    serial: str = ""
-    issuer: str = ""
-    not_before: float = 0.0
-    not_after: float = 0.0
-    renew_at: float = 0.0
-    bundle: tuple[str, ...] = ()
-    problem: str = ""
 
 
 class IdentityProvider(Protocol):
@@ -49,8 +29,8 @@ class IdentityProvider(Protocol):
     def identity(self, workload: str) -> Identity | None:
         """The workload's present identity, None while it has none."""
 
-    def holding(self, workload: str) -> Holding | None:
-        """What a workload holds, for people to see; None when it is not registered."""
+    def svid_status(self, workload: str) -> SvidStatus | None:
+        """How a workload stands with its SVID; None when it is not registered."""
 
     @property
     def problem(self) -> str:

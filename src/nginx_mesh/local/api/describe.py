@@ -9,13 +9,13 @@ import msgspec
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.resource import Resource
 from nginx_mesh.control.interfaces import EventReader
-from nginx_mesh.identity.agent.provider import Holding
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 
 from .objects import Objects
 
 
 class Describer:
-    """Makes descriptions. `holding` returns the SVID of the pod with a uid, None when the pod is not registered.
+    """Makes descriptions. `svid_status` returns the SVID of the pod with a uid, None when the pod is not registered.
 
     `endpoints` returns the endpoints, `ADDRESS:PORT` each, of a Service.
     """
@@ -24,12 +24,12 @@ class Describer:
         self,
         objects: Objects,
         events: EventReader,
-        holding: Callable[[str], Holding | None],
+        svid_status: Callable[[str], SvidStatus | None],
         endpoints: Callable[[Resource], list[str]],
     ) -> None:
         self._objects = objects
         self._events = events
-        self._holding = holding
+        self._svid_status = svid_status
         self._endpoints = endpoints
 
     def describe(self, key: ObjectKey) -> Resource:
@@ -39,7 +39,7 @@ class Describer:
         events = [event for event in self._events.list() if event["involvedObject"] == about]
         description: Resource = {"object": resource, "events": events}
         if key.kind == "Pod":
-            held = self._holding(resource["metadata"]["uid"])
+            held = self._svid_status(resource["metadata"]["uid"])
             description["identity"] = None if held is None else msgspec.to_builtins(held)
         if key.kind == "Service":
             description["endpoints"] = self._endpoints(resource)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from nginx_mesh.api.resource import ObjectReader, Resource
 from nginx_mesh.api.status import StatusError
-from nginx_mesh.identity.agent.provider import Holding
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.observe.responses import json_response
 
 
@@ -24,7 +24,7 @@ class MeshIdentity(Protocol):
     def where(self) -> Mapping[str, str]:
         """`provider`, `address` and `trust_domain`; the address is "" when the authority is in this process."""
 
-    def holding(self, uid: str) -> Holding | None:
+    def svid_status(self, uid: str) -> SvidStatus | None:
         """The SVID of the pod with a uid; None when the pod is not registered."""
 
 
@@ -57,7 +57,7 @@ class IdentityRoutes:
                 **msgspec.to_builtins(held),
             }
             for pod in self._objects.list("Pod")
-            if (held := self._provider.holding(pod["metadata"]["uid"])) is not None
+            if (held := self._provider.svid_status(pod["metadata"]["uid"])) is not None
         ]
 
     async def _get_all(self, _: web.Request) -> web.Response:

@@ -95,7 +95,7 @@ async def test_a_registered_workload_has_a_complete_identity(upstream: Company |
         assert identity.key.startswith("-----BEGIN PRIVATE KEY-----")  # what nginx takes
         assert from_pem(identity.key).public_key() == leaf(identity).public_key()
         assert not_after(identity) == NOW + HOUR
-        held = one.agent.holding("pod-1")
+        held = one.agent.svid_status("pod-1")
         assert held is not None
         assert (held.serial, held.not_after) == (f"{leaf(identity).serial_number:x}", NOW + HOUR)
         assert len(held.bundle) == 1
@@ -144,7 +144,7 @@ async def test_one_workload_that_is_refused_holds_up_no_other(caplog: pytest.Log
         assert all(one.agent.identity(name) is None for name in ("many", "alien", "root"))
         assert "workload many (spiffe://example.org/ns/shop/sa/web): no SVID: entry many: dns_names: 201" in caplog.text
         assert "alien (spiffe://evil.org" in caplog.text
-        held = {name: one.agent.holding(name) for name in ("many", "good")}
+        held = {name: one.agent.svid_status(name) for name in ("many", "good")}
         assert held["many"] is not None and "dns_names: 201" in held["many"].problem
         assert held["good"] is not None and held["good"].problem == ""
         said = len(caplog.records)
@@ -153,7 +153,7 @@ async def test_one_workload_that_is_refused_holds_up_no_other(caplog: pytest.Log
         one.agent.register("many", WEB, ["name"])
         await one.turn()
         assert names_of(leaf(one.identity("many"))) == ["name"]
-        mended = one.agent.holding("many")
+        mended = one.agent.svid_status("many")
         assert mended is not None and mended.problem == ""
         for _ in range(3):  # renewals go on
             clock.now += HOUR / 2
@@ -209,7 +209,7 @@ async def test_an_unregistered_workload_is_forgotten_here_and_at_the_server() ->
     async with node(authority(clock), "pod-1") as one:
         one.agent.unregister("pod-1")
         one.agent.unregister("never-seen")
-        gone = (one.agent.identity("pod-1"), one.agent.context("pod-1"), one.agent.holding("pod-1"))
+        gone = (one.agent.identity("pod-1"), one.agent.context("pod-1"), one.agent.svid_status("pod-1"))
         assert gone == (None, None, None)
         clock.now += HOUR
         await one.turn()

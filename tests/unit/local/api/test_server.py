@@ -15,7 +15,7 @@ from aiohttp import web
 
 from nginx_mesh.api.meta import ObjectKey
 from nginx_mesh.api.settings import MeshSettings
-from nginx_mesh.identity.agent.provider import Holding
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.local.api.describe import Describer
 from nginx_mesh.local.api.events import EventLog
 from nginx_mesh.local.api.identityroutes import IdentityRoutes
@@ -43,8 +43,8 @@ class Provider:
     def where(self) -> dict[str, str]:
         return {"provider": "server", "address": "identity.example:8081", "trust_domain": "example.org"}
 
-    def holding(self, uid: str) -> Holding | None:
-        return Holding("spiffe://example.org/web", ("web",))
+    def svid_status(self, uid: str) -> SvidStatus | None:
+        return SvidStatus("spiffe://example.org/web", ("web",))
 
 
 class Api:
@@ -57,7 +57,7 @@ class Api:
         events = EventLog(lambda: 0.0)
         provider = Provider()
         objects = Objects(self.store, events, MeshSettings(trust_domain="example.org"), lambda: 0.0)
-        describer = Describer(objects, events, provider.holding, lambda service: ["10.0.0.1:80"])
+        describer = Describer(objects, events, provider.svid_status, lambda service: ["10.0.0.1:80"])
         routes = [
             *ObjectRoutes(objects, describer.describe, lambda only: {"asked": sorted(map(str, only or ()))}).routes(),
             *LogRoutes(objects, lambda uid: self.logs).routes(),

@@ -17,10 +17,11 @@ from pathlib import Path
 import msgspec
 
 from nginx_mesh.api.spiffe import SpiffeId
-from nginx_mesh.identity.agent.provider import Holding, OnUpdate
+from nginx_mesh.identity.agent.provider import OnUpdate
 from nginx_mesh.identity.agent.source import ProviderSource
 from nginx_mesh.identity.common.keys import to_pem
 from nginx_mesh.identity.common.latest import Latest
+from nginx_mesh.identity.common.svidstatus import SvidStatus
 from nginx_mesh.identity.common.workload import JwtRefusedError, JwtSvid, WorkloadContext, X509Svid
 from nginx_mesh.identity.common.x509svid import authority_key_id, certificates_pem, check_dns_names, subject_key_id
 from nginx_mesh.protocol.state import Identity
@@ -103,16 +104,16 @@ class SpireProvider:
         known = self._workloads.get(workload)
         return None if known is None else self._identities.get(known.spiffe_id)
 
-    def holding(self, workload: str) -> Holding | None:
+    def svid_status(self, workload: str) -> SvidStatus | None:
         """See IdentityProvider. SPIRE does not tell when it renews."""
         known = self._workloads.get(workload)
         if known is None:
             return None
         svid = self._svids().get(known.spiffe_id)
         if svid is None:
-            return Holding(str(known.spiffe_id), known.dns_names)
+            return SvidStatus(str(known.spiffe_id), known.dns_names)
         leaf, own = svid.chain[0], self._context.bundles[known.spiffe_id.trust_domain]
-        return Holding(
+        return SvidStatus(
             str(known.spiffe_id),
             known.dns_names,
             f"{leaf.serial_number:x}",

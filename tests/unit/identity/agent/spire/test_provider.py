@@ -329,16 +329,16 @@ async def test_what_the_server_refuses_is_logged_and_keeps_nobody_else_waiting(
 async def test_a_holding_names_certificate_and_roots(deployment: Deployment) -> None:
     async with node(deployment) as mesh:
         mesh.provider.register("a", WEB, ["web.shop"])
-        waiting = mesh.provider.holding("a")
+        waiting = mesh.provider.svid_status("a")
         assert waiting is not None
         assert (waiting.spiffe_id, waiting.serial) == (str(WEB), "")
         certificate = leaf(await mesh.identity("a"))
-        held = mesh.provider.holding("a")
+        held = mesh.provider.svid_status("a")
         assert held is not None
         assert held.serial == f"{certificate.serial_number:x}"
         assert held.not_after == certificate.not_valid_after_utc.timestamp()
         assert held.bundle == (held.issuer,)
-        assert mesh.provider.holding("b") is None
+        assert mesh.provider.svid_status("b") is None
 
 
 async def test_bundles_of_trust_domains_that_we_federate_with_are_passed_on(deployment: Deployment) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .meshconfig import check_mesh_config
-from .review import POLICY_KINDS, OtherObjects, Review, review, review_resource
+from .review import POLICY_KINDS, OtherObjects, Review, review, review_changes
 from .stored import StoredObjects
 from .templates import check_template
 
@@ -15,5 +15,5 @@ __all__ = [
     "check_mesh_config",
     "check_template",
     "review",
-    "review_resource",
+    "review_changes",
 ]

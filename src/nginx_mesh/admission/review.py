@@ -5,9 +5,9 @@ A reference to an object that does not exist is a warning and no error, because 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nginx_mesh.api import kinds
 from nginx_mesh.api.errors import FieldError
@@ -19,6 +19,8 @@ from nginx_mesh.api.validate import validate
 from nginx_mesh.catalog.policies import limited_destination, limited_sources
 
 from .references import missing
+
+K = TypeVar("K")
 
 POLICY_KINDS = frozenset(
     kind.KIND for kind in (TrafficTarget, HTTPRouteGroup, TCPRoute, TrafficSplit, RateLimit, CircuitBreaker)
@@ -44,9 +46,17 @@ class Review:
     warnings: list[FieldError] = field(default_factory=list)
 
 
-def review_resource(resource: Resource, stored: Resource | None, others: OtherObjects) -> Review:
-    """Review a policy that is to replace `stored`. Raises FieldError when it cannot be decoded."""
-    return review(kinds.decode(resource), None if stored is None else kinds.decode(stored), others)
+def review_changes(changes: Mapping[K, tuple[Resource, Resource | None]], others: OtherObjects) -> dict[K, Review]:
+    """Judge the policies among objects that are stored together.
+
+    `changes` has each object with the one that it replaces, None when it is new. `others` are all objects as they will
+    be, so that none is judged against an object that another replaces. Raises FieldError for what cannot be decoded.
+    """
+    return {
+        name: review(kinds.decode(resource), None if stored is None else kinds.decode(stored), others)
+        for name, (resource, stored) in changes.items()
+        if resource["kind"] in POLICY_KINDS
+    }
 
 
 def review(obj: Object, old: Object | None, others: OtherObjects) -> Review:

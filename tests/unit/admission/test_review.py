@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_mesh.admission import Review, review
+from nginx_mesh.admission import Review, review, review_changes
 from nginx_mesh.api.cluster import ServiceAccount
-from nginx_mesh.api.kinds import decode
+from nginx_mesh.api.kinds import decode, to_dict
 from nginx_mesh.api.meta import Object, ObjectKey
 from nginx_mesh.api.nsm import RateLimit
 from nginx_mesh.api.services import Service
@@ -197,3 +197,17 @@ def test_an_invalid_policy_is_not_compared_with_others() -> None:
     verdict = review(limit("second", "a", rate="fast"), None, Others(limit("first", "a")))
     assert fields(verdict.errors) == ["spec.rate"]
     assert verdict.warnings == []
+
+
+def test_policies_that_are_stored_together_are_judged_by_what_will_be() -> None:
+    """The RateLimit for "web" moves to "api" as another takes its place."""
+    old, moved, new = limit("first"), limit("first", to="api"), limit("second")
+    changes = {"moved": (to_dict(moved), to_dict(old)), "new": (to_dict(new), None)}
+    together = review_changes(changes, Others(moved, new))
+    assert {name: review.errors for name, review in together.items()} == {"moved": [], "new": []}
+    assert review_changes({"new": (to_dict(new), None)}, Others(old, new))["new"].errors
+
+
+def test_objects_that_are_no_policies_are_not_judged() -> None:
+    service = make("Service", "web", {"ports": [{"port": 80}]})
+    assert review_changes({0: (to_dict(service), None)}, Others(service)) == {}

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from nginx_mesh.admission import POLICY_KINDS, StoredObjects, review_resource
+from nginx_mesh.admission import StoredObjects, review_changes
 from nginx_mesh.api import discovery, kinds
 from nginx_mesh.api.errors import FieldError
 from nginx_mesh.api.loaded import LoadedObject
@@ -153,14 +153,16 @@ class Objects:
                 except FieldError as error:
                     errors.append(text(error))
             # With all of them in the transaction, so that none is reviewed against an object that another replaces.
-            others = StoredObjects(tx)
-            for number, (key, outcome, _) in sorted(results.items()):
-                if key.kind in POLICY_KINDS and outcome != "unchanged":
-                    resource, text = resources[number]
-                    review = review_resource(resource, self._store.get(key), others)
-                    errors += map(text, review.errors)
-                    warnings += [(key, warning) for warning in review.warnings]
-                    results[number] = ApplyResult(key, outcome, tuple(map(text, review.warnings)))
+            changed = {
+                number: (resources[number][0], self._store.get(key))
+                for number, (key, outcome, _) in sorted(results.items())
+                if outcome != "unchanged"
+            }
+            for number, review in review_changes(changed, StoredObjects(tx)).items():
+                (key, outcome, _), (_, text) = results[number], resources[number]
+                errors += map(text, review.errors)
+                warnings += [(key, warning) for warning in review.warnings]
+                results[number] = ApplyResult(key, outcome, tuple(map(text, review.warnings)))
             if errors:
                 raise StatusError("Invalid", errors[0], errors)
             lifecycle.settle(tx, self._clock())
